@@ -1,0 +1,9 @@
+//! Streamgauge: Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
+#![forbid(unsafe_code)]
+
+pub mod change;
+pub mod error;
+pub mod operator;
+pub mod options;
+pub mod time;
+pub mod window;

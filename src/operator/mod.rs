@@ -1,0 +1,61 @@
+//! Messages in, messages out: the parts a running query is made of. Nothing here waits, reads a clock or reaches a socket.
+//!
+//! What runs between operators is a [`Message`]: changes, a watermark, a checkpoint mark, the end. They keep their order; nothing
+//! overtakes a batch. A watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it.
+
+use crate::change::Changes;
+use crate::error::Result;
+use crate::time::{Timestamp, Watermark};
+
+/// The number of a checkpoint; it grows by one with each.
+pub type Epoch = u64;
+
+/// What travels in a stream, in order.
+#[derive(Debug, Clone)]
+pub enum Message {
+    Changes(Changes),
+    Watermark(Watermark),
+    Checkpoint(Epoch),
+    /// Nothing follows. A feed that ends sends the watermark [`Timestamp::MAX`] just before.
+    End,
+}
+
+/// One step of a running query: state, and a function from messages to messages.
+///
+/// An operator passes every watermark, checkpoint and end on (a watermark perhaps held back by rows it keeps), after the rows they release.
+pub trait Operator: Send {
+    /// Takes one message of input `input` (0 where there is only one) and appends what follows from it to `out`.
+    fn push(&mut self, input: usize, message: Message, out: &mut Vec<Message>) -> Result<()>;
+
+    /// One line for `EXPLAIN`: name and parameters, as in `WindowAggregate: TUMBLE(10s) by [k], [count(*)]`.
+    fn describe(&self) -> String;
+
+    /// Adds what a user may want to know about the state: late rows, open windows, the next close.
+    fn report(&self, _report: &mut Report) {}
+}
+
+/// What the operators of a chain tell about themselves, for `SHOW STATUS` and the status line.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Rows that came too late for every window (or order) they belong to, and were dropped.
+    pub late_rows: u64,
+    /// The last few of them, as text, each with its event time.
+    pub late_samples: Vec<LateRow>,
+    /// Windows (or sessions) that hold rows and are not closed.
+    pub open_windows: usize,
+    /// The earliest end among the open windows: the watermark that lets the next result out.
+    pub next_close: Option<Timestamp>,
+    /// Rows kept in state, as an order of magnitude for memory.
+    pub state_rows: usize,
+}
+
+/// A row that was dropped because its event time lies before what was still open.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LateRow {
+    pub time: Timestamp,
+    pub watermark: Timestamp,
+    pub row: String,
+}
+
+/// Late rows kept as samples, the latest ones.
+pub const LATE_SAMPLES: usize = 16;
