@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod error;
+pub mod feed;
 pub mod operator;
 pub mod options;
 pub mod time;
