@@ -8,6 +8,9 @@ use arrow::temporal_conversions::timestamp_ns_to_datetime;
 /// Event times, one a row: UTC, without a zone.
 pub type TimestampArray = arrow::array::TimestampNanosecondArray;
 
+/// Field metadata that marks the event time of a stream: on a table's column, and on a window with its `start` and `end`.
+pub const EVENT_TIME: &str = "streamgauge.event_time";
+
 /// A point in time in nanoseconds since the Unix epoch, UTC; covers the years 1677 to 2262.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);

@@ -1,0 +1,337 @@
+//! Walks a logical plan from its root and gives each node its operator.
+//!
+//! Three regions meet in a plan. What lies below every window runs row by row as rows come. A window's own aggregate keeps state
+//! per pane. What lies above a window and looks at one window at a time (sorting, ranking, a limit per window) is handed to
+//! DataFusion whole, as a bounded plan over the rows of one window.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::catalog::Session;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, JoinType};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::SessionState;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::{Expr, FetchType, Join, Limit, LogicalPlan, SkipType, TableScan, Window};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
+use datafusion::physical_planner::PhysicalPlanner;
+
+use super::bounded::{BoundedPlan, SlotNode};
+use super::finish::{self, Finished};
+use super::lookup;
+use super::marker;
+use super::node::WindowNode;
+use super::step::{Plan, Step, WindowStep};
+use crate::error::{Code, Error, Result};
+use crate::operator::{Emission, Order};
+use crate::table::Table;
+
+/// When the windows of a query give results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Emit {
+    /// Also before a window closes, at most once in so much event time.
+    pub early: Option<Duration>,
+    /// For how long after their end windows take late rows; `None`: as the tables say.
+    pub allowed_lateness: Option<Duration>,
+}
+
+/// The streaming tables that a plan reads, each as often as it is read.
+pub fn tables(plan: &LogicalPlan) -> Vec<Arc<Table>> {
+    let mut found = Vec::new();
+    let _ = plan.apply_with_subqueries(|plan| {
+        if let LogicalPlan::TableScan(scan) = plan {
+            found.extend(table(scan));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    found
+}
+
+fn table(scan: &TableScan) -> Option<Arc<Table>> {
+    let provider = source_as_provider(&scan.source).ok()?;
+    (provider as Arc<dyn std::any::Any + Send + Sync>).downcast::<Table>().ok()
+}
+
+/// Whether an error says that a query cannot run on an endless stream: on finite feeds it may still have an answer.
+pub fn is_refusal(error: &Error) -> bool {
+    matches!(error.code(), Code::Endless | Code::NotYet)
+}
+
+/// Turns a whole query over streams into a plan of operators. `planner` is asked for expressions and for the bounded parts.
+pub async fn compile(
+    plan: &LogicalPlan,
+    planner: &dyn PhysicalPlanner,
+    session: &dyn Session,
+    context: &PhysicalPlanningContext,
+    emit: Emit,
+) -> Result<Plan> {
+    let lateness = tables(plan).iter().map(|table| table.spec().allowed_lateness).max().unwrap_or_default();
+    let bounded = bounded_session(session)?;
+    let compiler = Compiler { planner, session, context, bounded, lateness: emit.allowed_lateness.unwrap_or(lateness), early: emit.early };
+    let root = compiler.step(plan, Place::Top).await?;
+    Ok(Plan::new(root, Arc::clone(plan.schema().inner())))
+}
+
+/// The session for bounded parts: they run inside an operator, on one partition, over and over.
+fn bounded_session(session: &dyn Session) -> Result<SessionState> {
+    let state = (session as &dyn std::any::Any).downcast_ref::<SessionState>().ok_or_else(|| Error::bug("a session of another kind"))?;
+    let mut config = state.config().clone().with_target_partitions(1);
+    config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+    Ok(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build())
+}
+
+struct Compiler<'a> {
+    planner: &'a dyn PhysicalPlanner,
+    session: &'a dyn Session,
+    context: &'a PhysicalPlanningContext,
+    bounded: SessionState,
+    early: Option<Duration>,
+    lateness: Duration,
+}
+
+/// Where a window stands: only the topmost one gives early results and corrections; what reads from a window wants its last word.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Top,
+    Inner,
+}
+
+impl Compiler<'_> {
+    async fn step(&self, plan: &LogicalPlan, place: Place) -> Result<Step> {
+        if let Some(window) = finish::window_under(plan) {
+            return Box::pin(self.window(plan, window, place)).await;
+        }
+        match plan {
+            LogicalPlan::TableScan(scan) => self.source(scan),
+            LogicalPlan::SubqueryAlias(alias) => Box::pin(self.step(&alias.input, place)).await,
+            LogicalPlan::Projection(projection) => {
+                let input = Box::pin(self.step(&projection.input, place)).await?;
+                let exprs = self.exprs(&projection.expr, projection.input.schema())?;
+                Ok(Step::Project { input: Box::new(input), exprs, schema: Arc::clone(plan.schema().inner()) })
+            }
+            LogicalPlan::Filter(filter) => {
+                let input = Box::pin(self.step(&filter.input, place)).await?;
+                Ok(Step::Filter { input: Box::new(input), predicate: self.expr(&filter.predicate, filter.input.schema())? })
+            }
+            LogicalPlan::Window(window) => Box::pin(self.over(window, plan)).await,
+            LogicalPlan::Union(union) => {
+                let mut inputs = Vec::new();
+                for input in &union.inputs {
+                    let step = Box::pin(self.step(input, place)).await?;
+                    inputs.push(step.with_schema(union.schema.inner())?);
+                }
+                Ok(Step::Union { inputs })
+            }
+            LogicalPlan::Limit(limit) => {
+                let (skip, fetch) = first_rows(limit)?;
+                let input = Box::pin(self.step(&limit.input, place)).await?;
+                Ok(Step::Limit { input: Box::new(input), skip, fetch })
+            }
+            LogicalPlan::Join(join) => Box::pin(self.lookup(join, plan, place)).await,
+            other => Err(refuse(other)),
+        }
+    }
+
+    fn source(&self, scan: &TableScan) -> Result<Step> {
+        let table = table(scan).ok_or_else(|| {
+            Error::new(Code::NotYet, format!("'{}' is no feed, and a query over feeds can only join it", scan.table_name))
+                .hint("read it in a JOIN … ON …, or in a query of its own")
+        })?;
+        let all = || (0..table.spec().schema.fields().len()).collect();
+        let projection = scan.projection.clone().unwrap_or_else(all);
+        Ok(Step::Source { schema: Arc::clone(scan.projected_schema.inner()), table, projection })
+    }
+
+    /// A window with everything above it that looks at one window at a time.
+    async fn window(&self, top: &LogicalPlan, node: &WindowNode, place: Place) -> Result<Step> {
+        let input = Box::pin(self.step(&node.input, Place::Inner)).await?;
+        let schema = node.input.schema();
+        let mut aggregates = Vec::new();
+        let mut filters = Vec::new();
+        for expr in &node.aggregates {
+            let lowered =
+                LoweredAggregateBuilder::new(expr, schema, schema.as_arrow(), self.session.execution_props(), self.context).build()?;
+            aggregates.push(lowered.aggregate);
+            filters.push(lowered.filter);
+        }
+        let (emission, hold) = match place {
+            Place::Top => (Emission { early: self.early, allowed_lateness: self.lateness }, Duration::ZERO),
+            Place::Inner => (Emission { early: None, allowed_lateness: Duration::ZERO }, self.lateness),
+        };
+        let finish = self.finish(top, node).await?;
+        let input = if hold.is_zero() { input } else { Step::Hold { input: Box::new(input), by: hold } };
+        Ok(Step::Window(Box::new(WindowStep {
+            input,
+            shape: node.shape,
+            keys: self.exprs(&node.keys, schema)?,
+            aggregates,
+            filters,
+            output: Arc::clone(node.schema.inner()),
+            window_index: node.window_index,
+            emission,
+            finish,
+        })))
+    }
+
+    async fn finish(&self, top: &LogicalPlan, node: &WindowNode) -> Result<Finished> {
+        let keys = finish::keys(top, node);
+        if let Some(rows) = finish::row_by_row(top) {
+            let mut steps = Vec::new();
+            for plan in rows {
+                steps.push(match plan {
+                    LogicalPlan::Projection(projection) => finish::RowStep::Project {
+                        exprs: self.exprs(&projection.expr, projection.input.schema())?,
+                        schema: Arc::clone(projection.schema.inner()),
+                    },
+                    LogicalPlan::Filter(filter) => {
+                        finish::RowStep::Filter { predicate: self.expr(&filter.predicate, filter.input.schema())? }
+                    }
+                    _ => return Err(Error::bug("a step of another kind")),
+                });
+            }
+            return Ok(Finished::Rows { steps, keys, schema: Arc::clone(top.schema().inner()) });
+        }
+        let over_slot = finish::over_slot(top)?;
+        let plan = self.planner.create_physical_plan(&over_slot, &self.bounded).await?;
+        Ok(Finished::Plan { plan: BoundedPlan::new(plan, self.bounded.task_ctx()), keys, schema: Arc::clone(top.schema().inner()) })
+    }
+
+    /// Window functions over a partition of the stream, in event-time order.
+    async fn over(&self, window: &Window, plan: &LogicalPlan) -> Result<Step> {
+        let input = Box::pin(self.step(&window.input, Place::Inner)).await?;
+        let schema = window.input.schema();
+        let mut functions = Vec::new();
+        let mut partition_by: Option<&Vec<Expr>> = None;
+        let mut order: Option<Order> = None;
+        for expr in &window.window_expr {
+            let Expr::WindowFunction(function) = strip(expr) else { return Err(Error::bug("a window without a function")) };
+            let by = &function.params.partition_by;
+            if partition_by.is_some_and(|first| first != by) {
+                return Err(Error::bug("one node, two partitions"));
+            }
+            partition_by = Some(by);
+            let this = match function.params.order_by.first() {
+                Some(sort) if marker::is_event_time(&sort.expr, schema) => Order::EventTime,
+                Some(_) | None => Order::Arrival,
+            };
+            order = Some(this);
+            functions.push(crate::operator::function(strip(expr), schema, self.session.execution_props(), self.context)?);
+        }
+        let partition_by = self.exprs(partition_by.map_or(&[][..], Vec::as_slice), schema)?;
+        let order = order.unwrap_or(Order::Arrival);
+        Ok(Step::Over { input: Box::new(input), partition_by, order, functions, schema: Arc::clone(plan.schema().inner()) })
+    }
+
+    /// A join of a stream with something that does not change: each batch is looked up in it.
+    async fn lookup(&self, join: &Join, plan: &LogicalPlan, place: Place) -> Result<Step> {
+        let stream_left = match (streams(&join.left), streams(&join.right)) {
+            (true, false) => true,
+            (false, true) => false,
+            (true, true) if files_only(&join.right) => true,
+            (true, true) if files_only(&join.left) => false,
+            _ => return Err(refuse(plan)),
+        };
+        let (stream, fixed) = if stream_left { (&join.left, &join.right) } else { (&join.right, &join.left) };
+        let keeps_stream = match join.join_type {
+            JoinType::Inner => true,
+            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => stream_left,
+            JoinType::Right | JoinType::RightSemi | JoinType::RightAnti => !stream_left,
+            _ => false,
+        };
+        if !keeps_stream {
+            return Err(Error::new(Code::Endless, format!("a {} join waits for rows of the stream that may still come", join.join_type))
+                .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
+        }
+        let input = Box::pin(self.step(stream, place)).await?;
+        let numbered = lookup::numbered(stream.schema())?;
+        // The fixed side comes first: that is the side a hash join builds, and it is built once.
+        let turned = Join {
+            left: Arc::new(SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema()))),
+            right: Arc::new(SlotNode::plan(lookup::STREAM, numbered)),
+            on: join.on.iter().map(|(left, right)| if stream_left { (right.clone(), left.clone()) } else { (left.clone(), right.clone()) }).collect(),
+            join_type: if stream_left { join.join_type.swap() } else { join.join_type },
+            ..join.clone()
+        };
+        let turned = Join::try_new(
+            turned.left, turned.right, turned.on, turned.filter, turned.join_type, turned.join_constraint, turned.null_equality, turned.null_aware,
+        )?;
+        let turned = LogicalPlan::Join(turned);
+        let columns = lookup::Columns::new(turned.schema(), plan.schema())?;
+        let lookup = self.planner.create_physical_plan(&turned, &self.bounded).await?;
+        let fixed = self.planner.create_physical_plan(fixed, self.session).await?;
+        Ok(Step::Lookup {
+            input: Box::new(input),
+            fixed,
+            lookup: BoundedPlan::new(lookup, self.bounded.task_ctx()),
+            columns,
+            schema: Arc::clone(plan.schema().inner()),
+        })
+    }
+
+    fn exprs(&self, exprs: &[Expr], schema: &DFSchema) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+        exprs.iter().map(|expr| self.expr(expr, schema)).collect()
+    }
+
+    fn expr(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        Ok(self.planner.create_physical_expr(expr, schema, self.session, self.context)?)
+    }
+}
+
+fn strip(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => strip(&alias.expr),
+        other => other,
+    }
+}
+
+fn streams(plan: &LogicalPlan) -> bool {
+    !tables(plan).is_empty()
+}
+
+/// Whether all feeds of a plan are files, so that it can be read once.
+fn files_only(plan: &LogicalPlan) -> bool {
+    tables(plan).iter().all(|table| table.spec().feed.is_file())
+}
+
+fn first_rows(limit: &Limit) -> Result<(usize, Option<usize>)> {
+    let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (limit.get_skip_type()?, limit.get_fetch_type()?) else {
+        return Err(Error::new(Code::Query, "LIMIT and OFFSET take whole numbers"));
+    };
+    Ok((skip, fetch))
+}
+
+/// Why a node has no place in an endless query, and what to write instead.
+fn refuse(plan: &LogicalPlan) -> Error {
+    let endless = |what: &str, hint: &str| Error::new(Code::Endless, what).hint(hint);
+    let not_yet = |what: &str, hint: &str| Error::new(Code::NotYet, what).hint(hint);
+    match plan {
+        LogicalPlan::Aggregate(_) => endless(
+            "an aggregate over an endless stream never has its last word",
+            "give it a window: SELECT …, TUMBLE(INTERVAL '1 minute') AS window … GROUP BY …, window",
+        ),
+        LogicalPlan::Distinct(_) => endless(
+            "DISTINCT over an endless stream has to remember every row",
+            "make it distinct within a window: SELECT k, TUMBLE(INTERVAL '1 minute') AS window … GROUP BY k, window",
+        ),
+        LogicalPlan::Sort(_) => endless(
+            "an endless stream cannot be sorted as a whole",
+            "sort the results of a window: … GROUP BY k, TUMBLE(INTERVAL '1 minute') ORDER BY …",
+        ),
+        LogicalPlan::Join(join) if streams(&join.left) && streams(&join.right) => not_yet(
+            "a join of two streams is not built yet",
+            "join a stream with a static table (connector = 'file', or VALUES), or UNION ALL the streams and aggregate by window",
+        ),
+        LogicalPlan::Join(_) => not_yet("this join is not built yet", "join a stream with a static table by JOIN … ON …"),
+        LogicalPlan::Unnest(_) => not_yet("UNNEST of a raw stream is not built yet", "unnest the result of a window, or split records with framing = 'json_array'"),
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+            not_yet("rows that are written out cannot be mixed into a stream", "join with them: JOIN (VALUES …) AS t(k, v) ON …")
+        }
+        other => {
+            let what = other.display().to_string();
+            not_yet(&format!("'{}' is not built for streams yet", what.split([':', '(']).next().unwrap_or(&what)), "write the query with filters, windows and joins with static tables")
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! What happens inside one emitted window: which part of a plan that is, and how it is run.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::cast::as_boolean_array;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::bounded::{BoundedPlan, BoundedRun, SlotNode};
+use super::marker;
+use super::node::WindowNode;
+use crate::error::Result;
+use crate::operator::Finish;
+
+/// The window that `plan` looks at one at a time: every node from its root down to the window keeps windows apart.
+pub fn window_under(plan: &LogicalPlan) -> Option<&WindowNode> {
+    if let Some(node) = WindowNode::of(plan) {
+        return Some(node);
+    }
+    let window = |expr: &Expr, input: &LogicalPlan| marker::is_window(expr, input.schema());
+    match plan {
+        LogicalPlan::Projection(projection) => window_under(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => window_under(&alias.input),
+        LogicalPlan::Filter(filter) => window_under(&filter.input),
+        LogicalPlan::Sort(sort) => window_under(&sort.input),
+        LogicalPlan::Unnest(unnest) => window_under(&unnest.input),
+        // The first rows of an order are the first of each window; the first rows of a stream are its first ones.
+        LogicalPlan::Limit(limit) if is_sorted(&limit.input) => window_under(&limit.input),
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(|expr| window(expr, &aggregate.input)) => {
+            window_under(&aggregate.input)
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) if input.schema().iter().any(|(qualifier, field)| {
+            window(&Expr::Column((qualifier, field).into()), input)
+        }) => window_under(input),
+        LogicalPlan::Window(over) => {
+            let per_window = |expr: &Expr| match expr {
+                Expr::WindowFunction(function) => function.params.partition_by.iter().any(|by| window(by, &over.input)),
+                _ => false,
+            };
+            match over.window_expr.iter().all(|expr| per_window(&expr.clone().unalias_nested().data)) {
+                true => window_under(&over.input),
+                false => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn is_sorted(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        LogicalPlan::Projection(projection) => is_sorted(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_sorted(&alias.input),
+        _ => false,
+    }
+}
+
+/// The nodes between `top` and its window from below, if each of them looks at one row at a time.
+pub fn row_by_row(top: &LogicalPlan) -> Option<Vec<&LogicalPlan>> {
+    let mut nodes = Vec::new();
+    let mut plan = top;
+    while WindowNode::of(plan).is_none() {
+        plan = match plan {
+            LogicalPlan::Projection(projection) => {
+                nodes.push(plan);
+                &projection.input
+            }
+            LogicalPlan::Filter(filter) => {
+                nodes.push(plan);
+                &filter.input
+            }
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            _ => return None,
+        };
+    }
+    nodes.reverse();
+    Some(nodes)
+}
+
+/// `top` with its window replaced by rows that are put there.
+pub fn over_slot(top: &LogicalPlan) -> Result<LogicalPlan> {
+    let plan = top.clone().transform_down(|plan| match WindowNode::of(&plan) {
+        Some(node) => Ok(Transformed::new(SlotNode::plan(0, Arc::clone(&node.schema)), true, datafusion::common::tree_node::TreeNodeRecursion::Jump)),
+        None => Ok(Transformed::no(plan)),
+    })?;
+    Ok(plan.data)
+}
+
+/// The columns of `top` that name a row within its window: those that come from a group column.
+pub fn keys(top: &LogicalPlan, node: &WindowNode) -> Vec<usize> {
+    (0..top.schema().fields().len()).filter(|index| is_key(top, *index, node)).collect()
+}
+
+fn is_key(plan: &LogicalPlan, index: usize, node: &WindowNode) -> bool {
+    let below = |input: &LogicalPlan, expr: &Expr| match expr.clone().unalias_nested().data {
+        Expr::Column(column) => input.schema().maybe_index_of_column(&column).is_some_and(|index| is_key(input, index, node)),
+        _ => false,
+    };
+    match plan {
+        _ if WindowNode::of(plan).is_some() => index <= node.keys.len(),
+        LogicalPlan::Projection(projection) => below(&projection.input, &projection.expr[index]),
+        LogicalPlan::Aggregate(aggregate) => index < aggregate.group_expr.len(),
+        LogicalPlan::SubqueryAlias(alias) => is_key(&alias.input, index, node),
+        LogicalPlan::Filter(filter) => is_key(&filter.input, index, node),
+        LogicalPlan::Sort(sort) => is_key(&sort.input, index, node),
+        LogicalPlan::Limit(limit) => is_key(&limit.input, index, node),
+        LogicalPlan::Window(over) if index < over.input.schema().fields().len() => is_key(&over.input, index, node),
+        _ => false,
+    }
+}
+
+/// What is done with the rows of an emitted window, as plain data.
+#[derive(Debug, Clone)]
+pub enum Finished {
+    /// Row by row: computed at once, for any number of windows.
+    Rows { steps: Vec<RowStep>, keys: Vec<usize>, schema: SchemaRef },
+    /// A bounded plan, run for each window apart.
+    Plan { plan: BoundedPlan, keys: Vec<usize>, schema: SchemaRef },
+}
+
+#[derive(Debug, Clone)]
+pub enum RowStep {
+    Project { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    Filter { predicate: Arc<dyn PhysicalExpr> },
+}
+
+impl Finished {
+    /// A runner with state of its own.
+    pub fn runner(&self) -> Result<Box<dyn Finish>> {
+        Ok(match self {
+            Finished::Rows { steps, keys, schema } => {
+                Box::new(FinishRows { steps: steps.clone(), keys: keys.clone(), schema: Arc::clone(schema) })
+            }
+            Finished::Plan { plan, keys, schema } => {
+                Box::new(FinishPlan { run: plan.runner(1)?, keys: keys.clone(), schema: Arc::clone(schema) })
+            }
+        })
+    }
+}
+
+struct FinishRows {
+    steps: Vec<RowStep>,
+    keys: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Finish for FinishRows {
+    fn run(&mut self, mut rows: RecordBatch) -> Result<RecordBatch> {
+        for step in &self.steps {
+            rows = match step {
+                RowStep::Project { exprs, schema } => {
+                    let columns = exprs.iter().map(|expr| expr.evaluate(&rows)?.into_array(rows.num_rows()));
+                    let columns = columns.collect::<Result<_, datafusion::error::DataFusionError>>()?;
+                    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
+                }
+                RowStep::Filter { predicate } => {
+                    let keep = predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
+                    filter_record_batch(&rows, as_boolean_array(&keep)?)?
+                }
+            };
+        }
+        with_schema(rows, &self.schema)
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
+    fn rowwise(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        let list = |exprs: &[Arc<dyn PhysicalExpr>]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let steps = self.steps.iter().map(|step| match step {
+            RowStep::Project { exprs, .. } => format!("project [{}]", list(exprs)),
+            RowStep::Filter { predicate } => format!("filter {predicate}"),
+        });
+        steps.collect::<Vec<_>>().join(", then ")
+    }
+}
+
+struct FinishPlan {
+    run: BoundedRun,
+    keys: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Finish for FinishPlan {
+    fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
+        self.run.put(0, rows);
+        with_schema(self.run.run()?, &self.schema)
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn keys(&self) -> &[usize] {
+        &self.keys
+    }
+
+    fn describe(&self) -> String {
+        self.run.describe()
+    }
+}
+
+/// The same columns under the names and marks that the query gives them.
+pub fn with_schema(rows: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)?)
+}

@@ -1,0 +1,341 @@
+//! What a table is, valid by construction: where its events come from, its columns, and which of them is the event time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
+use datafusion::physical_expr::PhysicalExpr;
+use sqlparser::ast;
+
+use crate::error::{Code, Error, Result, Span, nearest};
+use crate::feed;
+use crate::format::{self, Column, Metadata, Origin};
+use crate::options::{BadData, Format, OrOff, TableOptions};
+use crate::sql::{self, CreateTable, Origin as Declared};
+use crate::time::EVENT_TIME;
+
+/// A table over a feed.
+#[derive(Debug)]
+pub struct Spec {
+    pub name: String,
+    /// All columns in their declared order; the event time carries the metadata key `streamgauge.event_time`.
+    pub schema: SchemaRef,
+    /// Where each column of `schema` comes from.
+    pub columns: Vec<Source>,
+    pub feed: feed::Spec,
+    pub format: format::Spec,
+    pub time: EventTime,
+    /// The watermark is the greatest event time seen minus this.
+    pub delay: Duration,
+    pub allowed_lateness: Duration,
+    /// After so much silence the watermark goes on with the clock; `None` never.
+    pub idle: Option<Duration>,
+    pub bad_data: BadData,
+    /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
+    pub finite: bool,
+    /// The statement that made the table, as written.
+    pub text: String,
+    /// What a user should know about this table, as sentences.
+    pub notices: Vec<String>,
+}
+
+/// Where a column's values come from.
+#[derive(Debug)]
+pub enum Source {
+    /// The column at this index of `format.columns`.
+    Decoded(usize),
+    Generated(Generated),
+}
+
+/// A column computed from decoded ones; `expr` is over the schema of all of `format.columns`.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    pub expr: Arc<dyn PhysicalExpr>,
+}
+
+/// Which time a row belongs to.
+#[derive(Debug)]
+pub enum EventTime {
+    /// When the event came in.
+    Arrival,
+    /// The decoded column at this index of `format.columns`.
+    Column(usize),
+    Computed(Generated),
+}
+
+impl Spec {
+    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to.
+    pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
+        let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create.name.span))?;
+        let mut errors = Vec::new();
+        let feed = keep(feed::Spec::new(&options), &mut errors);
+        let declared = keep(declared(create, &options), &mut errors);
+        let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create.name.span)) };
+        let columns = keep(resolve(declared, session), &mut errors);
+        let Some(columns) = columns else { return Err(placed(errors, create.name.span)) };
+        let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create.name.span))?;
+        Self::build(create, options, feed, columns, time).map_err(|errors| placed(errors, create.name.span))
+    }
+
+    fn build(create: &CreateTable, options: TableOptions, feed: feed::Spec, columns: Columns, time: Time) -> Result<Spec, Vec<Error>> {
+        let mark = |index: usize, field: &FieldRef| match time.column == Some(index) {
+            true => {
+                let mut metadata = field.metadata().clone();
+                metadata.insert(EVENT_TIME.into(), "true".into());
+                Arc::new(field.as_ref().clone().with_metadata(metadata))
+            }
+            false => Arc::clone(field),
+        };
+        let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
+        let notices = notices(&fields, &time);
+        let event_time = match time.column.map(|index| &columns.sources[index]) {
+            None => EventTime::Arrival,
+            Some(Source::Decoded(at)) => EventTime::Column(*at),
+            Some(Source::Generated(generated)) => EventTime::Computed(generated.clone()),
+        };
+        let endpoint = match (&options.endpoint, &options.path) {
+            (Some(endpoint), _) => endpoint.to_string(),
+            (None, path) => path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        };
+        let decoded_time = match event_time {
+            EventTime::Column(at) => Some(at),
+            EventTime::Arrival | EventTime::Computed(_) => None,
+        };
+        let format = format::Spec::new(options.format, options.framing, options.json_timestamp_format, endpoint, columns.decoded, decoded_time)?;
+        Ok(Spec {
+            name: create.name.text.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            columns: columns.sources,
+            finite: feed.is_finite(),
+            feed,
+            format,
+            time: event_time,
+            delay: time.delay,
+            allowed_lateness: options.allowed_lateness,
+            idle: match options.idle_timeout {
+                OrOff::On(after) => Some(after),
+                OrOff::Off => None,
+            },
+            bad_data: options.bad_data,
+            text: create.text.clone(),
+            notices,
+        })
+    }
+}
+
+/// Errors without a place of their own point at the table's name.
+fn placed(errors: Vec<Error>, span: Span) -> Vec<Error> {
+    errors.into_iter().map(|error| error.at(span)).collect()
+}
+
+fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> {
+    result.map_err(|found| errors.extend(found)).ok()
+}
+
+/// A column as declared: decoded from the event, or computed.
+enum Given {
+    /// The origin, and the name of the payload's field.
+    Decoded(Origin, String),
+    Generated(ast::Expr, Option<DataType>, Span),
+}
+
+type DeclaredColumn = (FieldRef, Given);
+
+fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
+    let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
+    let value = |data_type: FieldRef, origin| (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()));
+    if options.json_unstructured {
+        if payload {
+            return Err(vec![
+                Error::new(Code::BadOption, "with json.unstructured the payload is one column, 'value JSON'")
+                    .hint("leave the payload columns out, or the option"),
+            ]);
+        }
+        return fields(create, vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)]);
+    }
+    match options.format {
+        Format::RawString if !payload => fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)]),
+        Format::Json if create.columns.is_empty() => Err(vec![
+            Error::new(Code::Query, format!("table '{}' has no columns", create.name))
+                .hint("declare the fields to decode, or set 'json.unstructured' = 'true' for one column 'value JSON'"),
+        ]),
+        Format::RawString | Format::Json => fields(create, Vec::new()),
+    }
+}
+
+/// The declared columns after those in `columns`.
+fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
+    let mut errors = Vec::new();
+    for column in &create.columns {
+        let name = &column.name.text;
+        if columns.iter().any(|(field, _)| field.name() == name) {
+            errors.push(Error::new(Code::Exists, format!("column '{name}' is declared twice")).hint("keep one of the two").at(column.span));
+            continue;
+        }
+        let given = match &column.origin {
+            Declared::Payload => Ok(Given::Decoded(Origin::Payload, column.name.written.clone())),
+            Declared::Metadata { key, span } => {
+                Metadata::from_name(key).map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new())).map_err(|error| error.at(*span))
+            }
+            Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
+        };
+        match (column.field(), given) {
+            (Err(error), _) | (_, Err(error)) => errors.push(error.at(column.span)),
+            (Ok(None), Ok(given @ Given::Generated(..))) => columns.push((Arc::new(Field::new(name, DataType::Null, true)), given)),
+            (Ok(None), Ok(Given::Decoded(..))) => errors.push(Error::new(Code::Type, format!("column '{name}' has no type")).hint(format!("write {name} TEXT, for example")).at(column.span)),
+            (Ok(Some(field)), Ok(Given::Generated(expr, _, span))) => {
+                let data_type = field.data_type().clone();
+                columns.push((Arc::new(field), Given::Generated(expr, Some(data_type), span)));
+            }
+            (Ok(Some(field)), Ok(given)) => columns.push((Arc::new(field), given)),
+        }
+    }
+    if errors.is_empty() { Ok(columns) } else { Err(errors) }
+}
+
+struct Columns {
+    /// One a column of the table.
+    fields: Vec<FieldRef>,
+    sources: Vec<Source>,
+    /// One a decoded column.
+    decoded: Vec<Column>,
+}
+
+/// Plans the generated columns over the decoded ones.
+fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Columns, Vec<Error>> {
+    // The decoder goes by the payload's spelling, the generated columns by that of SQL; both by position.
+    let (mut decoded, mut fields) = (Vec::new(), Vec::new());
+    for (field, given) in &declared {
+        if let Given::Decoded(origin, key) = given {
+            let name = if key.is_empty() { field.name() } else { key };
+            decoded.push(Column::from_field(&field.as_ref().clone().with_name(name), *origin));
+            fields.push(Arc::clone(field));
+        }
+    }
+    let schema = DFSchema::try_from(Schema::new(fields)).map_err(|error| vec![error.into()])?;
+    let mut columns = Columns { fields: Vec::new(), sources: Vec::new(), decoded };
+    let mut errors = Vec::new();
+    let mut next = 0;
+    for (field, given) in declared {
+        match given {
+            Given::Decoded(..) => {
+                columns.fields.push(field);
+                columns.sources.push(Source::Decoded(next));
+                next += 1;
+            }
+            Given::Generated(expr, data_type, span) => match generate(&field, &expr, data_type, &schema, session) {
+                Ok((field, generated)) => {
+                    columns.fields.push(field);
+                    columns.sources.push(Source::Generated(generated));
+                }
+                Err(error) => errors.push(error.at(span)),
+            },
+        }
+    }
+    if errors.is_empty() { Ok(columns) } else { Err(errors) }
+}
+
+fn generate(
+    field: &FieldRef,
+    expr: &ast::Expr,
+    data_type: Option<DataType>,
+    schema: &DFSchema,
+    session: &SessionState,
+) -> Result<(FieldRef, Generated)> {
+    let expr = logical(expr, schema, session)?;
+    let expr = match &data_type {
+        Some(data_type) => expr.cast_to(data_type, schema)?,
+        None => expr,
+    };
+    let data_type = expr.get_type(schema)?;
+    let physical = session.create_physical_expr(expr, schema)?;
+    // An expression may fail to give a value whatever its column says.
+    let field = Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone());
+    Ok((Arc::new(field), Generated { expr: physical }))
+}
+
+fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Result<Expr> {
+    let expr = sqlparser::ast::ExprWithAlias { expr: expr.clone(), alias: None };
+    session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
+}
+
+/// The event time as declared: a column of the table, and how far rows may be out of order.
+struct Time {
+    column: Option<usize>,
+    delay: Duration,
+}
+
+fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, session: &SessionState) -> Result<Time> {
+    let (name, span) = match (&create.watermark, &options.event_time_field) {
+        (Some(watermark), Some(field)) if watermark.column.text != *field => {
+            return Err(Error::new(Code::EventTime, format!("the event time is '{}' by WATERMARK FOR and '{field}' by event_time_field", watermark.column))
+                .hint("keep one of the two")
+                .at(watermark.span));
+        }
+        (Some(watermark), _) => (&watermark.column.text, watermark.span),
+        (None, Some(field)) => (field, create.name.span),
+        (None, None) => return Ok(Time { column: None, delay: options.watermark_delay.unwrap_or_default() }),
+    };
+    let names = || columns.fields.iter().map(|field| field.name().as_str());
+    let Some(index) = names().position(|known| known == name) else {
+        let error = Error::new(Code::UnknownColumn, format!("the event time '{name}' is no column of table '{}'", create.name.text));
+        let hint = nearest(name, names()).map_or("name one of the table's columns".into(), |near| format!("did you mean '{near}'?"));
+        return Err(error.hint(hint).at(span));
+    };
+    let data_type = columns.fields[index].data_type();
+    if *data_type != DataType::Timestamp(TimeUnit::Nanosecond, None) {
+        return Err(Error::new(Code::EventTime, format!("the event time '{name}' is no TIMESTAMP")).hint(
+            "declare the column as TIMESTAMP (numbers are read by 'json.timestamp_format'), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(ms))",
+        ).at(span));
+    }
+    let by_expr = match create.watermark.as_ref().and_then(|watermark| watermark.expr.as_ref()) {
+        Some(expr) => Some(delay_of(expr, name, columns, session).map_err(|error| error.at(span))?),
+        None => None,
+    };
+    let delay = match (by_expr, options.watermark_delay) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(Error::new(Code::EventTime, "the watermark's delay is given twice, by WATERMARK FOR and by watermark_delay")
+                .hint("keep one of the two")
+                .at(span));
+        }
+        (Some(delay), _) | (None, Some(delay)) => delay,
+        (None, None) => Duration::ZERO,
+    };
+    Ok(Time { column: Some(index), delay })
+}
+
+/// The delay in `column - INTERVAL '5 seconds'`; the column alone has none.
+fn delay_of(expr: &ast::Expr, column: &str, columns: &Columns, session: &SessionState) -> Result<Duration> {
+    let schema = DFSchema::try_from(Schema::new(columns.fields.clone()))?;
+    let is_column = |expr: &Expr| matches!(expr, Expr::Column(found) if found.name == column);
+    let nanos = match logical(expr, &schema, session)? {
+        expr if is_column(&expr) => Some(0),
+        Expr::BinaryExpr(binary) if binary.op == Op::Minus && is_column(&binary.left) => match *binary.right {
+            Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
+                i64::from(interval.days).checked_mul(86_400_000_000_000).and_then(|days| days.checked_add(interval.nanoseconds))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    match nanos.and_then(|nanos| u64::try_from(nanos).ok()) {
+        Some(nanos) => Ok(Duration::from_nanos(nanos)),
+        None => Err(Error::new(Code::EventTime, "a watermark is the event time minus a fixed interval")
+            .hint(format!("write WATERMARK FOR {column} AS {column} - INTERVAL '5 seconds'"))),
+    }
+}
+
+/// Says which time counts when a table has timestamps and uses none of them.
+fn notices(fields: &[FieldRef], time: &Time) -> Vec<String> {
+    let timestamp = |field: &&FieldRef| matches!(field.data_type(), DataType::Timestamp(..));
+    match (time.column, fields.iter().find(timestamp)) {
+        (None, Some(field)) => vec![format!(
+            "windows go by the time of arrival, not by '{0}'; to use it, add WATERMARK FOR {0} or event_time_field = '{0}'",
+            field.name()
+        )],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,95 @@
+//! What a table tells about itself: rows, bad events with their reasons, the watermark.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use crate::format::Bad;
+use crate::time::Timestamp;
+
+/// Bad events kept with their reason, the latest ones: enough to see a pattern, small enough to forget about.
+pub const SAMPLES: usize = 64;
+
+/// Live counters of a table beside those of its feed. Cheap to update, safe to read at any time.
+#[derive(Debug)]
+pub struct Status {
+    rows: AtomicU64,
+    bad: AtomicU64,
+    watermark: AtomicI64,
+    idle: AtomicBool,
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+/// A bad event: what came, and why it is no row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub received: Timestamp,
+    pub bad: Bad,
+}
+
+/// [`Status`] at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Rows decoded since the start.
+    pub rows: u64,
+    /// Records that could not be read.
+    pub bad: u64,
+    /// `None` until the first row.
+    pub watermark: Option<Timestamp>,
+    /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
+    pub idle: bool,
+    pub samples: Vec<Sample>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Status {
+            rows: AtomicU64::new(0),
+            bad: AtomicU64::new(0),
+            watermark: AtomicI64::new(Timestamp::MIN.0),
+            idle: Default::default(),
+            samples: Mutex::default(),
+        }
+    }
+}
+
+impl Status {
+    pub fn snapshot(&self) -> Snapshot {
+        let watermark = Timestamp(self.watermark.load(Relaxed));
+        Snapshot {
+            rows: self.rows.load(Relaxed),
+            bad: self.bad.load(Relaxed),
+            watermark: (watermark != Timestamp::MIN).then_some(watermark),
+            idle: self.idle.load(Relaxed),
+            samples: self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+        }
+    }
+
+    pub(super) fn rows(&self, rows: usize) {
+        self.rows.fetch_add(rows as u64, Relaxed);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle.load(Relaxed)
+    }
+
+    pub(super) fn watermark(&self, time: Timestamp, idle: bool) {
+        self.watermark.store(time.0, Relaxed);
+        self.idle.store(idle, Relaxed);
+    }
+
+    /// Counts a bad record without keeping it.
+    pub(super) fn drop_bad(&self) {
+        self.bad.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a bad record and keeps it as a sample.
+    pub(super) fn keep_bad(&self, bad: Bad, received: Timestamp) {
+        self.drop_bad();
+        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
+        if samples.len() == SAMPLES {
+            samples.pop_front();
+        }
+        samples.push_back(Sample { received, bad });
+    }
+}

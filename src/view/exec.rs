@@ -1,0 +1,106 @@
+//! A continuous query as one node of DataFusion's physical plan.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
+use futures::stream;
+
+use super::run::Run;
+use crate::error::{Code, Error, Result};
+use crate::operator::Message;
+use crate::plan::Plan;
+use crate::table::Table;
+
+/// A query over streams, planned. Each execution is a run of its own.
+#[derive(Debug)]
+pub struct ContinuousExec {
+    plan: Plan,
+    properties: Arc<PlanProperties>,
+}
+
+impl ContinuousExec {
+    pub fn new(plan: Plan) -> Self {
+        let boundedness = match plan.is_finite() {
+            true => Boundedness::Bounded,
+            false => Boundedness::Unbounded { requires_infinite_memory: false },
+        };
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(Arc::clone(&plan.schema)),
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Incremental,
+            boundedness,
+        );
+        ContinuousExec { plan, properties: Arc::new(properties) }
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// A run that gives changes with their weights, and the tables to start once all runs have joined.
+    pub fn run(&self, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
+        Run::new(&self.plan, context)
+    }
+}
+
+impl DisplayAs for ContinuousExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let chain = self.plan.describe();
+        let steps: Vec<&str> = chain.lines().map(str::trim).collect();
+        write!(f, "Continuous: {}", steps.join(" <- "))
+    }
+}
+
+/// For plain DataFusion programs: the rows of an append-only query. One whose results are corrected later has no meaning as plain rows.
+impl ExecutionPlan for ContinuousExec {
+    fn name(&self) -> &str {
+        "Continuous"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
+    ) -> DataFusionResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn execute(&self, _: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
+        if self.plan.is_changelog() {
+            return Err(Error::new(Code::Query, "the results of this query are corrected later, which plain rows cannot say")
+                .hint("leave out emit = 'changes' and allowed_lateness, or run it by Engine::subscribe")
+                .into());
+        }
+        let (run, tables) = self.run(context)?;
+        for table in &tables {
+            table.start();
+        }
+        let rows = stream::try_unfold((run, tables), |(mut run, tables)| async move {
+            while let Some(message) = run.next().await? {
+                if let Message::Changes(changes) = message {
+                    return Ok(Some((changes.rows, (run, tables))));
+                }
+            }
+            Ok::<_, DataFusionError>(None)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.plan.schema), rows)))
+    }
+}

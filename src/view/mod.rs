@@ -1,0 +1,9 @@
+//! A running chain: reads its tables, drives its operators, and gives changes.
+
+mod exec;
+mod planner;
+mod run;
+
+pub use exec::ContinuousExec;
+pub use planner::{register, with_settings};
+pub use run::{Progress, Run};

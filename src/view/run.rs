@@ -1,0 +1,117 @@
+//! One run of a planned query: messages of its tables go in, changes come out.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::execution::TaskContext;
+use futures::stream::{SelectAll, select_all};
+use futures::{Stream, StreamExt};
+
+use crate::error::Result;
+use crate::operator::{Chain, Message, Report};
+use crate::plan::{FixedRef, Plan};
+use crate::table::{Subscription, Table};
+use crate::time::Timestamp;
+
+/// A query that runs. It is driven by whoever asks for its next message; dropping it leaves its tables.
+pub struct Run {
+    chain: Chain,
+    fixed: Vec<FixedRef>,
+    context: Arc<TaskContext>,
+    inputs: SelectAll<Input>,
+    /// What the chain gave and nobody has asked for yet.
+    ready: VecDeque<Message>,
+    out: Vec<Message>,
+    ended: bool,
+    progress: Arc<Progress>,
+}
+
+type Input = std::pin::Pin<Box<dyn Stream<Item = (usize, Result<Message>)> + Send>>;
+
+/// How far a run has come, for those who watch it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    now: Mutex<(Option<Timestamp>, Report)>,
+}
+
+impl Progress {
+    /// The watermark of the results so far, and what the operators tell about themselves.
+    pub fn read(&self) -> (Option<Timestamp>, Report) {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Run {
+    /// Joins the tables as a reader. Nothing flows before [`Run::start`], so that several runs can see a feed's first event.
+    pub fn new(plan: &Plan, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
+        let (chain, sources, fixed) = plan.chain()?;
+        let mut inputs: Vec<Input> = Vec::new();
+        let mut tables = Vec::new();
+        for (index, source) in sources.into_iter().enumerate() {
+            let Subscription { messages } = source.table.subscribe(source.projection)?;
+            let messages = futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
+            inputs.push(messages.map(move |message| (index, message)).boxed());
+            tables.push(source.table);
+        }
+        let run = Run {
+            chain,
+            fixed,
+            context,
+            inputs: select_all(inputs),
+            ready: VecDeque::new(),
+            out: Vec::new(),
+            ended: false,
+            progress: Arc::default(),
+        };
+        Ok((run, tables))
+    }
+
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// The next message of the result; `None` after the end. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Message>> {
+        self.read_fixed().await?;
+        loop {
+            match self.ready.pop_front() {
+                Some(Message::End) => {
+                    self.ended = true;
+                    return Ok(None);
+                }
+                Some(message) => return Ok(Some(message)),
+                None if self.ended => return Ok(None),
+                None => {}
+            }
+            let Some((source, message)) = self.inputs.next().await else {
+                self.ended = true;
+                return Ok(None);
+            };
+            self.chain.push(source, message?, &mut self.out)?;
+            self.note();
+            self.ready.extend(self.out.drain(..));
+        }
+    }
+
+    /// The tables that are joined with are read once, before the first row.
+    async fn read_fixed(&mut self) -> Result<()> {
+        while let Some(fixed) = self.fixed.last() {
+            let batches = datafusion::physical_plan::collect(Arc::clone(&fixed.plan), Arc::clone(&self.context)).await?;
+            let rows = arrow::compute::concat_batches(&fixed.plan.schema(), &batches)?;
+            // A second read of the same rows would find them there already.
+            let _ = fixed.rows.set(rows);
+            self.fixed.pop();
+        }
+        Ok(())
+    }
+
+    fn note(&self) {
+        let mut now = self.progress.now.lock().unwrap_or_else(PoisonError::into_inner);
+        for message in &self.out {
+            if let Message::Watermark(watermark) = message {
+                now.0 = Some(watermark.time);
+            }
+        }
+        now.1 = self.chain.report();
+    }
+}
