@@ -102,6 +102,16 @@ impl Spec {
         }
     }
 
+    /// Whether the feed is a file, which can be read again from its beginning.
+    pub fn is_file(&self) -> bool {
+        matches!(self.source, Source::File(_))
+    }
+
+    /// Whether the feed ends by what its user said: a file, one connection only, or a terminator in the data.
+    pub fn is_finite(&self) -> bool {
+        self.is_file() || !self.reconnect || self.terminator.is_some()
+    }
+
     /// Takes the values of `{{ NAME }}` from elsewhere than the environment.
     pub fn with_variables(mut self, variables: Variables) -> Spec {
         self.variables = variables;

@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::cmp::Ordering;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;

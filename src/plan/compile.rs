@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::logical_expr::planning_context::PhysicalPlanningContext;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, FetchType, Join, Limit, LogicalPlan, SkipType, TableScan, Window};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
@@ -26,7 +26,7 @@ use super::marker;
 use super::node::WindowNode;
 use super::step::{Plan, Step, WindowStep};
 use crate::error::{Code, Error, Result};
-use crate::operator::{Emission, Order};
+use crate::operator::{Emission, Order, OverSpec};
 use crate::table::Table;
 
 /// When the windows of a query give results.
@@ -77,7 +77,7 @@ pub async fn compile(
 
 /// The session for bounded parts: they run inside an operator, on one partition, over and over.
 fn bounded_session(session: &dyn Session) -> Result<SessionState> {
-    let state = (session as &dyn std::any::Any).downcast_ref::<SessionState>().ok_or_else(|| Error::bug("a session of another kind"))?;
+    let state = session.as_any().downcast_ref::<SessionState>().ok_or_else(|| Error::bug("a session of another kind"))?;
     let mut config = state.config().clone().with_target_partitions(1);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
     Ok(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build())
@@ -121,13 +121,17 @@ impl Compiler<'_> {
                 let mut inputs = Vec::new();
                 for input in &union.inputs {
                     let step = Box::pin(self.step(input, place)).await?;
-                    inputs.push(step.with_schema(union.schema.inner())?);
+                    inputs.push(step.with_schema(input.schema().inner(), union.schema.inner()));
                 }
                 Ok(Step::Union { inputs })
             }
             LogicalPlan::Limit(limit) => {
                 let (skip, fetch) = first_rows(limit)?;
                 let input = Box::pin(self.step(&limit.input, place)).await?;
+                if input.is_changelog() {
+                    return Err(Error::new(Code::NotYet, "the first rows of results that are corrected later are not settled")
+                        .hint("leave out LIMIT, or emit = 'changes' and allowed_lateness; or limit each window by ORDER BY … LIMIT"));
+                }
                 Ok(Step::Limit { input: Box::new(input), skip, fetch })
             }
             LogicalPlan::Join(join) => Box::pin(self.lookup(join, plan, place)).await,
@@ -203,26 +207,17 @@ impl Compiler<'_> {
     async fn over(&self, window: &Window, plan: &LogicalPlan) -> Result<Step> {
         let input = Box::pin(self.step(&window.input, Place::Inner)).await?;
         let schema = window.input.schema();
-        let mut functions = Vec::new();
-        let mut partition_by: Option<&Vec<Expr>> = None;
-        let mut order: Option<Order> = None;
-        for expr in &window.window_expr {
-            let Expr::WindowFunction(function) = strip(expr) else { return Err(Error::bug("a window without a function")) };
-            let by = &function.params.partition_by;
-            if partition_by.is_some_and(|first| first != by) {
-                return Err(Error::bug("one node, two partitions"));
+        let by_event_time = |expr: &Expr| match strip(expr) {
+            Expr::WindowFunction(function) => {
+                let order = &function.params.order_by;
+                order.first().is_some_and(|sort| sort.asc && marker::is_event_time(&sort.expr, schema))
             }
-            partition_by = Some(by);
-            let this = match function.params.order_by.first() {
-                Some(sort) if marker::is_event_time(&sort.expr, schema) => Order::EventTime,
-                Some(_) | None => Order::Arrival,
-            };
-            order = Some(this);
-            functions.push(crate::operator::function(strip(expr), schema, self.session.execution_props(), self.context)?);
-        }
-        let partition_by = self.exprs(partition_by.map_or(&[][..], Vec::as_slice), schema)?;
-        let order = order.unwrap_or(Order::Arrival);
-        Ok(Step::Over { input: Box::new(input), partition_by, order, functions, schema: Arc::clone(plan.schema().inner()) })
+            _ => false,
+        };
+        let order = if window.window_expr.iter().all(by_event_time) { Order::EventTime } else { Order::Arrival };
+        let output = Arc::clone(plan.schema().inner());
+        let spec = OverSpec::plan(&window.window_expr, schema, output, order, self.session.execution_props())?;
+        Ok(Step::Over { input: Box::new(input), spec })
     }
 
     /// A join of a stream with something that does not change: each batch is looked up in it.

@@ -12,4 +12,4 @@ pub use bounded::SlotNode;
 pub use compile::{Emit, compile, is_refusal, tables};
 pub use marker::functions;
 pub use node::{FindWindows, WindowNode};
-pub use step::{FixedRef, Plan, SourceRef, Step};
+pub use step::{Fixed, Instance, Plan, Step};

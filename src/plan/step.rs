@@ -1,24 +1,21 @@
 //! A planned query as plain data: a tree of steps that can be run many times, each run with operators of its own.
 
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, Field, SchemaRef, UInt32Type};
-use datafusion::common::{DFSchema, DFSchemaRef};
-use datafusion::logical_expr::LogicalPlan;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_expr::{PhysicalExpr, aggregate::AggregateFunctionExpr};
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::bounded::{BoundedPlan, BoundedRun};
-use super::finish::{Finished, with_schema};
-use crate::change::Changes;
-use crate::error::{Error, Result};
+use super::bounded::BoundedPlan;
+use super::finish::Finished;
+use super::lookup::{self, Lookup};
+use crate::error::Result;
 use crate::operator::{
-    Chain, Emission, Filter, Function, Hold, Limit, Message, Operator, Order, Over, OverSpec, Project, Union, WindowAggregate, WindowAggregateSpec,
+    Chain, Emission, Filter, Hold, Limit, Merge, Over, OverSpec, Project, Tree, WindowAggregate, WindowAggregateSpec,
 };
 use crate::table::Table;
 use crate::window::Shape;
@@ -38,13 +35,13 @@ pub enum Step {
     Filter { input: Box<Step>, predicate: Arc<dyn PhysicalExpr> },
     Project { input: Box<Step>, exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
     Window(Box<WindowStep>),
-    Over { input: Box<Step>, partition_by: Vec<Arc<dyn PhysicalExpr>>, order: Order, functions: Vec<Function>, schema: SchemaRef },
+    Over { input: Box<Step>, spec: OverSpec },
     Union { inputs: Vec<Step> },
     Limit { input: Box<Step>, skip: usize, fetch: Option<usize> },
     /// Watermarks `by` later: what comes out of a window below is its last word.
     Hold { input: Box<Step>, by: Duration },
     /// A join with rows that do not change: `fixed` is read once, `lookup` runs on each batch (slot 0) and the fixed rows (slot 1).
-    Lookup { input: Box<Step>, fixed: Arc<dyn ExecutionPlan>, lookup: BoundedPlan, columns: LookupColumns, schema: SchemaRef },
+    Lookup { input: Box<Step>, fixed: Arc<dyn ExecutionPlan>, lookup: BoundedPlan, columns: lookup::Columns, schema: SchemaRef },
 }
 
 /// A window aggregate with what happens inside each emitted window.
@@ -61,17 +58,19 @@ pub struct WindowStep {
     pub finish: Finished,
 }
 
-/// A source of a run: which table, and the columns it reads.
-#[derive(Debug, Clone)]
-pub struct SourceRef {
-    pub table: Arc<Table>,
-    pub projection: Vec<usize>,
+/// A chain with state of its own, and what it is fed with.
+pub struct Instance {
+    pub chain: Chain,
+    /// The table of each input of the chain, and the columns it reads.
+    pub sources: Vec<(Arc<Table>, Vec<usize>)>,
+    /// Rows to read before the first message.
+    pub fixed: Vec<Fixed>,
 }
 
 /// The fixed side of a join: its plan, and where its rows go once they are read.
-pub struct FixedRef {
+pub struct Fixed {
     pub plan: Arc<dyn ExecutionPlan>,
-    pub rows: std::sync::mpsc::SyncSender<RecordBatch>,
+    pub rows: Arc<OnceLock<RecordBatch>>,
 }
 
 impl Plan {
@@ -84,23 +83,102 @@ impl Plan {
         self.root.is_changelog()
     }
 
-    /// Whether the query ends by itself.
+    /// Whether the query ends by itself: all its feeds do, or it stops after so many rows.
     pub fn is_finite(&self) -> bool {
-        self.root.sources().iter().all(|source| source.table.spec().finite) || self.root.is_limited()
+        self.root.is_finite()
     }
 
-    /// A chain with state of its own, the tables to feed it with in the order of its inputs, and fixed rows to read before it starts.
-    pub fn chain(&self) -> Result<(Chain, Vec<SourceRef>, Vec<FixedRef>)> {
-        let mut build = Build { chain: Chain::default(), sources: Vec::new(), fixed: Vec::new() };
-        let root = self.root.build(&mut build)?;
-        build.chain.finish(root);
-        Ok((build.chain, build.sources, build.fixed))
+    pub fn instance(&self) -> Result<Instance> {
+        let mut sources = Vec::new();
+        let mut fixed = Vec::new();
+        let tree = self.root.tree(&mut sources, &mut fixed)?;
+        Ok(Instance { chain: Chain::new(tree), sources, fixed })
     }
 
-    /// The tree of steps, the root first, two blanks a level.
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        self.root.describe(0, &mut text);
-        text
+    /// The chain for `EXPLAIN`: a line an operator, the last one first, two blanks a level.
+    pub fn describe(&self) -> Result<String> {
+        Ok(self.instance()?.chain.describe())
+    }
+}
+
+impl Step {
+    fn tree(&self, sources: &mut Vec<(Arc<Table>, Vec<usize>)>, fixed: &mut Vec<Fixed>) -> Result<Tree> {
+        let mut below = |step: &Step| step.tree(sources, fixed);
+        Ok(match self {
+            Step::Source { table, projection, .. } => {
+                let names: Vec<&str> = projection.iter().map(|index| table.spec().schema.field(*index).name().as_str()).collect();
+                let line = format!("Feed: {} [{}], {}", table.spec().name, names.join(", "), table.spec().time_text());
+                sources.push((Arc::clone(table), projection.clone()));
+                Tree::source(sources.len() - 1, line)
+            }
+            Step::Filter { input, predicate } => Tree::operator(Filter::new(Arc::clone(predicate)), vec![below(input)?]),
+            Step::Project { input, exprs, schema } => {
+                Tree::operator(Project::new(exprs.clone(), Arc::clone(schema))?, vec![below(input)?])
+            }
+            Step::Window(window) => {
+                let input = below(&window.input)?;
+                let spec = WindowAggregateSpec {
+                    shape: window.shape,
+                    keys: window.keys.clone(),
+                    aggregates: window.aggregates.clone(),
+                    filters: window.filters.clone(),
+                    output: Arc::clone(&window.output),
+                    window_index: window.window_index,
+                    emission: window.emission,
+                    finish: window.finish.runner()?,
+                };
+                Tree::operator(WindowAggregate::new(spec)?, vec![input])
+            }
+            Step::Over { input, spec } => Tree::operator(Over::new(spec.clone())?, vec![below(input)?]),
+            Step::Union { inputs } => {
+                Tree::operator(Merge::new(inputs.len()), inputs.iter().map(below).collect::<Result<_>>()?)
+            }
+            Step::Limit { input, skip, fetch } => Tree::operator(Limit::new(*skip, *fetch), vec![below(input)?]),
+            Step::Hold { input, by } => Tree::operator(Hold::new(*by), vec![below(input)?]),
+            Step::Lookup { input, fixed: plan, lookup, columns, schema } => {
+                let input = below(input)?;
+                let rows = Arc::default();
+                fixed.push(Fixed { plan: Arc::clone(plan), rows: Arc::clone(&rows) });
+                Tree::operator(Lookup::new(lookup.runner(2)?, rows, columns.clone(), Arc::clone(schema)), vec![input])
+            }
+        })
+    }
+
+    fn inputs(&self) -> Vec<&Step> {
+        match self {
+            Step::Source { .. } => Vec::new(),
+            Step::Union { inputs } => inputs.iter().collect(),
+            Step::Window(window) => vec![&window.input],
+            Step::Filter { input, .. }
+            | Step::Project { input, .. }
+            | Step::Over { input, .. }
+            | Step::Limit { input, .. }
+            | Step::Hold { input, .. }
+            | Step::Lookup { input, .. } => vec![input],
+        }
+    }
+
+    pub fn is_changelog(&self) -> bool {
+        match self {
+            Step::Window(window) => window.emission.updates(),
+            other => other.inputs().into_iter().any(Step::is_changelog),
+        }
+    }
+
+    fn is_finite(&self) -> bool {
+        match self {
+            Step::Source { table, .. } => table.spec().finite,
+            Step::Limit { fetch: Some(_), .. } => true,
+            other => other.inputs().into_iter().all(Step::is_finite),
+        }
+    }
+
+    /// The same rows under the names and marks of another schema with the same types.
+    pub fn with_schema(self, from: &SchemaRef, schema: &SchemaRef) -> Step {
+        let column = |(index, field): (usize, &Arc<arrow::datatypes::Field>)| {
+            Arc::new(Column::new(field.name(), index)) as Arc<dyn PhysicalExpr>
+        };
+        let exprs = from.fields().iter().enumerate().map(column).collect();
+        Step::Project { input: Box::new(self), exprs, schema: Arc::clone(schema) }
     }
 }

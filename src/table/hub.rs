@@ -175,7 +175,7 @@ impl Hub {
         Ok(false)
     }
 
-    async fn send(&self, message: Message) {
+    async fn send(&mut self, message: Message) {
         for reader in &self.readers {
             let _ = reader.messages.send(Ok(message.clone())).await;
         }

@@ -126,6 +126,16 @@ impl Spec {
     }
 }
 
+impl Spec {
+    /// The event time in words, for `EXPLAIN` and `SHOW STATUS`.
+    pub fn time_text(&self) -> String {
+        match self.schema.fields().iter().find(|field| field.metadata().contains_key(EVENT_TIME)) {
+            Some(field) => format!("event time {}, delay {}", field.name(), humantime::format_duration(self.delay)),
+            None => "time of arrival".into(),
+        }
+    }
+}
+
 /// Errors without a place of their own point at the table's name.
 fn placed(errors: Vec<Error>, span: Span) -> Vec<Error> {
     errors.into_iter().map(|error| error.at(span)).collect()

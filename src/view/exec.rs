@@ -52,7 +52,7 @@ impl ContinuousExec {
 
 impl DisplayAs for ContinuousExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        let chain = self.plan.describe();
+        let chain = self.plan.describe().map_err(|_| fmt::Error)?;
         let steps: Vec<&str> = chain.lines().map(str::trim).collect();
         write!(f, "Continuous: {}", steps.join(" <- "))
     }

@@ -9,14 +9,14 @@ use futures::{Stream, StreamExt};
 
 use crate::error::Result;
 use crate::operator::{Chain, Message, Report};
-use crate::plan::{FixedRef, Plan};
+use crate::plan::{Fixed, Instance, Plan};
 use crate::table::{Subscription, Table};
 use crate::time::Timestamp;
 
 /// A query that runs. It is driven by whoever asks for its next message; dropping it leaves its tables.
 pub struct Run {
     chain: Chain,
-    fixed: Vec<FixedRef>,
+    fixed: Vec<Fixed>,
     context: Arc<TaskContext>,
     inputs: SelectAll<Input>,
     /// What the chain gave and nobody has asked for yet.
@@ -44,14 +44,14 @@ impl Progress {
 impl Run {
     /// Joins the tables as a reader. Nothing flows before [`Run::start`], so that several runs can see a feed's first event.
     pub fn new(plan: &Plan, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
-        let (chain, sources, fixed) = plan.chain()?;
+        let Instance { chain, sources, fixed } = plan.instance()?;
         let mut inputs: Vec<Input> = Vec::new();
         let mut tables = Vec::new();
-        for (index, source) in sources.into_iter().enumerate() {
-            let Subscription { messages } = source.table.subscribe(source.projection)?;
+        for (index, (table, projection)) in sources.into_iter().enumerate() {
+            let Subscription { messages } = table.subscribe(projection)?;
             let messages = futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
             inputs.push(messages.map(move |message| (index, message)).boxed());
-            tables.push(source.table);
+            tables.push(table);
         }
         let run = Run {
             chain,
