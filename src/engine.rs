@@ -1,6 +1,6 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -8,7 +8,7 @@ use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as SqlStatement;
 use futures::StreamExt;
@@ -25,7 +25,7 @@ use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Object, Show, Statement};
 use crate::table::{Spec, Table};
 use crate::time::TimestampArray;
-use crate::view::{self, ContinuousExec, Progress};
+use crate::view::{self, ContinuousExec, Progress, Run};
 
 /// Tables, views and the session they live in.
 pub struct Engine {
@@ -120,7 +120,7 @@ impl Engine {
     /// The views that no other view reads, in the order they were made.
     pub async fn top_views(&self) -> Result<Vec<Query>> {
         let views: Vec<Arc<View>> = {
-            let catalog = self.catalog.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let catalog = self.catalog();
             catalog.views().filter(|(name, _)| catalog.readers(name).is_empty()).map(|(_, view)| Arc::clone(view)).collect()
         };
         let mut queries = Vec::new();
@@ -156,12 +156,258 @@ impl Engine {
 
     /// The tables in the order they were made.
     pub fn tables(&self) -> Vec<Arc<Table>> {
-        let catalog = self.catalog.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let catalog = self.catalog();
         catalog.tables().map(|(_, table)| Arc::clone(table)).collect()
     }
 
     /// The DataFusion session, for programs that go on by themselves.
     pub fn session(&self) -> &SessionContext {
         &self.session
+    }
+}
+
+impl Engine {
+    fn create_table(&self, create: &CreateTable) -> Result<Answer, Vec<Error>> {
+        let name = &create.name.text;
+        if create.if_not_exists && self.catalog().contains(name) {
+            return Ok(Answer::Done(vec![format!("table {name} is there already")]));
+        }
+        let spec = Spec::new(create, &self.session.state())?;
+        let notices = spec.notices.iter().map(|notice| format!("table {name}: {notice}")).collect();
+        let table = Table::new(spec);
+        let mut catalog = self.catalog_mut();
+        catalog.create_table(name, Arc::clone(&table), create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
+        self.register(name, table).map_err(one)?;
+        Ok(Answer::Done(notices))
+    }
+
+    async fn create_view(&self, create: &CreateView) -> Result<Answer, Vec<Error>> {
+        let name = &create.name.text;
+        if create.if_not_exists && self.catalog().contains(name) {
+            return Ok(Answer::Done(vec![format!("view {name} is there already")]));
+        }
+        let options = ViewOptions::read(&create.options)?;
+        let early = match create.emit_changes || options.emit == options::Emit::Changes {
+            true => Some(options.emit_interval),
+            false => None,
+        };
+        let emit = Emit { early, allowed_lateness: options.allowed_lateness };
+        let plan = self.logical(&create.query).await.map_err(one)?;
+        // Planned once to the end, so that what cannot run is refused here and not when it is read.
+        self.physical(&plan, emit).await.map_err(one)?;
+        let reads = plan::names(&plan);
+        let view = Arc::new(View { name: name.clone(), text: create.text.clone(), plan: plan.clone(), emit });
+        let mut catalog = self.catalog_mut();
+        catalog.create_view(name, view, reads, create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
+        self.register(name, Arc::new(ViewTable::new(plan, Some(create.text.clone())))).map_err(one)?;
+        Ok(Answer::Done(Vec::new()))
+    }
+
+    fn register(&self, name: &str, provider: Arc<dyn datafusion::catalog::TableProvider>) -> Result<()> {
+        let reference = datafusion::common::TableReference::bare(name);
+        self.session.deregister_table(reference.clone())?;
+        self.session.register_table(reference, provider)?;
+        Ok(())
+    }
+
+    async fn query(&self, query: &ast::Query, emit: Emit) -> Result<Query> {
+        let plan = self.logical(query).await?;
+        let (plan, state) = self.physical(&plan, emit).await?;
+        Ok(Query { name: None, plan, state })
+    }
+
+    async fn view_query(&self, view: &View) -> Result<Query> {
+        let (plan, state) = self.physical(&view.plan, view.emit).await?;
+        Ok(Query { name: Some(view.name.clone()), plan, state })
+    }
+
+    /// Resolves a query's names.
+    async fn logical(&self, query: &ast::Query) -> Result<LogicalPlan> {
+        let mut query = query.clone();
+        let names = self.names();
+        sql::rewrite(&mut query, &|table| names.columns(table))?;
+        let statement = SqlStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
+        let plan = self.session.state().statement_to_plan(statement).await;
+        plan.map_err(|error| sql::explain_error(error, &query, &names))
+    }
+
+    async fn physical(&self, plan: &LogicalPlan, emit: Emit) -> Result<(Arc<dyn ExecutionPlan>, SessionState)> {
+        let state = self.session.state();
+        let config = state.config().clone().with_extension(Arc::new(emit));
+        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        Ok((state.create_physical_plan(plan).await?, state))
+    }
+
+    async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer> {
+        if analyze {
+            return Err(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
+                .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters"));
+        }
+        let query = match statement {
+            Kind::Query(query) => self.query(query, Emit::default()).await?,
+            Kind::Subscribe(query) => self.query(query, changes()).await?,
+            Kind::CreateView(create) => self.query(&create.query, Emit::default()).await?,
+            _ => return Err(Error::new(Code::Syntax, "EXPLAIN takes a query or a CREATE VIEW").hint("write EXPLAIN SELECT …")),
+        };
+        let text = match query.continuous() {
+            Some(continuous) => continuous.plan().describe()?,
+            None => datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string(),
+        };
+        column("plan", text.lines().map(str::to_string))
+    }
+
+    fn drop(&self, what: Object, names: &[Name], if_exists: bool, cascade: bool) -> Result<Answer> {
+        let mut done = Vec::new();
+        for name in names {
+            let mut catalog = self.catalog_mut();
+            let dropped = match what {
+                Object::Table => catalog.drop_table(&name.text, if_exists, cascade),
+                Object::View => catalog.drop_view(&name.text, if_exists, cascade),
+            };
+            for gone in dropped.map_err(|error| error.at(name.span))? {
+                self.session.deregister_table(datafusion::common::TableReference::bare(gone.as_str()))?;
+                done.push(format!("{gone} dropped"));
+            }
+        }
+        Ok(Answer::Done(done))
+    }
+
+    fn show(&self, show: &Show) -> Result<Answer> {
+        match show {
+            Show::Tables => column("table", self.catalog().tables().map(|(name, _)| name.to_string())),
+            Show::Views => column("view", self.catalog().views().map(|(name, _)| name.to_string())),
+            Show::Create(_, name) => {
+                let catalog = self.catalog();
+                let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
+                    (Some(table), _) => table.spec().text.clone(),
+                    (None, Some(view)) => view.text.clone(),
+                    (None, None) => return Err(self.unknown(name)),
+                };
+                column("statement", [text])
+            }
+            Show::Status(None) => self.status(|_| true),
+            Show::Status(Some(name)) if self.catalog().contains(&name.text) => {
+                let wanted = self.catalog().sources_of(&name.text);
+                self.status(|table| wanted.iter().any(|name| name == table))
+            }
+            Show::Status(Some(name)) => Err(self.unknown(name)),
+        }
+    }
+
+    /// A row for each feed: what it does, how far it has come, and why it is silent.
+    fn status(&self, wanted: impl Fn(&str) -> bool) -> Result<Answer> {
+        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| wanted(&table.spec().name)).collect();
+        let text = |cell: &dyn Fn(&Table) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(tables.iter().map(|table| cell(table))))
+        };
+        let rows = RecordBatch::try_from_iter([
+            ("table", text(&|table| table.spec().name.clone())),
+            ("state", text(&|table| table.feed_status().snapshot().state.to_string())),
+            ("rows", text(&|table| table.status().snapshot().rows.to_string())),
+            ("bad", text(&|table| table.status().snapshot().bad.to_string())),
+            ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
+            ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
+            ("reason", text(&|table| table.reason())),
+        ])?;
+        Ok(Answer::Rows(rows))
+    }
+
+    fn describe(&self, name: &Name) -> Result<Answer> {
+        let schema = {
+            let catalog = self.catalog();
+            match (catalog.table(&name.text), catalog.view(&name.text)) {
+                (Some(table), _) => Arc::clone(&table.spec().schema),
+                (None, Some(view)) => Arc::clone(view.plan.schema().inner()),
+                (None, None) => return Err(self.unknown(name)),
+            }
+        };
+        let fields = || schema.fields().iter();
+        let strings = |cells: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(cells)) };
+        let marked = |field: &arrow::datatypes::Field| match field.metadata().contains_key(crate::time::EVENT_TIME) {
+            true => "event time".to_string(),
+            false => String::new(),
+        };
+        Ok(Answer::Rows(RecordBatch::try_from_iter([
+            ("column", strings(fields().map(|field| field.name().clone()).collect())),
+            ("type", strings(fields().map(|field| crate::format::infer::sql_type_of(field)).collect())),
+            ("null", strings(fields().map(|field| if field.is_nullable() { "yes" } else { "no" }.to_string()).collect())),
+            ("note", strings(fields().map(|field| marked(field)).collect())),
+        ])?))
+    }
+
+    /// Event streams are read, never written (the protocol has no way back).
+    fn refuse_insert(&self, table: &Name) -> Error {
+        if !self.catalog().contains(&table.text) {
+            return self.unknown(table);
+        }
+        Error::new(Code::Query, format!("'{table}' cannot be written to: server-sent events flow from the server to its clients only"))
+            .hint("read a view's results instead: streamgauge run prints them as NDJSON")
+            .at(table.span)
+    }
+
+    async fn set(&self, name: &Name, value: &str) -> Result<Answer> {
+        let statement = format!("SET {} = '{}'", name.text, value.replace('\'', "''"));
+        self.session.sql(&statement).await?;
+        Ok(Answer::Done(Vec::new()))
+    }
+
+    fn unknown(&self, name: &Name) -> Error {
+        let catalog = self.catalog();
+        let error = Error::new(Code::UnknownTable, format!("there is no table or view '{name}'")).at(name.span);
+        let names = catalog.tables().map(|(name, _)| name).chain(catalog.views().map(|(name, _)| name));
+        match nearest(&name.text, names) {
+            Some(near) => error.hint(format!("did you mean '{near}'?")),
+            None => error.hint("SHOW TABLES and SHOW VIEWS list what there is"),
+        }
+    }
+
+    fn catalog(&self) -> RwLockReadGuard<'_, Catalog<Arc<Table>, Arc<View>>> {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog<Arc<Table>, Arc<View>>> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A view's early results at the default pace.
+fn changes() -> Emit {
+    Emit { early: Some(std::time::Duration::from_secs(1)), allowed_lateness: None }
+}
+
+fn one(error: Error) -> Vec<Error> {
+    vec![error]
+}
+
+fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer> {
+    let cells: ArrayRef = Arc::new(StringArray::from_iter_values(cells));
+    Ok(Answer::Rows(RecordBatch::try_from_iter([(name, cells)])?))
+}
+
+/// Hands on the changes of a continuous query until it ends or nobody reads it.
+async fn follow(mut run: Run, changes: mpsc::Sender<Result<Changes>>) {
+    loop {
+        let sent = match run.next().await {
+            Ok(Some(Message::Changes(rows))) => changes.send(Ok(rows)).await,
+            Ok(Some(_)) => continue,
+            Ok(None) => return,
+            Err(error) => return drop(changes.send(Err(error)).await),
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands on the rows of a query that DataFusion answers by itself; they have no event time.
+async fn answer(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<Changes>>) {
+    while let Some(batch) = rows.next().await {
+        let batch = batch.map_err(Error::from).map(|rows| {
+            let times = TimestampArray::from_value(0, rows.num_rows());
+            Changes::inserts(rows, times)
+        });
+        if changes.send(batch).await.is_err() {
+            return;
+        }
     }
 }
