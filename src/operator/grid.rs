@@ -135,6 +135,9 @@ impl GridWindows {
             self.panes.remove(&start);
             self.touched.remove(&start);
         }
+        if self.panes.is_empty() {
+            self.sliding = Sliding::default();
+        }
         while let Some((end, _)) = self.said.first_key_value()
             && basis.is_over(*end, watermark)
         {

@@ -287,7 +287,7 @@ impl Parts {
     }
 
     fn crowded(&self, sessions: usize) -> bool {
-        self.rows > FEW_PARTS.max(sessions * 2) || self.chunks.len() > FEW_CHUNKS
+        self.rows > FEW_PARTS.max(sessions * 2) || self.chunks.len() > FEW_CHUNKS || (sessions == 0 && self.rows > 0)
     }
 
     /// Accumulators with the pieces at `places` merged, each into its group.

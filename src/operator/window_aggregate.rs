@@ -264,3 +264,6 @@ impl Reader {
         Ok(Grouped { ids, arguments, filters: filters.collect::<Result<_>>()?, changes })
     }
 }
+
+#[cfg(test)]
+mod tests;
