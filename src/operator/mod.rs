@@ -3,6 +3,9 @@
 //! What runs between operators is a [`Message`]: changes, a watermark, a checkpoint mark, the end. They keep their order; nothing
 //! overtakes a batch. A watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it.
 
+pub mod over;
+pub mod reorder;
+
 use crate::change::Changes;
 use crate::error::Result;
 use crate::time::{Timestamp, Watermark};
@@ -41,6 +44,8 @@ pub struct Report {
     pub late_rows: u64,
     /// The last few of them, as text, each with its event time.
     pub late_samples: Vec<LateRow>,
+    /// Rows that were dropped because an expression over them fails, as a division by zero does.
+    pub bad_rows: u64,
     /// Windows (or sessions) that hold rows and are not closed.
     pub open_windows: usize,
     /// The earliest end among the open windows: the watermark that lets the next result out.
