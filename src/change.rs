@@ -88,13 +88,14 @@ impl Changes {
     }
 }
 
-/// What must be said to turn `before` into `after`, two results over the same columns whose first `keys` columns name a row.
+/// What must be said to turn `before` into `after`, two results over the same columns; the columns `keys` name a row.
 ///
 /// Rows that are equal on both sides cancel. A key on both sides with other values becomes a `-1`, `+1` pair; a key on one side
 /// becomes one `-1` or `+1`. Where a key occurs more than once, its rows are compared as a multiset. The order is that of
 /// `after`, then what is only in `before`. Returns indices into `before` (with `false`) and `after` (with `true`).
-pub fn difference(before: &RecordBatch, after: &RecordBatch, keys: usize) -> Result<Vec<(bool, u32)>> {
-    let all = Encoded::new(before, after, before.num_columns())?;
+pub fn difference(before: &RecordBatch, after: &RecordBatch, keys: &[usize]) -> Result<Vec<(bool, u32)>> {
+    let columns: Vec<usize> = (0..before.num_columns()).collect();
+    let all = Encoded::new(before, after, &columns)?;
     let key = Encoded::new(before, after, keys)?;
     let mut gone: HashMap<&[u8], Vec<u32>> = HashMap::with_capacity(before.num_rows());
     for row in 0..before.num_rows() as u32 {
@@ -121,17 +122,20 @@ pub fn difference(before: &RecordBatch, after: &RecordBatch, keys: usize) -> Res
     Ok(changes)
 }
 
-/// The first `columns` columns of both batches as comparable bytes, a row each.
+/// The columns `columns` of both batches as comparable bytes, a row each.
 struct Encoded(Option<(Rows, Rows)>);
 
 impl Encoded {
-    fn new(before: &RecordBatch, after: &RecordBatch, columns: usize) -> Result<Self> {
-        if columns == 0 {
+    fn new(before: &RecordBatch, after: &RecordBatch, columns: &[usize]) -> Result<Self> {
+        if columns.is_empty() {
             return Ok(Encoded(None));
         }
-        let fields = before.schema_ref().fields().iter().take(columns);
-        let converter = RowConverter::new(fields.map(|field| SortField::new(field.data_type().clone())).collect())?;
-        let rows = |batch: &RecordBatch| converter.convert_columns(&batch.columns()[..columns]);
+        let fields = columns.iter().map(|column| SortField::new(before.column(*column).data_type().clone()));
+        let converter = RowConverter::new(fields.collect())?;
+        let rows = |batch: &RecordBatch| {
+            let columns: Vec<_> = columns.iter().map(|column| batch.column(*column).clone()).collect();
+            converter.convert_columns(&columns)
+        };
         Ok(Encoded(Some((rows(before)?, rows(after)?))))
     }
 
@@ -171,16 +175,16 @@ mod tests {
         let before = batch(&[("a", 1), ("b", 2), ("c", 3)]);
         let after = batch(&[("c", 3), ("b", 5), ("d", 4)]);
         // a went, b changed, c stayed, d came.
-        assert_eq!(difference(&before, &after, 1).unwrap(), [(false, 1), (true, 1), (true, 2), (false, 0)]);
+        assert_eq!(difference(&before, &after, &[0]).unwrap(), [(false, 1), (true, 1), (true, 2), (false, 0)]);
     }
 
     #[test]
     fn without_a_key_old_and_new_rows_pair_up_in_order() {
-        assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("b", 2)]), 0).unwrap(), [(false, 0), (true, 0)]);
+        assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("b", 2)]), &[]).unwrap(), [(false, 0), (true, 0)]);
     }
 
     #[test]
     fn equal_rows_count_as_often_as_they_occur() {
-        assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("a", 1), ("a", 1)]), 2).unwrap(), [(true, 1)]);
+        assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("a", 1), ("a", 1)]), &[0, 1]).unwrap(), [(true, 1)]);
     }
 }

@@ -3,8 +3,22 @@
 //! What runs between operators is a [`Message`]: changes, a watermark, a checkpoint mark, the end. They keep their order; nothing
 //! overtakes a batch. A watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it.
 
+pub mod chain;
+pub mod emit;
+pub mod filter;
+mod grid;
+mod keys;
+pub mod limit;
+pub mod merge;
+mod ordered;
 pub mod over;
+mod pane;
+pub mod project;
 pub mod reorder;
+pub mod rows;
+mod session;
+mod sliding;
+pub mod window_aggregate;
 
 use crate::change::Changes;
 use crate::error::Result;
@@ -15,6 +29,7 @@ pub type Epoch = u64;
 
 /// What travels in a stream, in order.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all messages are changes, and each stands for many rows")]
 pub enum Message {
     Changes(Changes),
     Watermark(Watermark),
@@ -44,8 +59,10 @@ pub struct Report {
     pub late_rows: u64,
     /// The last few of them, as text, each with its event time.
     pub late_samples: Vec<LateRow>,
-    /// Rows that were dropped because an expression over them fails, as a division by zero does.
+    /// Rows that an expression of the query could not be computed for, and were dropped.
     pub bad_rows: u64,
+    /// The last few of them.
+    pub bad_samples: Vec<BadRow>,
     /// Windows (or sessions) that hold rows and are not closed.
     pub open_windows: usize,
     /// The earliest end among the open windows: the watermark that lets the next result out.
@@ -62,5 +79,16 @@ pub struct LateRow {
     pub row: String,
 }
 
+/// A row that was dropped because computing with it failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BadRow {
+    pub time: Timestamp,
+    pub reason: String,
+    pub row: String,
+}
+
 /// Late rows kept as samples, the latest ones.
 pub const LATE_SAMPLES: usize = 16;
+
+/// Bad rows kept as samples, the latest ones.
+pub const BAD_SAMPLES: usize = 16;

@@ -1,21 +1,16 @@
 //! Rows as they come in, rows in event-time order out: each waits until the watermark says that nothing earlier follows.
 
-use std::collections::VecDeque;
-
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::interleave_record_batch;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 
+use super::Report;
+use super::rows::LateRows;
 use crate::change::Changes;
 use crate::error::Result;
-use crate::operator::{LATE_SAMPLES, LateRow, Report};
 use crate::time::{Timestamp, TimestampArray};
 
 /// Waiting batches are merged up to this size: many small ones would cost more in bookkeeping than in rows.
 const MERGED_ROWS: usize = 4096;
-
-/// Characters kept of a late row; its payload may be as large as an event.
-const SAMPLE_CHARS: usize = 512;
 
 /// Holds append-only rows back and lets them out sorted by (event time, arrival).
 ///
@@ -24,12 +19,12 @@ pub struct Reorder {
     /// Each sorted by time; the runs themselves are in the order of arrival, so a stable merge keeps ties as they came.
     runs: Vec<Changes>,
     watermark: Timestamp,
-    late: Late,
+    late: LateRows,
 }
 
 impl Default for Reorder {
     fn default() -> Self {
-        Reorder { runs: Vec::new(), watermark: Timestamp::MIN, late: Late::default() }
+        Reorder { runs: Vec::new(), watermark: Timestamp::MIN, late: LateRows::default() }
     }
 }
 
@@ -42,7 +37,9 @@ impl Reorder {
             return self.append(changes);
         }
         let (mut fit, late): (Vec<u32>, Vec<u32>) = (0..times.len() as u32).partition(|row| times[*row as usize] >= watermark);
-        self.late.add(&changes, &late, self.watermark)?;
+        for row in late {
+            self.late.note(&changes, row as usize, self.watermark);
+        }
         fit.sort_by_key(|row| times[*row as usize]);
         self.append(changes.take(&UInt32Array::from(fit))?)
     }
@@ -81,8 +78,7 @@ impl Reorder {
 
     pub fn report(&self, report: &mut Report) {
         report.state_rows += self.rows();
-        report.late_rows += self.late.rows;
-        report.late_samples.extend(self.late.samples.iter().cloned());
+        self.late.report(report);
     }
 
     /// Adds a run at the end, merged with those before it that are no larger: their number grows with the logarithm of the rows.
@@ -114,42 +110,6 @@ fn merge(mut parts: Vec<Changes>) -> Result<Changes> {
     Ok(Changes::inserts(rows, TimestampArray::from_iter_values(order.iter().map(|(time, ..)| *time))))
 }
 
-/// How many rows were late, and the last few of them.
-#[derive(Default)]
-struct Late {
-    rows: u64,
-    samples: VecDeque<LateRow>,
-}
-
-impl Late {
-    fn add(&mut self, changes: &Changes, late: &[u32], watermark: Timestamp) -> Result<()> {
-        self.rows += late.len() as u64;
-        for row in &late[late.len().saturating_sub(LATE_SAMPLES)..] {
-            if self.samples.len() == LATE_SAMPLES {
-                self.samples.pop_front();
-            }
-            let time = Timestamp(changes.times.value(*row as usize));
-            self.samples.push_back(LateRow { time, watermark, row: text(&changes.rows, *row as usize)? });
-        }
-        Ok(())
-    }
-}
-
-/// A row for people: `symbol=ACME, price=1.5`.
-fn text(rows: &RecordBatch, row: usize) -> Result<String> {
-    let options = FormatOptions::default().with_null("NULL");
-    let mut text = String::new();
-    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        let separator = if text.is_empty() { "" } else { ", " };
-        text += &format!("{separator}{}={}", field.name(), ArrayFormatter::try_new(column, &options)?.value(row));
-    }
-    if let Some((cut, _)) = text.char_indices().nth(SAMPLE_CHARS) {
-        text.truncate(cut);
-        text.push('…');
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -158,6 +118,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
 
     use super::*;
+    use crate::operator::LateRow;
 
     /// Rows of (time, number).
     fn rows(rows: &[(i64, i64)]) -> Changes {

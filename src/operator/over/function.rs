@@ -87,12 +87,17 @@ impl Function {
     /// Makes a function of DataFusion's logical expression (perhaps aliased) over rows of `input`.
     ///
     /// Refused, with the reason and what to write instead, is what an endless stream has no answer for and what is not built.
-    pub fn plan(expr: &Expr, input: &DFSchema, order: Order, props: &ExecutionProps) -> Result<Function> {
+    pub fn plan(
+        expr: &Expr,
+        input: &DFSchema,
+        order: Order,
+        props: &ExecutionProps,
+        planning: &PhysicalPlanningContext,
+    ) -> Result<Function> {
         let function = window_function(expr)?;
         let name = expr.schema_name().to_string();
-        let planning = PhysicalPlanningContext::default();
         let planner =
-            Planner { function, input, order, physical: |expr: &Expr| Ok(create_physical_expr(expr, input, props, &planning)?) };
+            Planner { function, input, order, physical: |expr: &Expr| Ok(create_physical_expr(expr, input, props, planning)?) };
         Ok(Function { kind: planner.kind()?, name })
     }
 

@@ -1,13 +1,11 @@
 //! Rows kept for later ones to look back at: columns in chunks, each row found by a position that only grows.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{concat, interleave};
-use arrow::datatypes::DataType;
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
+use crate::operator::keys::detached;
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.
 pub type Position = u64;
@@ -55,7 +53,7 @@ impl Log {
         while let Some(last) = self.chunks.pop_if(|last| {
             last.rows <= chunk_rows && last.rows + chunk_rows <= MERGED_ROWS && last.start + last.rows as Position == start
         }) {
-            let join = |(before, after): (&ArrayRef, &ArrayRef)| Ok(owned(concat(&[before, after])?));
+            let join = |(before, after): (&ArrayRef, &ArrayRef)| Ok(detached(concat(&[before, after])?));
             columns = last.columns.iter().zip(&columns).map(join).collect::<Result<_>>()?;
             chunk_rows += last.rows;
             start = last.start;
@@ -116,7 +114,7 @@ impl Log {
         let columns = self.chunks.first().map_or(0, |chunk| chunk.columns.len());
         let mut chunks = Vec::with_capacity(live.len().div_ceil(CHUNK_ROWS));
         for (number, part) in live.chunks(CHUNK_ROWS).enumerate() {
-            let gather = |column| Ok(owned(self.gather(column, part, None)?));
+            let gather = |column| Ok(detached(self.gather(column, part, None)?));
             let columns = (0..columns).map(gather).collect::<Result<_>>()?;
             chunks.push(Chunk { start: self.end + (number * CHUNK_ROWS) as Position, rows: part.len(), columns });
         }
@@ -147,17 +145,10 @@ impl Log {
     }
 }
 
-/// The array without the buffers of others that a text view would keep alive.
-fn owned(array: ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => array,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use arrow::array::Int64Array;
     use arrow::datatypes::Int64Type;
 

@@ -12,23 +12,22 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::filter;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{EmitTo, Expr};
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
-use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
-use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use self::aggregate::Aggregates;
 use self::answer::{Answer, Ranks, RowNumbers, Values, keep};
 pub use self::function::{Aggregate, Frame, Function, Kind, Place, Unit, Value, window_function};
 use self::log::{Log, Position};
 use self::tape::{Entry, Tape, Turn, Turns};
+use super::keys::{Dictionary, NONE};
 use super::reorder::Reorder;
+use super::rows::{BadRows, evaluate_rows};
 use super::{Message, Operator, Report};
 use crate::change::Changes;
 use crate::error::{Error, Result};
@@ -65,8 +64,15 @@ impl OverSpec {
     /// From the expressions of a logical `Window` node over `input`, whose schema is `output`.
     ///
     /// Types must have been coerced (DataFusion's analyzer). That their ORDER BY means `order` is for the caller to know.
-    pub fn plan(windows: &[Expr], input: &DFSchema, output: SchemaRef, order: Order, props: &ExecutionProps) -> Result<Self> {
-        let functions = windows.iter().map(|expr| Function::plan(expr, input, order, props)).collect::<Result<_>>()?;
+    pub fn plan(
+        windows: &[Expr],
+        input: &DFSchema,
+        output: SchemaRef,
+        order: Order,
+        props: &ExecutionProps,
+        planning: &PhysicalPlanningContext,
+    ) -> Result<Self> {
+        let functions = windows.iter().map(|expr| Function::plan(expr, input, order, props, planning)).collect::<Result<_>>()?;
         let first = windows.first().ok_or_else(|| Error::bug("a window node without functions"))?;
         let keys = &window_function(first)?.params.partition_by;
         for other in windows {
@@ -74,8 +80,7 @@ impl OverSpec {
                 return Err(Error::bug("the functions of a window node differ in PARTITION BY"));
             }
         }
-        let planning = PhysicalPlanningContext::default();
-        let physical = |key| Ok(create_physical_expr(key, input, props, &planning)?);
+        let physical = |key| Ok(create_physical_expr(key, input, props, planning)?);
         Ok(OverSpec { partition_by: keys.iter().map(physical).collect::<Result<_>>()?, order, functions, output })
     }
 }
@@ -92,12 +97,13 @@ impl OverSpec {
 /// intervals of time: then those whose interval has passed are forgotten. [`Report::state_rows`] shows the size.
 pub struct Over {
     spec: OverSpec,
-    /// The functions' arguments and filters, the first columns of the log; where rows wait, those of the input follow.
-    arguments: Vec<Arc<dyn PhysicalExpr>>,
+    /// PARTITION BY, then the functions' arguments and filters. The latter are the first columns of the log; where rows wait, those
+    /// of the input follow.
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
     answers: Vec<Box<dyn Answer>>,
     ahead: Ahead,
     reorder: Reorder,
-    partitions: Option<Box<dyn GroupValues>>,
+    partitions: Dictionary,
     tapes: Vec<Tape>,
     log: Log,
     /// No row with an earlier time is to be put on a tape.
@@ -109,7 +115,7 @@ pub struct Over {
     waiting_rows: usize,
     /// Rows in order of time whose frame reaches beyond it by `ahead.nanos`.
     due: VecDeque<(i64, u32)>,
-    bad_rows: u64,
+    bad: BadRows,
 }
 
 /// How far after a row its functions look.
@@ -119,28 +125,14 @@ struct Ahead {
     nanos: i64,
 }
 
-/// Rows with what the expressions over them gave.
-struct Evaluated {
-    changes: Changes,
-    partition: Vec<ArrayRef>,
-    arguments: Vec<ArrayRef>,
-}
-
 impl Over {
     pub fn new(spec: OverSpec) -> Result<Self> {
         let input = spec.output.fields().len().checked_sub(spec.functions.len());
         let input = input.ok_or_else(|| Error::bug("more window functions than output columns"))?;
         let input = Schema::new(spec.output.fields()[..input].to_vec());
-        let partitions = match spec.partition_by.is_empty() {
-            true => None,
-            false => {
-                let field = |(number, key): (usize, &Arc<dyn PhysicalExpr>)| {
-                    Ok(Field::new(format!("key{number}"), key.data_type(&input)?, true))
-                };
-                let fields = spec.partition_by.iter().enumerate().map(field).collect::<Result<Vec<_>>>()?;
-                Some(new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?)
-            }
-        };
+        let key = |key: &Arc<dyn PhysicalExpr>| Ok(Field::new("key", key.data_type(&input)?, true));
+        let keys = spec.partition_by.iter().map(key).collect::<Result<Vec<_>>>()?;
+        let partitions = Dictionary::new(Arc::new(Schema::new(keys)))?;
         let mut arguments: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
         let mut column = |expr: &Arc<dyn PhysicalExpr>| {
             arguments.iter().position(|known| known == expr).unwrap_or_else(|| {
@@ -170,8 +162,8 @@ impl Over {
             }
         }
         Ok(Over {
+            expressions: spec.partition_by.iter().cloned().chain(arguments).collect(),
             spec,
-            arguments,
             answers,
             ahead,
             reorder: Reorder::default(),
@@ -184,7 +176,7 @@ impl Over {
             waiting: BinaryHeap::new(),
             waiting_rows: 0,
             due: VecDeque::new(),
-            bad_rows: 0,
+            bad: BadRows::default(),
         })
     }
 
@@ -223,13 +215,19 @@ impl Over {
 
     /// Puts rows that are in order on their tapes and sends those out whose answer is known.
     fn absorb(&mut self, changes: Changes, out: &mut Vec<Message>) -> Result<()> {
-        let Some(Evaluated { changes, partition, arguments }) = self.evaluate(changes)? else { return Ok(()) };
-        let mut keys = vec![0; changes.len()];
-        if let Some(partitions) = &mut self.partitions {
-            partitions.intern(&partition, &mut keys)?;
+        let evaluated = evaluate_rows(&self.expressions, &changes, &mut self.bad)?;
+        let changes = match evaluated.kept {
+            Some(kept) => changes.take(&kept)?,
+            None => changes,
+        };
+        if changes.is_empty() {
+            return Ok(());
         }
-        self.tapes.resize_with(self.partitions.as_ref().map_or(1, |partitions| partitions.len()), Tape::default);
-        let mut columns = arguments;
+        let mut partition = evaluated.columns;
+        let mut columns = partition.split_off(self.spec.partition_by.len());
+        let mut keys = Vec::new();
+        self.partitions.intern(&partition, changes.len(), &mut keys)?;
+        self.tapes.resize_with(self.partitions.len(), Tape::default);
         if self.waits() {
             columns.extend(changes.rows.columns().iter().cloned());
         }
@@ -265,6 +263,7 @@ impl Over {
             let rows = RecordBatch::try_new(Arc::clone(&self.spec.output), columns)?;
             out.push(Message::Changes(Changes::inserts(rows, changes.times)));
         }
+        self.forget()?;
         match self.log.is_full() {
             true => self.compact(),
             false => Ok(()),
@@ -296,7 +295,7 @@ impl Over {
             }
         }
         let input = self.spec.output.fields().len() - self.spec.functions.len();
-        let first = self.arguments.len();
+        let first = self.expressions.len() - self.spec.partition_by.len();
         let mut columns =
             (first..first + input).map(|column| self.log.gather(column, &positions, None)).collect::<Result<Vec<_>>>()?;
         columns.extend(self.answer(&turns, &places)?);
@@ -350,44 +349,6 @@ impl Over {
         Ok(columns)
     }
 
-    /// The expressions over the rows; a row over which one fails is left out, and `None` is when all are.
-    fn evaluate(&mut self, changes: Changes) -> Result<Option<Evaluated>> {
-        let over = |exprs: &[Arc<dyn PhysicalExpr>]| -> datafusion::error::Result<Vec<ArrayRef>> {
-            exprs.iter().map(|expr| expr.evaluate(&changes.rows)?.into_array(changes.len())).collect()
-        };
-        if let (Ok(partition), Ok(arguments)) = (over(&self.spec.partition_by), over(&self.arguments)) {
-            return Ok(Some(Evaluated { changes, partition, arguments }));
-        }
-        let mut bad = Vec::new();
-        self.find_bad(&changes.rows, 0, &mut bad);
-        if bad.is_empty() {
-            return Err(Error::bug("an expression fails over rows, but over none of them"));
-        }
-        self.bad_rows += bad.len() as u64;
-        let good = (0..changes.len() as u32).filter(|row| bad.binary_search(row).is_err());
-        let good = changes.take(&UInt32Array::from_iter_values(good))?;
-        match good.is_empty() {
-            true => Ok(None),
-            false => self.evaluate(good),
-        }
-    }
-
-    /// Appends the rows over which an expression fails, in order, by halves: few bad rows cost few evaluations.
-    fn find_bad(&self, rows: &RecordBatch, offset: u32, bad: &mut Vec<u32>) {
-        let mut exprs = self.spec.partition_by.iter().chain(&self.arguments);
-        if exprs.all(|expr| expr.evaluate(rows).is_ok()) {
-            return;
-        }
-        match rows.num_rows() {
-            1 => bad.push(offset),
-            count => {
-                let half = count / 2;
-                self.find_bad(&rows.slice(0, half), offset, bad);
-                self.find_bad(&rows.slice(half, count - half), offset + half as u32, bad);
-            }
-        }
-    }
-
     /// The time up to which everything went out: the watermark, or that of the earliest row that waits.
     fn held_back(&mut self, time: Timestamp) -> Timestamp {
         while self.waiting.peek().is_some_and(|Reverse((_, key, row))| self.tapes[*key as usize].next > *row) {
@@ -396,40 +357,31 @@ impl Over {
         self.waiting.peek().map_or(time, |Reverse((waiting, ..))| time.min(Timestamp(*waiting)))
     }
 
-    /// Frees the rows that nobody holds, and the partitions that may be forgotten.
+    /// Frees the rows that nobody holds.
     fn compact(&mut self) -> Result<()> {
-        self.forget()?;
         let on_tapes = self.tapes.iter_mut().flat_map(Tape::positions);
         let held = on_tapes.chain(self.answers.iter_mut().flat_map(|answer| answer.positions())).collect();
         self.log.compact(held)
     }
 
-    /// Forgets the partitions whose last row lies before every frame to come; they would start again as they are.
+    /// Forgets the partitions whose last row lies before every frame to come, if they are many: they would start again as they are.
     fn forget(&mut self) -> Result<()> {
         let Some(reach) = self.reach() else { return Ok(()) };
-        let Some(partitions) = &mut self.partitions else { return Ok(()) };
-        let over = |time: i64| time.saturating_add(reach) < self.passed.nanos();
-        let kept: Vec<bool> =
-            self.tapes.iter().map(|tape| tape.next < tape.end() || tape.last().is_some_and(|last| !over(last.time))).collect();
-        let left = kept.iter().filter(|kept| **kept).count();
-        // Not for a few: all the others are hashed anew.
-        if left * 4 > kept.len() * 3 {
-            return Ok(());
-        }
-        let mask = BooleanArray::from(kept.clone());
-        let columns = partitions.emit(EmitTo::All)?;
-        let columns = columns.iter().map(|column| Ok(filter(column, &mask)?)).collect::<Result<Vec<_>>>()?;
-        partitions.clear_shrink(left);
-        partitions.intern(&columns, &mut Vec::with_capacity(left))?;
+        let passed = self.passed.nanos();
+        let lives =
+            |tape: &Tape| tape.next < tape.end() || tape.last().is_some_and(|last| last.time.saturating_add(reach) >= passed);
+        let mark = |alive: &mut [bool]| alive.iter_mut().zip(&self.tapes).for_each(|(alive, tape)| *alive = lives(tape));
+        let Some(numbers) = self.partitions.compact(mark)? else { return Ok(()) };
+        let kept: Vec<bool> = numbers.iter().map(|number| *number != NONE).collect();
         keep(&mut self.tapes, &kept);
         self.answers.iter_mut().for_each(|answer| answer.keep(&kept));
-        let mut numbers = 0..;
-        let numbers: Vec<Option<u32>> = kept.iter().map(|kept| kept.then(|| numbers.next()).flatten()).collect();
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        self.waiting =
-            waiting.filter_map(|Reverse((time, key, row))| Some(Reverse((time, numbers[key as usize]?, row)))).collect();
-        let due = std::mem::take(&mut self.due).into_iter();
-        self.due = due.filter_map(|(time, key)| Some((time, numbers[key as usize]?))).collect();
+        let waiting = waiting.map(|Reverse((time, key, row))| Reverse((time, numbers[key as usize], row)));
+        self.waiting = waiting.filter(|Reverse((_, key, _))| *key != NONE).collect();
+        self.due.retain_mut(|(_, key)| {
+            *key = numbers[*key as usize];
+            *key != NONE
+        });
         Ok(())
     }
 
@@ -486,7 +438,7 @@ impl Operator for Over {
 
     fn report(&self, report: &mut Report) {
         self.reorder.report(report);
-        report.bad_rows += self.bad_rows;
+        self.bad.report(report);
         report.state_rows += self.log.rows() + self.tapes.len();
     }
 }

@@ -1,0 +1,201 @@
+//! The group keys of one operator, each stored once: rows of keys in, small numbers out, and back.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::compute::{concat, interleave, take};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use crate::error::Result;
+
+/// Stands for "no number" where keys are numbered by `u32`.
+pub const NONE: u32 = u32::MAX;
+
+/// Below this many keys a dictionary is never compacted: it would cost more than it frees.
+const FEW_KEYS: usize = 4096;
+
+/// Numbers distinct keys from 0 on in the order of their coming. Without key columns there is one key, number 0.
+pub struct Dictionary {
+    schema: SchemaRef,
+    numbers: Option<Box<dyn GroupValues>>,
+    /// The keys by number: each chunk holds its columns and the number of its first key. Chunks shrink by halves at least, so
+    /// there are few, and each key is copied a few times at most.
+    chunks: Vec<(usize, Vec<ArrayRef>)>,
+    len: usize,
+    /// The length from which looking for dead keys is worth a pass over the state.
+    crowded: usize,
+}
+
+impl Dictionary {
+    /// `schema` has the key columns.
+    pub fn new(schema: SchemaRef) -> Result<Self> {
+        let numbers =
+            (!schema.fields().is_empty()).then(|| new_group_values(schema.clone(), &GroupOrdering::None)).transpose()?;
+        let len = usize::from(numbers.is_none());
+        Ok(Dictionary { schema, numbers, chunks: Vec::new(), len, crowded: FEW_KEYS })
+    }
+
+    /// Numbers `rows` rows of key `columns` into `ids`.
+    pub fn intern(&mut self, columns: &[ArrayRef], rows: usize, ids: &mut Vec<usize>) -> Result<()> {
+        ids.clear();
+        let Some(numbers) = &mut self.numbers else {
+            ids.resize(rows, 0);
+            return Ok(());
+        };
+        numbers.intern(columns, ids)?;
+        let before = self.len;
+        let fresh = numbers.len() - before;
+        if fresh > 0 {
+            let mut seen_at = vec![NONE; fresh];
+            for (row, id) in ids.iter().enumerate() {
+                if *id >= before && seen_at[*id - before] == NONE {
+                    seen_at[*id - before] = row as u32;
+                }
+            }
+            let seen_at = UInt32Array::from(seen_at);
+            let chunk = columns.iter().map(|column| Ok(detached(take(column, &seen_at, None)?))).collect::<Result<_>>()?;
+            self.append(chunk, fresh)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, chunk: Vec<ArrayRef>, rows: usize) -> Result<()> {
+        self.chunks.push((self.len, chunk));
+        self.len += rows;
+        while let [.., (before, left), (start, right)] = self.chunks.as_slice()
+            && self.len - start >= start - before
+        {
+            let joined = left.iter().zip(right).map(|(left, right)| Ok(concat(&[left, right])?)).collect::<Result<_>>()?;
+            let start = *before;
+            self.chunks.truncate(self.chunks.len() - 2);
+            self.chunks.push((start, joined));
+        }
+        Ok(())
+    }
+
+    /// The key columns of `ids`, in that order; no columns where there are no keys.
+    pub fn keys(&self, ids: &[u32]) -> Result<Vec<ArrayRef>> {
+        match self.chunks.as_slice() {
+            [] => Ok(self.schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()),
+            [(_, columns)] => {
+                if ids.len() == self.len && ids.iter().enumerate().all(|(at, id)| at == *id as usize) {
+                    return Ok(columns.clone());
+                }
+                let ids = UInt32Array::from(ids.to_vec());
+                columns.iter().map(|column| Ok(take(column, &ids, None)?)).collect()
+            }
+            chunks => {
+                let places: Vec<(usize, usize)> = ids
+                    .iter()
+                    .map(|id| {
+                        let chunk = chunks.partition_point(|(start, _)| *start <= *id as usize) - 1;
+                        (chunk, *id as usize - chunks[chunk].0)
+                    })
+                    .collect();
+                let columns = (0..self.schema.fields().len()).map(|column| {
+                    let parts: Vec<&dyn Array> = chunks.iter().map(|(_, columns)| columns[column].as_ref()).collect();
+                    Ok(interleave(&parts, &places)?)
+                });
+                columns.collect()
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets the keys that `mark` does not name, if there are many: `mark` is handed a list with a place for each number and
+    /// sets the living ones. Returns the new number of each old one ([`NONE`] for the dead) if it renumbered.
+    pub fn compact(&mut self, mark: impl FnOnce(&mut [bool])) -> Result<Option<Vec<u32>>> {
+        if self.len <= self.crowded || self.numbers.is_none() {
+            return Ok(None);
+        }
+        let mut alive = vec![false; self.len];
+        mark(&mut alive);
+        let living: Vec<u32> = (0..self.len as u32).filter(|id| alive[*id as usize]).collect();
+        if living.len() * 2 > self.len {
+            self.crowded = self.len * 2;
+            return Ok(None);
+        }
+        let columns = self.keys(&living)?.into_iter().map(detached).collect::<Vec<_>>();
+        let old = std::mem::replace(self, Dictionary::new(self.schema.clone())?);
+        self.crowded = FEW_KEYS.max(living.len() * 2);
+        let mut ids = Vec::with_capacity(living.len());
+        self.intern(&columns, living.len(), &mut ids)?;
+        let mut renumbered = vec![NONE; old.len];
+        for (id, new) in living.iter().zip(ids) {
+            renumbered[*id as usize] = new as u32;
+        }
+        Ok(Some(renumbered))
+    }
+}
+
+/// The array without the bytes of other rows it may refer to: a view of one key must not keep a whole batch in memory.
+pub fn detached(array: ArrayRef) -> ArrayRef {
+    match array.data_type() {
+        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
+        _ => array,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, StringViewArray};
+    use arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    fn columns(numbers: impl Iterator<Item = i64> + Clone) -> Vec<ArrayRef> {
+        vec![
+            Arc::new(StringViewArray::from_iter_values(numbers.clone().map(|n| format!("a key that fills a buffer: {n}")))),
+            Arc::new(Int64Array::from_iter_values(numbers)),
+        ]
+    }
+
+    fn dictionary() -> Dictionary {
+        let fields = vec![Field::new("a", DataType::Utf8View, true), Field::new("b", DataType::Int64, true)];
+        Dictionary::new(Arc::new(Schema::new(fields))).unwrap()
+    }
+
+    #[test]
+    fn keys_come_back_by_their_numbers_whatever_the_cut() {
+        for cut in [1, 3, 7, 1000] {
+            let mut dictionary = dictionary();
+            let mut ids = Vec::new();
+            let numbers: Vec<i64> = (0..300).map(|n| n * 7919 % 97).collect();
+            let mut all = Vec::new();
+            for part in numbers.chunks(cut) {
+                dictionary.intern(&columns(part.iter().copied()), part.len(), &mut ids).unwrap();
+                all.extend(ids.iter().map(|id| *id as u32));
+            }
+            assert_eq!(dictionary.len(), 97);
+            let back = dictionary.keys(&all).unwrap();
+            let expect = columns(numbers.into_iter());
+            assert_eq!(back[0].as_string_view(), expect[0].as_string_view());
+            assert_eq!(&back[1], &expect[1]);
+            assert!(dictionary.chunks.len() <= 8, "{} chunks", dictionary.chunks.len());
+        }
+    }
+
+    #[test]
+    fn dead_keys_are_forgotten_once_they_are_most() {
+        let mut dictionary = dictionary();
+        let mut ids = Vec::new();
+        for start in (0..10_000).step_by(100) {
+            dictionary.intern(&columns(start..start + 100), 100, &mut ids).unwrap();
+        }
+        assert!(dictionary.compact(|alive| alive.fill(true)).unwrap().is_none());
+        for start in (10_000..30_000).step_by(1000) {
+            dictionary.intern(&columns(start..start + 1000), 1000, &mut ids).unwrap();
+        }
+        let renumbered = dictionary.compact(|alive| alive[29_000..].fill(true)).unwrap().unwrap();
+        assert_eq!(dictionary.len(), 1000);
+        assert_eq!(renumbered[28_999], NONE);
+        let keys = dictionary.keys(&[renumbered[29_500]]).unwrap();
+        assert_eq!(&keys[1], &columns(29_500..29_501)[1]);
+    }
+}

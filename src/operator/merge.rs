@@ -1,0 +1,184 @@
+//! `UNION ALL`: several streams as one.
+
+use std::collections::VecDeque;
+
+use super::{Epoch, Message, Operator};
+use crate::error::Result;
+use crate::time::{Timestamp, Watermark};
+
+/// Passes rows of all inputs as they come.
+///
+/// The watermark is the least of the inputs that are not idle; an input that sent none yet holds it back. Once all are idle, so
+/// is the whole, at the greatest of theirs. An input that ended is left out; the whole ends with the last one. A checkpoint
+/// passes once every input brought it: what an input sends behind its mark waits until then.
+pub struct Merge {
+    inputs: Vec<Input>,
+    /// The last watermark sent.
+    sent: Option<Watermark>,
+}
+
+#[derive(Default)]
+struct Input {
+    watermark: Option<Watermark>,
+    /// The checkpoint it brought that others have not.
+    checkpoint: Option<Epoch>,
+    held: VecDeque<Message>,
+    ended: bool,
+}
+
+impl Merge {
+    pub fn new(inputs: usize) -> Self {
+        Merge { inputs: (0..inputs).map(|_| Input::default()).collect(), sent: None }
+    }
+
+    fn take(&mut self, input: usize, message: Message, out: &mut Vec<Message>) {
+        if self.inputs[input].checkpoint.is_some() {
+            self.inputs[input].held.push_back(message);
+            return;
+        }
+        match message {
+            Message::Changes(_) => out.push(message),
+            Message::Watermark(watermark) => {
+                self.inputs[input].watermark = Some(watermark);
+                self.send_watermark(out);
+            }
+            Message::Checkpoint(epoch) => {
+                self.inputs[input].checkpoint = Some(epoch);
+                self.send_checkpoint(out);
+            }
+            Message::End => {
+                self.inputs[input].ended = true;
+                if self.inputs.iter().all(|input| input.ended) {
+                    out.push(Message::End);
+                } else {
+                    self.send_watermark(out);
+                    self.send_checkpoint(out);
+                }
+            }
+        }
+    }
+
+    fn send_watermark(&mut self, out: &mut Vec<Message>) {
+        let left: Vec<&Input> = self.inputs.iter().filter(|input| !input.ended).collect();
+        let least = left.iter().filter(|input| input.watermark.is_none_or(|watermark| !watermark.idle));
+        let least = least.map(|input| input.watermark.map_or(Timestamp::MIN, |watermark| watermark.time)).min();
+        let (time, idle) = match least {
+            Some(least) => (least, false),
+            None => match left.iter().filter_map(|input| input.watermark).map(|watermark| watermark.time).max() {
+                Some(greatest) => (greatest, true),
+                None => return,
+            },
+        };
+        let before = self.sent.map_or(Timestamp::MIN, |sent| sent.time);
+        let watermark = Watermark { time: time.max(before), idle };
+        if watermark.time > before || self.sent.is_some_and(|sent| sent.idle != idle) {
+            self.sent = Some(watermark);
+            out.push(Message::Watermark(watermark));
+        }
+    }
+
+    fn send_checkpoint(&mut self, out: &mut Vec<Message>) {
+        if !self.inputs.iter().all(|input| input.ended || input.checkpoint.is_some()) {
+            return;
+        }
+        let Some(epoch) = self.inputs.iter().filter_map(|input| input.checkpoint).max() else { return };
+        out.push(Message::Checkpoint(epoch));
+        for input in &mut self.inputs {
+            input.checkpoint = None;
+        }
+        for input in 0..self.inputs.len() {
+            for message in std::mem::take(&mut self.inputs[input].held) {
+                self.take(input, message, out);
+            }
+        }
+    }
+}
+
+impl Operator for Merge {
+    fn push(&mut self, input: usize, message: Message, out: &mut Vec<Message>) -> Result<()> {
+        self.take(input, message, out);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        format!("Merge: {} streams", self.inputs.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(time: i64) -> Message {
+        Message::Watermark(Watermark::at(Timestamp(time)))
+    }
+
+    fn idle(time: i64) -> Message {
+        Message::Watermark(Watermark::idle(Timestamp(time)))
+    }
+
+    /// Pushes messages to inputs of a merge of two and shows what came out of each.
+    fn check(steps: &[(usize, Message, &str)]) {
+        let mut merge = Merge::new(2);
+        for (step, (input, message, expect)) in steps.iter().enumerate() {
+            let mut out = Vec::new();
+            merge.push(*input, message.clone(), &mut out).unwrap();
+            let shown: Vec<String> = out.iter().map(show).collect();
+            assert_eq!(shown.join(" "), *expect, "step {step}: {message:?} to {input}");
+        }
+    }
+
+    fn show(message: &Message) -> String {
+        match message {
+            Message::Changes(changes) => format!("{} rows", changes.len()),
+            Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => "max".into(),
+            Message::Watermark(Watermark { time, idle: false }) => time.nanos().to_string(),
+            Message::Watermark(Watermark { time, idle: true }) => format!("idle {}", time.nanos()),
+            Message::Checkpoint(epoch) => format!("#{epoch}"),
+            Message::End => "end".into(),
+        }
+    }
+
+    #[test]
+    fn the_watermark_is_the_least_and_never_goes_back() {
+        check(&[(0, at(5), ""), (1, at(3), "3"), (1, at(9), "5"), (0, at(4), ""), (0, at(7), "7"), (1, at(20), "")]);
+    }
+
+    #[test]
+    fn an_idle_input_is_left_out_and_all_idle_ones_go_to_the_greatest() {
+        check(&[
+            (0, at(5), ""),
+            (1, idle(1), "5"),
+            (0, at(8), "8"),
+            (0, idle(9), "idle 9"),
+            (1, at(4), "9"),
+            (1, at(12), "12"),
+            (1, idle(12), "idle 12"),
+        ]);
+    }
+
+    #[test]
+    fn an_ended_input_is_left_out_and_the_last_end_ends_all() {
+        check(&[
+            (0, at(5), ""),
+            (0, Message::Watermark(Watermark::at(Timestamp::MAX)), ""),
+            (0, Message::End, ""),
+            (1, at(3), "3"),
+            (1, Message::Watermark(Watermark::at(Timestamp::MAX)), "max"),
+            (1, Message::End, "end"),
+        ]);
+    }
+
+    #[test]
+    fn a_checkpoint_waits_for_all_inputs_and_nothing_overtakes_it() {
+        check(&[
+            (1, at(2), ""),
+            (0, Message::Checkpoint(1), ""),
+            (0, at(5), ""),
+            (1, at(3), ""),
+            (1, Message::Checkpoint(1), "#1 3"),
+            (0, Message::Checkpoint(2), ""),
+            (1, Message::End, "5 #2"),
+        ]);
+    }
+}

@@ -1,0 +1,71 @@
+//! `SELECT` of plain expressions: new columns from each row.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::rows::{BadRows, evaluate_rows};
+use super::{Message, Operator, Report};
+use crate::change::Changes;
+use crate::error::{Error, Result};
+
+/// Computes `expressions` for each row; event times and weights stay.
+pub struct Project {
+    expressions: Vec<Arc<dyn PhysicalExpr>>,
+    schema: SchemaRef,
+    bad: BadRows,
+}
+
+impl Project {
+    /// `schema` has a field for each expression.
+    pub fn new(expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef) -> Result<Self> {
+        if expressions.len() != schema.fields().len() {
+            return Err(Error::bug("a projection has not as many fields as expressions"));
+        }
+        Ok(Project { expressions, schema, bad: BadRows::default() })
+    }
+}
+
+impl Operator for Project {
+    fn push(&mut self, _input: usize, message: Message, out: &mut Vec<Message>) -> Result<()> {
+        let Message::Changes(mut changes) = message else {
+            out.push(message);
+            return Ok(());
+        };
+        let found = evaluate_rows(&self.expressions, &changes, &mut self.bad)?;
+        if let Some(kept) = &found.kept {
+            changes = changes.take(kept)?;
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(changes.len()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), found.columns, &options)?;
+        out.push(Message::Changes(Changes { rows, ..changes }));
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        let columns: Vec<String> = self
+            .expressions
+            .iter()
+            .zip(self.schema.fields())
+            .map(|(expression, field)| {
+                let text = expression.to_string();
+                // A column prints as `name@index`.
+                if text.rsplit_once('@').is_some_and(|(name, _)| name == field.name()) {
+                    field.name().clone()
+                } else {
+                    format!("{text} AS {}", field.name())
+                }
+            })
+            .collect();
+        format!("Project: {}", columns.join(", "))
+    }
+
+    fn report(&self, report: &mut Report) {
+        self.bad.report(report);
+    }
+}

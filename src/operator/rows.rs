@@ -1,0 +1,176 @@
+//! Expressions over rows, so that a row on which one fails costs only itself; and what is remembered of rows that were dropped.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_empty_array};
+use arrow::compute::concat;
+use arrow::util::display::array_value_to_string;
+use datafusion::physical_expr::PhysicalExpr;
+
+use super::{BAD_SAMPLES, BadRow, LATE_SAMPLES, LateRow, Report};
+use crate::change::Changes;
+use crate::error::{Error, Result};
+use crate::time::Timestamp;
+
+/// What expressions gave: a column each, all of one length.
+pub struct Evaluated {
+    pub columns: Vec<ArrayRef>,
+    /// The rows the columns stand for; `None` for all of them, which is the rule.
+    pub kept: Option<UInt32Array>,
+}
+
+/// Computes `expressions` over the rows of `changes`.
+///
+/// DataFusion evaluates a batch as a whole: one division by zero fails all of it. Then the batch is halved until the failing rows
+/// stand alone; those are dropped and noted in `bad`, and every other row has its values.
+pub fn evaluate_rows(expressions: &[Arc<dyn PhysicalExpr>], changes: &Changes, bad: &mut BadRows) -> Result<Evaluated> {
+    if let Ok(columns) = evaluate(expressions, &changes.rows) {
+        return Ok(Evaluated { columns, kept: None });
+    }
+    let mut good = Vec::new();
+    let mut kept = Vec::new();
+    halve(expressions, changes, 0, changes.len(), &mut |start, length, found| match found {
+        Ok(columns) => {
+            good.push(columns);
+            kept.extend(start as u32..(start + length) as u32);
+        }
+        Err(error) => bad.note(changes, start, &error),
+    });
+    let columns = (0..expressions.len()).map(|column| {
+        let parts: Vec<&dyn arrow::array::Array> = good.iter().map(|columns: &Vec<ArrayRef>| columns[column].as_ref()).collect();
+        if parts.is_empty() {
+            let data_type = expressions[column].data_type(changes.rows.schema_ref())?;
+            return Ok(new_empty_array(&data_type));
+        }
+        Ok(concat(&parts)?)
+    });
+    Ok(Evaluated { columns: columns.collect::<Result<_>>()?, kept: Some(UInt32Array::from(kept)) })
+}
+
+fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+    let columns = expressions.iter().map(|expression| Ok(expression.evaluate(rows)?.into_array(rows.num_rows())?));
+    columns.collect()
+}
+
+/// Calls `found` for each stretch of rows that can be computed, and for each single row that cannot, in order.
+fn halve(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    changes: &Changes,
+    start: usize,
+    length: usize,
+    found: &mut impl FnMut(usize, usize, Result<Vec<ArrayRef>>),
+) {
+    match evaluate(expressions, &changes.rows.slice(start, length)) {
+        Err(_) if length > 1 => {
+            let half = length / 2;
+            halve(expressions, changes, start, half, found);
+            halve(expressions, changes, start + half, length - half, found);
+        }
+        result => found(start, length, result),
+    }
+}
+
+/// The rows that could not be computed: how many, and the last few.
+#[derive(Default)]
+pub struct BadRows {
+    count: u64,
+    samples: VecDeque<BadRow>,
+}
+
+impl BadRows {
+    pub fn note(&mut self, changes: &Changes, row: usize, reason: &Error) {
+        let sample = BadRow {
+            time: Timestamp(changes.times.value(row)),
+            reason: reason.message().to_string(),
+            row: text(&changes.rows, row),
+        };
+        self.count += 1;
+        keep(&mut self.samples, sample, BAD_SAMPLES);
+    }
+
+    pub fn report(&self, report: &mut Report) {
+        report.bad_rows += self.count;
+        report.bad_samples.extend(self.samples.iter().cloned());
+    }
+}
+
+/// The rows that came too late: how many, and the last few.
+#[derive(Default)]
+pub struct LateRows {
+    count: u64,
+    samples: VecDeque<LateRow>,
+}
+
+impl LateRows {
+    pub fn note(&mut self, changes: &Changes, row: usize, watermark: Timestamp) {
+        let time = Timestamp(changes.times.value(row));
+        self.count += 1;
+        keep(&mut self.samples, LateRow { time, watermark, row: text(&changes.rows, row) }, LATE_SAMPLES);
+    }
+
+    pub fn report(&self, report: &mut Report) {
+        report.late_rows += self.count;
+        report.late_samples.extend(self.samples.iter().cloned());
+    }
+}
+
+fn keep<T>(samples: &mut VecDeque<T>, sample: T, most: usize) {
+    if samples.len() == most {
+        samples.pop_front();
+    }
+    samples.push_back(sample);
+}
+
+/// A sample shows as much of a row as fits a few lines of a terminal.
+const SAMPLE_CHARS: usize = 400;
+
+/// A row as `name=value, …`, cut after [`SAMPLE_CHARS`].
+pub fn text(rows: &RecordBatch, row: usize) -> String {
+    let mut text = String::new();
+    for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        let value = array_value_to_string(column, row).unwrap_or_else(|_| "?".into());
+        text.push_str(field.name());
+        text.push('=');
+        text.push_str(&value);
+        if let Some((cut, _)) = text.char_indices().nth(SAMPLE_CHARS) {
+            text.truncate(cut);
+            text.push('…');
+            break;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{binary, col, lit};
+
+    use super::*;
+    use crate::time::TimestampArray;
+
+    #[test]
+    fn a_row_that_fails_costs_only_itself() {
+        let values: Vec<i64> = vec![1, 0, 2, 5, 0, 10];
+        let rows = RecordBatch::try_from_iter([("v", Arc::new(Int64Array::from(values.clone())) as ArrayRef)]).unwrap();
+        let schema = rows.schema();
+        let inverse = binary(lit(10i64), Operator::Divide, col("v", &schema).unwrap(), &schema).unwrap();
+        let changes = Changes::inserts(rows, TimestampArray::from(values));
+        let mut bad = BadRows::default();
+        let found = evaluate_rows(&[inverse, col("v", &schema).unwrap()], &changes, &mut bad).unwrap();
+        assert_eq!(found.columns[0].as_primitive::<Int64Type>().values(), &[10, 5, 2, 1]);
+        assert_eq!(found.columns[1].as_primitive::<Int64Type>().values(), &[1, 2, 5, 10]);
+        assert_eq!(found.kept.unwrap().values(), &[0, 2, 3, 5]);
+        let mut report = Report::default();
+        bad.report(&mut report);
+        assert_eq!(report.bad_rows, 2);
+        let sample = BadRow { time: Timestamp(0), reason: "division by zero".into(), row: "v=0".into() };
+        assert_eq!(report.bad_samples, [sample.clone(), sample]);
+    }
+}

@@ -1,0 +1,319 @@
+//! `SESSION`: the windows that each key's own rows make, which grow and merge while rows come.
+
+use std::collections::{BTreeSet, HashMap};
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::interleave;
+
+use super::Report;
+use super::emit::Said;
+use super::pane::{Accumulators, Aggregates};
+use super::window_aggregate::{Basis, Grouped, Windows};
+use crate::change::Changes;
+use crate::error::{Code, Error, Result};
+use crate::time::Timestamp;
+use crate::window::{Gap, Window};
+
+/// The state of all sessions: which there are, and the aggregate states they refer to.
+pub struct Sessions {
+    gap: Gap,
+    /// By number of the key, in order of time; their windows do not overlap.
+    by_key: HashMap<u32, Vec<Session>>,
+    /// End and key of every session.
+    ends: BTreeSet<(i64, u32)>,
+    parts: Parts,
+}
+
+struct Session {
+    window: Window,
+    /// Its rows, aggregated piece by piece as they came.
+    parts: Vec<Place>,
+    /// What it, or those it was merged from, said last; kept only where a session may speak again.
+    said: Vec<Said>,
+    /// Whether it took rows since it spoke.
+    changed: bool,
+}
+
+impl Sessions {
+    pub fn new(gap: Gap) -> Self {
+        Sessions { gap, by_key: HashMap::new(), ends: BTreeSet::new(), parts: Parts::default() }
+    }
+
+    /// Adds a stretch of one key's rows, aggregated at `place`, to the sessions that its window overlaps.
+    fn join(&mut self, key: u32, mut window: Window, place: Place) -> Window {
+        let sessions = self.by_key.entry(key).or_default();
+        let from = sessions.partition_point(|session| session.window.end <= window.start);
+        let to = from + sessions[from..].partition_point(|session| session.window.start < window.end);
+        let mut parts = Vec::new();
+        let mut said = Vec::new();
+        for session in sessions.drain(from..to) {
+            self.ends.remove(&(session.window.end, key));
+            window = window.union(session.window);
+            parts.extend(session.parts);
+            said.extend(session.said);
+        }
+        parts.push(place);
+        sessions.insert(from, Session { window, parts, said, changed: true });
+        self.ends.insert((window.end, key));
+        window
+    }
+
+    /// Whether the stretch has no session to join and is itself over.
+    fn is_late(&self, basis: &Basis, key: u32, window: Window) -> bool {
+        let joins = |sessions: &Vec<Session>| sessions.iter().any(|session| session.window.overlaps(window));
+        basis.is_over(window.end, basis.watermark) && !self.by_key.get(&key).is_some_and(joins)
+    }
+
+    fn session(&mut self, (end, key): (i64, u32)) -> Result<&mut Session> {
+        let found = self.by_key.get_mut(&key).and_then(|sessions| sessions.iter_mut().find(|session| session.window.end == end));
+        found.ok_or_else(|| Error::bug("a session is listed that is not there"))
+    }
+
+    /// Says the results of sessions, or how they differ from what was said before.
+    fn speak(&mut self, basis: &mut Basis, which: &[(i64, u32)], parts: &mut Vec<Changes>) -> Result<()> {
+        if which.is_empty() {
+            return Ok(());
+        }
+        let mut places = Vec::new();
+        let mut groups = Vec::new();
+        let mut windows = Vec::new();
+        for (group, which) in which.iter().enumerate() {
+            let session = self.session(*which)?;
+            session.changed = false;
+            places.extend(&session.parts);
+            groups.resize(places.len(), group);
+            windows.push(session.window);
+        }
+        let values = self.parts.merge(&basis.aggregates, &places, &groups, which.len())?.values()?;
+        let ids: Vec<u32> = which.iter().map(|(_, key)| *key).collect();
+        let rows = basis.result(&ids, &windows, values)?;
+        let updates = basis.emission.updates();
+        let mut start = 0;
+        while start < which.len() {
+            // What is finished by itself, or must be remembered by itself, goes alone; else one window's rows go together.
+            let same = |other: &Window| !updates && *other == windows[start];
+            let together = windows[start + 1..].iter().take_while(|other| same(other)).count() + 1;
+            let length = if basis.emitter.finish.rowwise() && !updates { which.len() - start } else { together };
+            let finished = basis.emitter.finish.run(rows.slice(start, length))?;
+            let end = windows[start].end;
+            if updates {
+                let session = self.session(which[start])?;
+                let before = std::mem::replace(&mut session.said, vec![Said { rows: finished.clone(), end }]);
+                parts.push(basis.emitter.correction(&before, &finished, end)?);
+            } else {
+                parts.push(basis.emitter.first(finished, end));
+            }
+            start += length;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, basis: &mut Basis, watermark: i64) -> Result<()> {
+        while let Some((end, key)) = self.ends.first().copied()
+            && basis.is_over(end, watermark)
+        {
+            self.ends.pop_first();
+            if let Some(sessions) = self.by_key.get_mut(&key) {
+                sessions.retain(|session| session.window.end != end);
+                if sessions.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
+        let by_key = &self.by_key;
+        let renumbered = basis.dictionary.compact(|alive| by_key.keys().for_each(|key| alive[*key as usize] = true))?;
+        if let Some(numbers) = renumbered {
+            let number = |key: u32| numbers[key as usize];
+            self.by_key = self.by_key.drain().map(|(key, sessions)| (number(key), sessions)).collect();
+            self.ends = self.ends.iter().map(|(end, key)| (*end, number(*key))).collect();
+        }
+        Ok(())
+    }
+
+    /// Once most pieces are of sessions that are gone, or of the same few, makes them one piece a session.
+    fn compact(&mut self, basis: &Basis) -> Result<()> {
+        if !self.parts.crowded(self.ends.len()) {
+            return Ok(());
+        }
+        let mut places = Vec::new();
+        let mut groups = Vec::new();
+        let mut whole = Parts::default();
+        for (group, session) in self.by_key.values_mut().flatten().enumerate() {
+            places.append(&mut session.parts);
+            groups.resize(places.len(), group);
+            session.parts.push(Place { chunk: 0, row: group });
+        }
+        if !places.is_empty() {
+            let count = self.ends.len();
+            whole.append(self.parts.merge(&basis.aggregates, &places, &groups, count)?.states()?, count);
+        }
+        self.parts = whole;
+        Ok(())
+    }
+}
+
+impl Windows for Sessions {
+    fn add(&mut self, basis: &mut Basis, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()> {
+        let times = rows.changes.times.values();
+        let mut order: Vec<u32> = (0..rows.ids.len() as u32).collect();
+        order.sort_by_key(|row| (rows.ids[*row as usize], times[*row as usize]));
+
+        // Stretches of rows of one key that are less than a gap apart, and the rows that have a place.
+        let mut stretches: Vec<(u32, Window)> = Vec::new();
+        let mut placed: Vec<u32> = Vec::with_capacity(order.len());
+        let mut groups: Vec<usize> = Vec::with_capacity(order.len());
+        for row in order {
+            let (key, time) = (rows.ids[row as usize] as u32, times[row as usize]);
+            let Some(claim) = self.gap.claim(time) else {
+                let reason = Error::new(Code::BadData, "its event time is too near to the end of time for a window around it");
+                basis.bad.note(&rows.changes, row as usize, &reason);
+                continue;
+            };
+            match stretches.last_mut() {
+                Some((last, window)) if *last == key && window.overlaps(claim) => *window = window.union(claim),
+                _ => stretches.push((key, claim)),
+            }
+            placed.push(row);
+            groups.push(stretches.len() - 1);
+        }
+        let late: Vec<bool> = stretches.iter().map(|(key, window)| self.is_late(basis, *key, *window)).collect();
+        if late.contains(&true) {
+            let mut numbers = late.iter().scan(0, |next, late| Some(std::mem::replace(next, *next + usize::from(!*late))));
+            let numbers: Vec<usize> = numbers.by_ref().collect();
+            let (mut in_time, mut in_groups) = (Vec::new(), Vec::new());
+            for (row, group) in placed.into_iter().zip(groups) {
+                if late[group] {
+                    basis.late.note(&rows.changes, row as usize, Timestamp(basis.watermark));
+                } else {
+                    in_time.push(row);
+                    in_groups.push(numbers[group]);
+                }
+            }
+            (placed, groups) = (in_time, in_groups);
+            let mut keep = late.iter().map(|late| !late);
+            stretches.retain(|_| keep.next().unwrap_or(false));
+        }
+        if stretches.is_empty() {
+            return Ok(());
+        }
+
+        let rows = rows.take(placed)?;
+        let mut accumulators = basis.aggregates.accumulators()?;
+        accumulators.update(&rows.arguments, &rows.filters, &groups, stretches.len())?;
+        let chunk = self.parts.append(accumulators.states()?, stretches.len());
+        let mut again = BTreeSet::new();
+        for (row, (key, window)) in stretches.into_iter().enumerate() {
+            // Two stretches may join one session, which then has a later end.
+            let window = self.join(key, window, Place { chunk, row });
+            if window.end <= basis.watermark {
+                again.insert((window.end, key));
+            }
+        }
+        let again: Vec<(i64, u32)> = again.into_iter().filter(|which| self.ends.contains(which)).collect();
+        self.speak(basis, &again, parts)?;
+        self.compact(basis)
+    }
+
+    fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()> {
+        let from = basis.watermark;
+        let closing: Vec<(i64, u32)> = match from.checked_add(1) {
+            Some(after) if after <= to => self.ends.range((after, 0)..=(to, u32::MAX)).copied().collect(),
+            _ => Vec::new(),
+        };
+        self.speak(basis, &self.in_order(closing), parts)?;
+        if basis.emission.early_between(from, to)
+            && let Some(after) = to.checked_add(1)
+        {
+            let open: Vec<(i64, u32)> = self.ends.range((after, 0)..).copied().collect();
+            let mut changed = Vec::new();
+            for which in open {
+                if self.session(which)?.changed {
+                    changed.push(which);
+                }
+            }
+            self.speak(basis, &changed, parts)?;
+        }
+        self.forget(basis, to)?;
+        self.compact(basis)
+    }
+
+    fn report(&self, basis: &Basis, report: &mut Report) {
+        let after = basis.watermark.saturating_add(1);
+        let mut open = self.ends.range((after, 0)..);
+        if let Some((end, _)) = open.next() {
+            report.open_windows += 1 + open.count();
+            report.next_close = Some(report.next_close.map_or(Timestamp(*end), |known| known.min(Timestamp(*end))));
+        }
+        report.state_rows += self.parts.rows;
+    }
+}
+
+impl Sessions {
+    /// By end, then by start, so that equal windows stand side by side.
+    fn in_order(&self, mut which: Vec<(i64, u32)>) -> Vec<(i64, u32)> {
+        let start = |(end, key): &(i64, u32)| {
+            let sessions = self.by_key.get(key).map_or(&[][..], Vec::as_slice);
+            sessions.iter().find(|session| session.window.end == *end).map(|session| session.window.start)
+        };
+        which.sort_by_cached_key(|which| (which.0, start(which), which.1));
+        which
+    }
+}
+
+/// Where a piece of a session lies.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    chunk: usize,
+    row: usize,
+}
+
+/// Aggregate states, a row for each piece of a session, in chunks as they came.
+#[derive(Default)]
+struct Parts {
+    chunks: Vec<Vec<Vec<ArrayRef>>>,
+    rows: usize,
+}
+
+/// Below this many pieces, and chunks, compacting them costs more than it frees.
+const FEW_PARTS: usize = 4096;
+const FEW_CHUNKS: usize = 256;
+
+impl Parts {
+    /// Keeps the states of `rows` pieces; returns the number of their chunk.
+    fn append(&mut self, states: Vec<Vec<ArrayRef>>, rows: usize) -> usize {
+        self.chunks.push(states);
+        self.rows += rows;
+        self.chunks.len() - 1
+    }
+
+    fn crowded(&self, sessions: usize) -> bool {
+        self.rows > FEW_PARTS.max(sessions * 2) || self.chunks.len() > FEW_CHUNKS
+    }
+
+    /// Accumulators with the pieces at `places` merged, each into its group.
+    fn merge(&self, aggregates: &Aggregates, places: &[Place], groups: &[usize], total: usize) -> Result<Accumulators> {
+        let mut number = HashMap::new();
+        let mut used = Vec::new();
+        let places: Vec<(usize, usize)> = places
+            .iter()
+            .map(|place| {
+                let chunk = *number.entry(place.chunk).or_insert_with(|| {
+                    used.push(&self.chunks[place.chunk]);
+                    used.len() - 1
+                });
+                (chunk, place.row)
+            })
+            .collect();
+        let mut states = Vec::new();
+        for (aggregate, columns) in used.first().map_or(&[][..], |chunk| chunk.as_slice()).iter().enumerate() {
+            let columns = (0..columns.len()).map(|column| {
+                let chunks: Vec<&dyn Array> = used.iter().map(|chunk| chunk[aggregate][column].as_ref()).collect();
+                Ok(interleave(&chunks, &places)?)
+            });
+            states.push(columns.collect::<Result<Vec<_>>>()?);
+        }
+        let mut accumulators = aggregates.accumulators()?;
+        accumulators.merge(&states, groups, total)?;
+        Ok(accumulators)
+    }
+}

@@ -1,0 +1,88 @@
+//! The state of one window after another where each holds most of the panes of the one before: two stacks of merged panes.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::pane::{Aggregates, Pane, Partial};
+use crate::error::Result;
+
+/// A stretch of the grid: rows still coming in, and those that came before it was last looked at.
+#[derive(Default)]
+pub struct Slot {
+    pub open: Option<Pane>,
+    pub frozen: Option<Partial>,
+}
+
+impl Slot {
+    /// Puts everything into `frozen`.
+    pub fn freeze(&mut self, aggregates: &Aggregates) -> Result<()> {
+        if let Some(open) = self.open.take() {
+            let fresh = open.freeze()?;
+            self.frozen = Some(match self.frozen.take() {
+                Some(before) => aggregates.merged(&[&before, &fresh])?,
+                None => fresh,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Merges the panes of windows with growing ends at a constant number of merges each, whatever their overlap: the queue of two
+/// stacks. `front` holds, for each pane of an older part, the merge of it with all later ones of that part, the oldest on top;
+/// `back` is the merge of all panes since. Sliding on drops a pane from the front and merges one into the back; once the front
+/// is empty, it is built anew from the panes.
+#[derive(Default)]
+pub struct Sliding {
+    front: Vec<(i64, Partial)>,
+    back: Option<Partial>,
+    /// Panes before this start are merged already.
+    next: i64,
+}
+
+impl Sliding {
+    /// The merge of the panes that start in `window`. They are all frozen, and have not changed since an earlier call saw them.
+    pub fn merge(&mut self, panes: &BTreeMap<i64, Slot>, window: Range<i64>, aggregates: &Aggregates) -> Result<Pane> {
+        while self.front.last().is_some_and(|(start, _)| *start < window.start) {
+            self.front.pop();
+        }
+        if self.front.is_empty() {
+            self.back = None;
+            for (start, pane) in frozen(panes, window.clone()).rev() {
+                let merged = match self.front.last() {
+                    Some((_, later)) => aggregates.merged(&[pane, later])?,
+                    None => pane.clone(),
+                };
+                self.front.push((start, merged));
+            }
+        } else {
+            for (_, pane) in frozen(panes, self.next.max(window.start)..window.end) {
+                self.back = Some(match &self.back {
+                    Some(before) => aggregates.merged(&[before, pane])?,
+                    None => pane.clone(),
+                });
+            }
+        }
+        self.next = window.end;
+        let mut all = aggregates.pane()?;
+        for part in self.front.last().map(|(_, part)| part).into_iter().chain(&self.back) {
+            all.merge(part)?;
+        }
+        Ok(all)
+    }
+
+    /// A pane that starts at `start` has changed: if it was merged, the stacks have to be built anew.
+    pub fn changed(&mut self, start: i64) {
+        if start < self.next {
+            *self = Sliding::default();
+        }
+    }
+
+    /// Rows in the stacks, as a measure of memory.
+    pub fn rows(&self) -> usize {
+        self.front.iter().map(|(_, part)| part).chain(&self.back).map(|part| part.ids.len()).sum()
+    }
+}
+
+fn frozen(panes: &BTreeMap<i64, Slot>, window: Range<i64>) -> impl DoubleEndedIterator<Item = (i64, &Partial)> {
+    panes.range(window).filter_map(|(start, slot)| Some((*start, slot.frozen.as_ref()?)))
+}
