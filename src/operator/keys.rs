@@ -134,7 +134,7 @@ impl Dictionary {
 }
 
 /// The array without the bytes of other rows it may refer to: a view of one key must not keep a whole batch in memory.
-fn detached(array: ArrayRef) -> ArrayRef {
+pub fn detached(array: ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),
         DataType::BinaryView => Arc::new(array.as_binary_view().gc()),

@@ -1,0 +1,197 @@
+//! Aggregates over a frame: an accumulator a partition, into which rows enter and which they leave as the frame moves on.
+
+use arrow::array::{Array, ArrayRef};
+use datafusion::logical_expr::Accumulator;
+use datafusion::scalar::ScalarValue;
+
+use super::answer::{Answer, keep};
+use super::function::Aggregate;
+use super::log::Position;
+use super::tape::{Span, Tape, Turns};
+use crate::error::Result;
+
+/// One aggregate with its state for every partition.
+pub struct Aggregates {
+    aggregate: Aggregate,
+    /// The arguments' columns in the log, and the filter's.
+    columns: Vec<usize>,
+    filter: Option<usize>,
+    motion: Motion,
+    keys: Vec<Running>,
+}
+
+/// How the frame's start is followed.
+#[derive(Clone, Copy, PartialEq)]
+enum Motion {
+    /// It stays at the first row: rows only enter.
+    Grows,
+    /// Rows leave the accumulator in the order in which they entered, which is what MIN and MAX ask for.
+    Slides,
+    /// The aggregate cannot take a row out: each frame is computed on its own.
+    Anew,
+}
+
+/// After as many rows taken out as the frame has, at least this many, a floating-point accumulator is made anew from the frame:
+/// rounding errors would add up for as long as the stream lasts.
+const REFRESH_ROWS: u64 = 64;
+
+#[derive(Default)]
+struct Running {
+    span: Span,
+    accumulator: Option<Box<dyn Accumulator>>,
+    /// Rows taken out since the accumulator was made.
+    retracted: u64,
+}
+
+/// From the frame of one row to that of the next.
+struct Step {
+    span: Span,
+    entering: usize,
+    leaving: usize,
+}
+
+impl Aggregates {
+    pub fn new(aggregate: Aggregate, columns: Vec<usize>, filter: Option<usize>) -> Self {
+        let motion = match aggregate.frame.start {
+            None => Motion::Grows,
+            Some(_) if aggregate.function.create_sliding_accumulator().is_ok() => Motion::Slides,
+            Some(_) => Motion::Anew,
+        };
+        Aggregates { aggregate, columns, filter, motion, keys: Vec::new() }
+    }
+
+    fn accumulator(&self) -> Result<Box<dyn Accumulator>> {
+        Ok(match self.motion {
+            Motion::Slides => self.aggregate.function.create_sliding_accumulator()?,
+            Motion::Grows | Motion::Anew => self.aggregate.function.create_accumulator()?,
+        })
+    }
+
+    fn gather(&self, turns: &Turns, positions: &[Position]) -> Result<Vec<ArrayRef>> {
+        self.columns.iter().map(|column| turns.log.gather(*column, positions, None)).collect()
+    }
+
+    /// Appends the rows from `rows` that pass the filter, and says how many they are.
+    fn admit(&self, turns: &Turns, tape: &Tape, rows: std::ops::Range<u64>, positions: &mut Vec<Position>) -> usize {
+        let before = positions.len();
+        let admits = |position: &Position| self.filter.is_none_or(|filter| turns.log.is_true(filter, *position));
+        positions.extend(rows.map(|row| tape.get(row).position).filter(admits));
+        positions.len() - before
+    }
+
+    /// A new accumulator that holds the rows of the frame.
+    fn anew(&self, turns: &Turns, tape: &Tape, span: Span) -> Result<Box<dyn Accumulator>> {
+        let mut positions = Vec::new();
+        self.admit(turns, tape, span.start..span.end, &mut positions);
+        let mut accumulator = self.accumulator()?;
+        accumulator.update_batch(&self.gather(turns, &positions)?)?;
+        Ok(accumulator)
+    }
+
+    /// The result for the frame of `running`, whose rows are in its accumulator if it has one.
+    fn evaluate(&self, turns: &Turns, tape: &Tape, running: &mut Running) -> Result<ScalarValue> {
+        let span = running.span;
+        if span.rows() == 0 {
+            return Ok(self.aggregate.function.default_value(self.aggregate.function.field().data_type())?);
+        }
+        let Some(accumulator) = &mut running.accumulator else {
+            return Ok(self.anew(turns, tape, span)?.evaluate()?);
+        };
+        let value = accumulator.evaluate()?;
+        let floating = float(&value);
+        // What is not finite never leaves a sum: ∞ − ∞ is not a number.
+        let stuck = floating.is_some_and(|value| !value.is_finite()) && running.retracted > 0;
+        if stuck || floating.is_some() && running.retracted >= span.rows().max(REFRESH_ROWS) {
+            let mut accumulator = self.anew(turns, tape, span)?;
+            let value = accumulator.evaluate()?;
+            running.accumulator = Some(accumulator);
+            running.retracted = 0;
+            return Ok(value);
+        }
+        Ok(value)
+    }
+}
+
+impl Answer for Aggregates {
+    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+        let mut keys = std::mem::take(&mut self.keys);
+        keys.resize_with(turns.tapes.len(), Running::default);
+        let mut steps = Vec::with_capacity(turns.places.len());
+        let (mut entering, mut leaving) = (Vec::new(), Vec::new());
+        for (key, tape, rows) in turns.iter() {
+            let mut span = keys[key].span;
+            for (row, _) in rows {
+                let before = span;
+                span.advance(self.aggregate.frame, tape, row);
+                let mut step = Step { span, entering: 0, leaving: 0 };
+                if self.motion != Motion::Anew {
+                    step.entering = self.admit(turns, tape, before.end..span.end, &mut entering);
+                    step.leaving = self.admit(turns, tape, before.start..span.start, &mut leaving);
+                }
+                steps.push(step);
+            }
+        }
+        let (entering, leaving) = (self.gather(turns, &entering)?, self.gather(turns, &leaving)?);
+        let (mut entered, mut left) = (0, 0);
+        let mut values = vec![ScalarValue::Null; turns.places.len()];
+        let mut steps = steps.into_iter();
+        for (key, tape, rows) in turns.iter() {
+            let running = &mut keys[key];
+            let mut last: Option<(Span, ScalarValue)> = None;
+            for ((_, place), step) in rows.zip(&mut steps) {
+                running.span = step.span;
+                // Peers share their frame and so the result.
+                if let Some((span, value)) = &last
+                    && *span == step.span
+                {
+                    values[place] = value.clone();
+                    continue;
+                }
+                if self.motion != Motion::Anew && running.accumulator.is_none() {
+                    running.accumulator = Some(self.accumulator()?);
+                }
+                if let Some(accumulator) = &mut running.accumulator {
+                    if step.entering > 0 {
+                        accumulator.update_batch(&slice(&entering, entered, step.entering))?;
+                    }
+                    if step.leaving > 0 {
+                        accumulator.retract_batch(&slice(&leaving, left, step.leaving))?;
+                    }
+                }
+                entered += step.entering;
+                left += step.leaving;
+                running.retracted += step.leaving as u64;
+                let value = self.evaluate(turns, tape, running)?;
+                values[place] = value.clone();
+                last = Some((step.span, value));
+            }
+        }
+        self.keys = keys;
+        Ok(ScalarValue::iter_to_array(values)?)
+    }
+
+    fn low(&self, key: usize, next: u64) -> u64 {
+        let Running { span, .. } = &self.keys[key];
+        match self.aggregate.frame.start {
+            // Rows of the last frame have not left the accumulator yet.
+            Some(_) => span.start,
+            None => span.low(self.aggregate.frame, next),
+        }
+    }
+
+    fn keep(&mut self, kept: &[bool]) {
+        keep(&mut self.keys, kept);
+    }
+}
+
+fn slice(columns: &[ArrayRef], offset: usize, rows: usize) -> Vec<ArrayRef> {
+    columns.iter().map(|column| column.slice(offset, rows)).collect()
+}
+
+fn float(value: &ScalarValue) -> Option<f64> {
+    match value {
+        ScalarValue::Float64(value) => *value,
+        ScalarValue::Float32(value) => value.map(f64::from),
+        _ => None,
+    }
+}

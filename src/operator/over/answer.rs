@@ -1,0 +1,217 @@
+//! What a function of one row of the frame, or of the row's number, answers: ROW_NUMBER, RANK, DENSE_RANK, LAG, FIRST_VALUE and their kin.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt64Array};
+
+use super::function::{Frame, Place, Unit, Value};
+use super::log::{NOWHERE, Position};
+use super::tape::{Span, Tape, Turns};
+use crate::error::Result;
+
+/// A function with its state for every partition.
+pub trait Answer: Send {
+    /// The values for the rows whose turn it is, at their places. The turns of a partition come in order and leave no row out.
+    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef>;
+
+    /// The first row of a partition that is still needed, where `next` is the first row without an answer.
+    fn low(&self, key: usize, next: u64) -> u64;
+
+    /// The positions held beside those on the tapes.
+    fn positions(&mut self) -> Vec<&mut Position> {
+        Vec::new()
+    }
+
+    /// Drops the state of the partitions that are not `kept`; the others move up.
+    fn keep(&mut self, kept: &[bool]);
+}
+
+/// Drops the elements that are not `kept`; those beyond the list go too.
+pub fn keep<T>(keys: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    keys.retain(|_| *kept.next().unwrap_or(&false));
+}
+
+/// ROW_NUMBER.
+pub struct RowNumbers;
+
+impl Answer for RowNumbers {
+    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+        let mut numbers = vec![0; turns.places.len()];
+        for (_, _, rows) in turns.iter() {
+            for (row, place) in rows {
+                numbers[place] = row + 1;
+            }
+        }
+        Ok(Arc::new(UInt64Array::from(numbers)))
+    }
+
+    fn low(&self, _key: usize, next: u64) -> u64 {
+        next
+    }
+
+    fn keep(&mut self, _kept: &[bool]) {}
+}
+
+/// RANK and DENSE_RANK.
+pub struct Ranks {
+    dense: bool,
+    keys: Vec<Rank>,
+}
+
+/// The rank of the last row, and its time.
+#[derive(Default, Clone)]
+struct Rank {
+    rank: u64,
+    time: i64,
+}
+
+impl Ranks {
+    pub fn new() -> Self {
+        Ranks { dense: false, keys: Vec::new() }
+    }
+
+    pub fn dense() -> Self {
+        Ranks { dense: true, keys: Vec::new() }
+    }
+}
+
+impl Answer for Ranks {
+    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+        self.keys.resize(turns.tapes.len(), Rank::default());
+        let mut ranks = vec![0; turns.places.len()];
+        for (key, tape, rows) in turns.iter() {
+            let last = &mut self.keys[key];
+            for (row, place) in rows {
+                let time = tape.get(row).time;
+                if row == 0 || time != last.time {
+                    *last = Rank { rank: if self.dense { last.rank + 1 } else { row + 1 }, time };
+                }
+                ranks[place] = last.rank;
+            }
+        }
+        Ok(Arc::new(UInt64Array::from(ranks)))
+    }
+
+    fn low(&self, _key: usize, next: u64) -> u64 {
+        next
+    }
+
+    fn keep(&mut self, kept: &[bool]) {
+        keep(&mut self.keys, kept);
+    }
+}
+
+/// The argument in one row of the frame.
+pub struct Values {
+    value: Value,
+    /// The argument's column in the log.
+    column: usize,
+    keys: Vec<Picks>,
+}
+
+/// The last frame of a partition. Where it starts at the first row, the rows that count are picked as they enter: FROM START keeps the
+/// one in question once it is there, FROM END the last few.
+#[derive(Default)]
+struct Picks {
+    span: Span,
+    entered: usize,
+    picked: VecDeque<Position>,
+}
+
+impl Values {
+    pub fn new(value: Value, column: usize) -> Self {
+        Values { value, column, keys: Vec::new() }
+    }
+}
+
+impl Answer for Values {
+    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+        self.keys.resize_with(turns.tapes.len(), Picks::default);
+        let Frame { unit, start, end } = self.value.frame;
+        let mut found = vec![NOWHERE; turns.places.len()];
+        for (key, tape, rows) in turns.iter() {
+            let picks = &mut self.keys[key];
+            // LAG and LEAD.
+            if let (Unit::Rows, Some(offset), false) = (unit, start, self.value.ignore_nulls)
+                && offset == end
+            {
+                for (row, place) in rows {
+                    if let Some(row) = row.checked_add_signed(offset).filter(|row| *row < tape.end()) {
+                        found[place] = tape.get(row).position;
+                    }
+                }
+                continue;
+            }
+            for (row, place) in rows {
+                let before = picks.span.end;
+                picks.span.advance(self.value.frame, tape, row);
+                let counts = |position| !self.value.ignore_nulls || turns.log.is_valid(self.column, position);
+                let position = match start {
+                    None => {
+                        for row in before..picks.span.end {
+                            picks.enter(tape.get(row).position, self.value.place, counts);
+                        }
+                        picks.unbounded(self.value.place)
+                    }
+                    Some(_) => find(picks.span, tape, self.value.place, counts),
+                };
+                found[place] = position.unwrap_or(NOWHERE);
+            }
+        }
+        turns.log.gather(self.column, &found, Some(&self.value.default))
+    }
+
+    fn low(&self, key: usize, next: u64) -> u64 {
+        self.keys[key].span.low(self.value.frame, next)
+    }
+
+    fn positions(&mut self) -> Vec<&mut Position> {
+        self.keys.iter_mut().flat_map(|picks| picks.picked.iter_mut()).collect()
+    }
+
+    fn keep(&mut self, kept: &[bool]) {
+        keep(&mut self.keys, kept);
+    }
+}
+
+impl Picks {
+    fn enter(&mut self, position: Position, place: Place, counts: impl Fn(Position) -> bool) {
+        let wanted = match place {
+            Place::FromStart(number) => self.entered < number,
+            Place::FromEnd(_) => true,
+        };
+        if !wanted || !counts(position) {
+            return;
+        }
+        self.entered += 1;
+        match place {
+            Place::FromStart(number) if self.entered == number => self.picked.push_back(position),
+            Place::FromStart(_) => {}
+            Place::FromEnd(number) => {
+                if self.picked.len() == number {
+                    self.picked.pop_front();
+                }
+                self.picked.push_back(position);
+            }
+        }
+    }
+
+    /// The row of a frame that starts at the first row of the partition.
+    fn unbounded(&self, place: Place) -> Option<Position> {
+        match place {
+            Place::FromEnd(number) if self.picked.len() < number => None,
+            _ => self.picked.front().copied(),
+        }
+    }
+}
+
+/// The row of a frame whose rows are all retained.
+fn find(span: Span, tape: &Tape, place: Place, counts: impl Fn(Position) -> bool) -> Option<Position> {
+    let mut rows = (span.start..span.end).map(|row| tape.get(row).position).filter(|position| counts(*position));
+    match place {
+        Place::FromStart(number) => rows.nth(number - 1),
+        Place::FromEnd(number) => rows.nth_back(number - 1),
+    }
+}

@@ -1,0 +1,139 @@
+//! The rows of one partition that functions still look at, by their number in it, and the frame that moves over them.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::function::{Frame, Unit};
+use super::log::{Log, Position};
+
+/// The retained rows of a partition, in order; the first row it ever had is number 0.
+#[derive(Default)]
+pub struct Tape {
+    first: u64,
+    /// The first row without an answer; those from it on wait for later ones.
+    pub next: u64,
+    rows: VecDeque<Entry>,
+}
+
+/// A row: where its values are, and its event time in nanoseconds.
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub position: Position,
+    pub time: i64,
+}
+
+/// A burst of a partition must not cost its memory for good: this much spare room may stay.
+const SPARE_ROWS: usize = 16;
+
+impl Tape {
+    pub fn push(&mut self, entry: Entry) {
+        self.rows.push_back(entry);
+    }
+
+    /// The number of the row that comes next.
+    pub fn end(&self) -> u64 {
+        self.first + self.rows.len() as u64
+    }
+
+    /// A row that is retained.
+    pub fn get(&self, row: u64) -> Entry {
+        self.rows[(row - self.first) as usize]
+    }
+
+    pub fn last(&self) -> Option<Entry> {
+        self.rows.back().copied()
+    }
+
+    /// Drops the rows before `row`.
+    pub fn trim(&mut self, row: u64) {
+        self.rows.drain(..(row.clamp(self.first, self.end()) - self.first) as usize);
+        self.first = self.first.max(row);
+        if self.rows.capacity() > 4 * self.rows.len() + SPARE_ROWS {
+            self.rows.shrink_to(2 * self.rows.len());
+        }
+    }
+
+    pub fn positions(&mut self) -> impl Iterator<Item = &mut Position> {
+        self.rows.iter_mut().map(|entry| &mut entry.position)
+    }
+}
+
+/// The frame of one row as numbers of rows; it only moves forward.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub struct Span {
+    pub start: u64,
+    pub end: u64,
+}
+
+impl Span {
+    /// Moves on to the frame of `row`, as far as the tape goes.
+    pub fn advance(&mut self, frame: Frame, tape: &Tape, row: u64) {
+        match frame.unit {
+            Unit::Rows => {
+                if let Some(start) = frame.start {
+                    self.start = beside(row, start).min(tape.end());
+                }
+                self.end = beside(row + 1, frame.end).min(tape.end());
+            }
+            Unit::Time => {
+                let time = tape.get(row).time;
+                if let Some(start) = frame.start {
+                    let from = time.saturating_add(start);
+                    while self.start < tape.end() && tape.get(self.start).time < from {
+                        self.start += 1;
+                    }
+                }
+                let to = time.saturating_add(frame.end);
+                while self.end < tape.end() && tape.get(self.end).time <= to {
+                    self.end += 1;
+                }
+            }
+        }
+    }
+
+    /// The first row that the frames of `next` and later rows still need, where this is the frame of the row before it.
+    pub fn low(&self, frame: Frame, next: u64) -> u64 {
+        match (frame.unit, frame.start) {
+            (_, None) => self.end,
+            (Unit::Rows, Some(start)) => beside(next, start),
+            (Unit::Time, Some(_)) => self.start,
+        }
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// The row `offset` rows after `row`, or before it; held at the first.
+fn beside(row: u64, offset: i64) -> u64 {
+    row.saturating_add_signed(offset)
+}
+
+/// The rows that get their answer now: some of each partition, in its order.
+pub struct Turns<'a> {
+    pub log: &'a Log,
+    pub tapes: &'a [Tape],
+    pub turns: &'a [Turn],
+    /// Where in the output each of the rows stands, in the order of the turns.
+    pub places: &'a [u32],
+}
+
+/// Rows of the partition `key`.
+pub struct Turn {
+    pub key: usize,
+    pub rows: Range<u64>,
+}
+
+impl Turns<'_> {
+    /// The tape of each turn with its rows: (number, place in the output).
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Tape, impl Iterator<Item = (u64, usize)>)> {
+        let mut places = self.places;
+        self.turns.iter().map(move |turn| {
+            let (here, rest) = places.split_at((turn.rows.end - turn.rows.start) as usize);
+            places = rest;
+            let rows = turn.rows.clone().zip(here.iter().map(|place| *place as usize));
+            (turn.key, &self.tapes[turn.key], rows)
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! Rows as they come in, rows in event-time order out: each waits until the watermark says that nothing earlier follows.
+
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::interleave_record_batch;
+
+use super::Report;
+use super::rows::LateRows;
+use crate::change::Changes;
+use crate::error::Result;
+use crate::time::{Timestamp, TimestampArray};
+
+/// Waiting batches are merged up to this size: many small ones would cost more in bookkeeping than in rows.
+const MERGED_ROWS: usize = 4096;
+
+/// Holds append-only rows back and lets them out sorted by (event time, arrival).
+///
+/// Memory is what the watermark's delay spans. A row that comes with a time before the watermark is late: it is dropped and counted.
+pub struct Reorder {
+    /// Each sorted by time; the runs themselves are in the order of arrival, so a stable merge keeps ties as they came.
+    runs: Vec<Changes>,
+    watermark: Timestamp,
+    late: LateRows,
+}
+
+impl Default for Reorder {
+    fn default() -> Self {
+        Reorder { runs: Vec::new(), watermark: Timestamp::MIN, late: LateRows::default() }
+    }
+}
+
+impl Reorder {
+    /// Takes rows in; `changes` carry no weights.
+    pub fn push(&mut self, changes: Changes) -> Result<()> {
+        let times = changes.times.values();
+        let watermark = self.watermark.nanos();
+        if times.iter().all(|time| *time >= watermark) && times.is_sorted() {
+            return self.append(changes);
+        }
+        let (mut fit, late): (Vec<u32>, Vec<u32>) = (0..times.len() as u32).partition(|row| times[*row as usize] >= watermark);
+        for row in late {
+            self.late.note(&changes, row as usize, self.watermark);
+        }
+        fit.sort_by_key(|row| times[*row as usize]);
+        self.append(changes.take(&UInt32Array::from(fit))?)
+    }
+
+    /// The rows with a time before `watermark` (all of them at the end of time), in order; `None` if there are none.
+    pub fn release(&mut self, watermark: Timestamp) -> Result<Option<Changes>> {
+        self.watermark = self.watermark.max(watermark);
+        let limit = self.watermark;
+        let mut ready = Vec::new();
+        for run in std::mem::take(&mut self.runs) {
+            let count = match limit {
+                Timestamp::MAX => run.len(),
+                Timestamp(limit) => run.times.values().partition_point(|time| *time < limit),
+            };
+            if count > 0 {
+                ready.push(run.slice(0, count));
+            }
+            let rest = run.len() - count;
+            // A slice keeps the whole batch alive: few rows are copied out of it.
+            if count > 0 && rest * 4 < run.len() {
+                self.append(run.take(&UInt32Array::from_iter_values(count as u32..run.len() as u32))?)?;
+            } else {
+                self.append(run.slice(count, rest))?;
+            }
+        }
+        match ready.is_empty() {
+            true => Ok(None),
+            false => merge(ready).map(Some),
+        }
+    }
+
+    /// Rows that wait.
+    pub fn rows(&self) -> usize {
+        self.runs.iter().map(Changes::len).sum()
+    }
+
+    pub fn report(&self, report: &mut Report) {
+        report.state_rows += self.rows();
+        self.late.report(report);
+    }
+
+    /// Adds a run at the end, merged with those before it that are no larger: their number grows with the logarithm of the rows.
+    fn append(&mut self, mut run: Changes) -> Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        while let Some(last) = self.runs.pop_if(|last| last.len() <= run.len() && last.len() + run.len() <= MERGED_ROWS) {
+            run = merge(vec![last, run])?;
+        }
+        self.runs.push(run);
+        Ok(())
+    }
+}
+
+/// Sorted parts as one; rows of the same time keep the order of the parts.
+fn merge(mut parts: Vec<Changes>) -> Result<Changes> {
+    if parts.len() == 1 {
+        return Ok(parts.remove(0));
+    }
+    let mut order: Vec<(i64, u32, u32)> = Vec::with_capacity(parts.iter().map(Changes::len).sum());
+    for (number, part) in parts.iter().enumerate() {
+        order.extend(part.times.values().iter().enumerate().map(|(row, time)| (*time, number as u32, row as u32)));
+    }
+    order.sort_by_key(|(time, ..)| *time);
+    let batches: Vec<&RecordBatch> = parts.iter().map(|part| &part.rows).collect();
+    let indices: Vec<(usize, usize)> = order.iter().map(|(_, part, row)| (*part as usize, *row as usize)).collect();
+    let rows = interleave_record_batch(&batches, &indices)?;
+    Ok(Changes::inserts(rows, TimestampArray::from_iter_values(order.iter().map(|(time, ..)| *time))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+    use crate::operator::LateRow;
+
+    /// Rows of (time, number).
+    fn rows(rows: &[(i64, i64)]) -> Changes {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1)));
+        let times = TimestampArray::from_iter_values(rows.iter().map(|row| row.0));
+        Changes::inserts(RecordBatch::try_from_iter([("n", numbers)]).unwrap(), times)
+    }
+
+    fn released(reorder: &mut Reorder, watermark: i64) -> Vec<(i64, i64)> {
+        let Some(changes) = reorder.release(Timestamp(watermark)).unwrap() else { return Vec::new() };
+        let numbers = changes.rows.column(0).as_primitive::<Int64Type>();
+        changes.times.values().iter().copied().zip(numbers.values().iter().copied()).collect()
+    }
+
+    #[test]
+    fn rows_come_out_by_time_and_ties_as_they_arrived() {
+        let mut reorder = Reorder::default();
+        reorder.push(rows(&[(3, 1), (1, 2), (3, 3)])).unwrap();
+        reorder.push(rows(&[(2, 4), (3, 5), (1, 6)])).unwrap();
+        assert_eq!(released(&mut reorder, 3), [(1, 2), (1, 6), (2, 4)]);
+        reorder.push(rows(&[(3, 7)])).unwrap();
+        assert_eq!(released(&mut reorder, 4), [(3, 1), (3, 3), (3, 5), (3, 7)]);
+        assert_eq!(reorder.rows(), 0);
+    }
+
+    #[test]
+    fn a_row_before_the_watermark_is_late_and_one_at_it_is_not() {
+        let mut reorder = Reorder::default();
+        assert_eq!(released(&mut reorder, 10), []);
+        reorder.push(rows(&[(9, 1), (10, 2)])).unwrap();
+        let mut report = Report::default();
+        reorder.report(&mut report);
+        let late = LateRow { time: Timestamp(9), watermark: Timestamp(10), row: "n=1".into() };
+        assert_eq!((report.late_rows, report.late_samples, report.state_rows), (1, vec![late], 1));
+    }
+
+    #[test]
+    fn the_end_of_time_lets_everything_out() {
+        let mut reorder = Reorder::default();
+        reorder.push(rows(&[(i64::MAX, 1), (0, 2)])).unwrap();
+        assert_eq!(released(&mut reorder, i64::MAX), [(0, 2), (i64::MAX, 1)]);
+    }
+
+    #[test]
+    fn many_small_batches_wait_as_few_runs() {
+        let mut reorder = Reorder::default();
+        for number in 0..10_000 {
+            reorder.push(rows(&[(number % 7, number)])).unwrap();
+        }
+        assert!(reorder.runs.len() < 24, "{} runs", reorder.runs.len());
+        let out = released(&mut reorder, i64::MAX);
+        assert_eq!(out.len(), 10_000);
+        assert!(out.is_sorted());
+    }
+}
