@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod cli;
 pub mod error;
 pub mod operator;
 pub mod options;
