@@ -15,6 +15,8 @@ use super::{Flush, Pace, Replay};
 const CHUNK_BYTES: usize = 64 << 10;
 /// A client that resumes far into the events gives way to others after so many skipped ones.
 const SKIP_TURN: u64 = 1024;
+/// How far an id is looked for: an unknown one would otherwise be looked for without end in events without end.
+const SKIP_MAX: u64 = 100_000_000;
 
 /// One client's place in the events.
 pub(super) struct Cursor {
@@ -93,8 +95,12 @@ impl Cursor {
             stopped,
             next: Next::Events,
         };
+        let most = match replay.pace {
+            Pace::Live(rate) => Schedule { rate, since: started, base: 0 }.due(now),
+            Pace::Max | Pace::PerSecond(_) => SKIP_MAX,
+        };
         if let Some(last) = last
-            && !cursor.skip_to(last).await?
+            && !cursor.skip_to(last, most).await?
         {
             cursor.events = replay.source.open()?;
             cursor.position = 0;
@@ -115,9 +121,9 @@ impl Cursor {
         Ok(more.then_some(cursor))
     }
 
-    /// Skips the events up to the one with the id `last`. Without such an event `false`, and the place is anywhere.
-    async fn skip_to(&mut self, last: &str) -> io::Result<bool> {
-        if self.skip_pass(last).await? {
+    /// Skips the events up to the one with the id `last`, at most `most` a pass. Without such an event `false`, and the place is anywhere.
+    async fn skip_to(&mut self, last: &str, most: u64) -> io::Result<bool> {
+        if self.skip_pass(last, most).await? {
             return Ok(true);
         }
         let (Some(count), Ok(number)) = (self.events.counted(), last.parse::<u64>()) else { return Ok(false) };
@@ -126,11 +132,11 @@ impl Cursor {
         }
         let passes = (number - 1) / count;
         self.position = self.position.saturating_mul(passes);
-        Ok(self.events.rewind(passes)? && self.skip_pass(last).await?)
+        Ok(self.events.rewind(passes)? && self.skip_pass(last, most).await?)
     }
 
-    async fn skip_pass(&mut self, last: &str) -> io::Result<bool> {
-        loop {
+    async fn skip_pass(&mut self, last: &str, most: u64) -> io::Result<bool> {
+        for _ in 0..most {
             self.wire.clear();
             if !self.events.next(&mut self.wire, &mut self.id)? {
                 return Ok(false);
@@ -143,6 +149,7 @@ impl Cursor {
                 tokio::task::yield_now().await;
             }
         }
+        Ok(false)
     }
 
     /// The chunks of the response. It fails where the connection is to be cut: the server then breaks it off.
@@ -159,7 +166,8 @@ impl Cursor {
             tokio::task::yield_now().await;
         }
         while self.next == Next::Events {
-            if *self.stopped.borrow() {
+            // The sender is gone when the server was dropped instead of stopped.
+            if *self.stopped.borrow() || self.stopped.has_changed().is_err() {
                 self.next = Next::End;
                 break;
             }
