@@ -4,6 +4,7 @@
 pub mod change;
 pub mod cli;
 pub mod error;
+pub mod feed;
 pub mod operator;
 pub mod options;
 pub mod time;

@@ -1,0 +1,81 @@
+//! The HTTP client of one feed: TLS, proxy, compression and keep-alive as its options say.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, redirect};
+
+use super::connection::is_loopback;
+use super::spec::Request;
+use crate::error::{Code, Error, Result};
+
+/// A half-open connection is noticed by TCP or HTTP/2 after about a minute, whatever the watchdog says.
+const PROBE_EVERY: Duration = Duration::from_secs(30);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Builds the client; the files that the options name are read now.
+pub(super) async fn client(request: &Request) -> Result<Client> {
+    // Whoever comes first wins; a provider that is there already serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let authorities = match &request.tls_ca_file {
+        Some(path) => authorities(&pem(path).await?, path)?,
+        None => Vec::new(),
+    };
+    let identity = match &request.tls_client_file {
+        Some(path) => Some(Identity::from_pem(&pem(path).await?).map_err(|_| {
+            Error::new(Code::File, format!("the file '{}' does not hold a certificate and its key in PEM", path.display()))
+        })?),
+        None => None,
+    };
+    let builder = |authorities_only: bool| -> Result<ClientBuilder> {
+        let mut builder = Client::builder()
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .connect_timeout(request.connect_timeout)
+            .pool_max_idle_per_host(0)
+            .tcp_nodelay(true)
+            .tcp_keepalive(PROBE_EVERY)
+            .http2_adaptive_window(true)
+            .http2_keep_alive_interval(PROBE_EVERY)
+            .http2_keep_alive_timeout(PROBE_TIMEOUT);
+        builder = match authorities_only {
+            true => builder.tls_certs_only(authorities.clone()),
+            false => builder.tls_certs_merge(authorities.clone()),
+        };
+        if let Some(identity) = identity.clone() {
+            builder = builder.identity(identity);
+        }
+        Ok(match request.proxy.as_deref() {
+            Some("off") => builder.no_proxy(),
+            Some(proxy) => {
+                builder.proxy(Proxy::all(proxy).map_err(|_| Error::new(Code::BadOption, "option 'proxy' is no URL of a proxy"))?)
+            }
+            None if is_loopback(&request.endpoint.0) => builder.no_proxy(),
+            None => builder,
+        })
+    };
+    // A machine without certificates of its own can still reach what the user vouches for, and plain http.
+    builder(false)?.build().or_else(|error| builder(true)?.build().map_err(|_| failed(&error))).map_err(|error: Error| error)
+}
+
+fn failed(error: &reqwest::Error) -> Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    Error::new(Code::Connect, format!("the HTTP client cannot be set up: {cause}"))
+}
+
+async fn pem(path: &Path) -> Result<Vec<u8>> {
+    tokio::fs::read(path)
+        .await
+        .map_err(|error| Error::new(Code::File, format!("the file '{}' cannot be read: {error}", path.display())))
+}
+
+fn authorities(pem: &[u8], path: &Path) -> Result<Vec<Certificate>> {
+    match Certificate::from_pem_bundle(pem) {
+        Ok(authorities) if !authorities.is_empty() => Ok(authorities),
+        _ => Err(Error::new(Code::File, format!("the file '{}' holds no certificate in PEM", path.display()))),
+    }
+}

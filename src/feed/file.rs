@@ -1,0 +1,176 @@
+//! A feed from a file: lines of JSON, each an event, or a recorded event stream.
+
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use memchr::memchr;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+
+use super::connection::{Chunks, Cut};
+use super::parser::Event;
+use crate::error::{Code, Error, Result};
+
+/// Bytes per read: large enough that a read's fixed cost vanishes.
+const READ_BYTES: usize = 256 * 1024;
+/// Bytes looked at to tell what a file without a telling name holds.
+const LOOK_BYTES: usize = 4096;
+
+/// What a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Stream,
+    Lines,
+}
+
+/// Opens a file and says what it holds.
+pub(super) async fn open(path: &Path) -> Result<(Shape, Chunks)> {
+    let unreadable = |error: std::io::Error| {
+        Error::new(Code::File, format!("the file '{}' cannot be read: {error}", path.display()))
+            .hint("correct the option 'path'; a relative one counts from the working directory")
+    };
+    let file = File::open(path).await.map_err(unreadable)?;
+    if file.metadata().await.map_err(unreadable)?.is_dir() {
+        return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+    }
+    let mut chunks = chunks(file).boxed();
+    let first = match chunks.next().await {
+        Some(Ok(first)) => first,
+        Some(Err(Cut(reason))) => return Err(unreadable(std::io::Error::other(reason))),
+        None => Bytes::new(),
+    };
+    let shape = shape(path, &first);
+    Ok((shape, futures::stream::iter([Ok(first)]).chain(chunks).boxed()))
+}
+
+fn chunks(file: File) -> impl futures::Stream<Item = Result<Bytes, Cut>> + Send {
+    futures::stream::unfold(Some(file), |file| async move {
+        let mut file = file?;
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        match file.read_buf(&mut buffer).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(buffer.freeze()), Some(file))),
+            Err(error) => Some((Err(Cut(error.to_string())), None)),
+        }
+    })
+}
+
+/// By the extension, else by the first line that is neither empty nor white.
+fn shape(path: &Path, first: &[u8]) -> Shape {
+    match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
+        Some("sse") => return Shape::Stream,
+        Some("ndjson" | "jsonl" | "json") => return Shape::Lines,
+        _ => {}
+    }
+    let look = &first[..first.len().min(LOOK_BYTES)];
+    let look = look.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(look).trim_ascii_start();
+    let is_field = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"].iter().any(|field| look.starts_with(field));
+    if is_field { Shape::Stream } else { Shape::Lines }
+}
+
+/// Lines in any cut → events: each line that is not white is the data of one `message`.
+#[derive(Debug)]
+pub(super) struct Lines {
+    bytes_max: usize,
+    /// The line left open by the last chunk.
+    open: Vec<u8>,
+    /// The open line has grown too large already.
+    too_large: bool,
+    at_start: bool,
+    oversized: u64,
+}
+
+impl Lines {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Lines { bytes_max, open: Vec::new(), too_large: false, at_start: true, oversized: 0 }
+    }
+
+    pub(super) fn feed(&mut self, chunk: &[u8], each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
+        let mut rest = chunk;
+        while let Some(end) = memchr(b'\n', rest) {
+            if self.open.is_empty() && !self.too_large {
+                self.line(&rest[..end], each);
+            } else {
+                self.keep(&rest[..end]);
+                self.finish(each);
+            }
+            rest = &rest[end + 1..];
+        }
+        self.keep(rest);
+    }
+
+    /// The file has ended: its last line needs no end.
+    pub(super) fn finish(&mut self, each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
+        let mut open = std::mem::take(&mut self.open);
+        if std::mem::take(&mut self.too_large) {
+            self.oversized += 1;
+        } else {
+            self.line(&open, each);
+        }
+        open.clear();
+        self.open = open;
+    }
+
+    pub(super) fn oversized(&self) -> u64 {
+        self.oversized
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        if self.too_large || self.open.len() + bytes.len() > self.bytes_max {
+            self.too_large = true;
+            self.open = Vec::new();
+        } else {
+            self.open.extend_from_slice(bytes);
+        }
+    }
+
+    fn line(&mut self, line: &[u8], each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
+        let line = if std::mem::take(&mut self.at_start) { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) } else { line };
+        let line = line.trim_ascii();
+        if line.len() > self.bytes_max {
+            self.oversized += 1;
+        } else if !line.is_empty() {
+            let data = simdutf8::basic::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Into::into);
+            each(Event { kind: "message", data: &data, id: "" });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(bytes: &[u8], cut: usize, bytes_max: usize) -> (Vec<String>, u64) {
+        let mut seen = Vec::new();
+        let mut lines = Lines::new(bytes_max);
+        let mut each = |event: Event<'_>| seen.push(event.data.to_string());
+        for chunk in bytes.chunks(cut) {
+            lines.feed(chunk, &mut each);
+        }
+        lines.finish(&mut each);
+        (seen, lines.oversized())
+    }
+
+    #[test]
+    fn lines_are_events_in_any_cut() {
+        let bytes = "\u{feff}{\"a\":1}\r\n\n  \n{\"b\":\"é\"}\n{\"c\":\"too long for the limit\"}\n[3]".as_bytes();
+        for cut in 1..=bytes.len() {
+            assert_eq!(lines(bytes, cut, 20), (vec!["{\"a\":1}".into(), "{\"b\":\"é\"}".into(), "[3]".into()], 1), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_told_by_its_name_or_its_beginning() {
+        for (path, first, expected) in [
+            ("x.sse", "{}", Shape::Stream),
+            ("x.ndjson", "data: x", Shape::Lines),
+            ("x", "\n: hi", Shape::Stream),
+            ("x.txt", "event: a\n", Shape::Stream),
+            ("x.txt", "{\"data\": 1}", Shape::Lines),
+            ("x", "", Shape::Lines),
+        ] {
+            assert_eq!(shape(Path::new(path), first.as_bytes()), expected, "{path} {first}");
+        }
+    }
+}

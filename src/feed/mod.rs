@@ -1,0 +1,18 @@
+//! An authenticated event stream that never ends: bytes → events of the wanted types; reconnect, resume, watchdog.
+
+mod client;
+mod connection;
+mod file;
+mod header;
+mod parser;
+mod reader;
+mod retry;
+mod spec;
+mod status;
+mod watchdog;
+
+pub use header::Variables;
+pub use parser::{Event, Parser};
+pub use reader::{Feed, Reading};
+pub use spec::Spec;
+pub use status::{Snapshot, State, Status};

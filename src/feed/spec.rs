@@ -1,0 +1,332 @@
+//! Where and how to read a feed: a table's options, checked once, without a look at network, files or environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::header::{Header, Template, Variables, environment, read_headers};
+use crate::error::{Code, Error, Result};
+use crate::options::{Connector, Endpoint, ReadTimeout, Resume, TableOptions};
+
+/// A feed as its user means it; valid by construction.
+#[derive(Clone)]
+pub struct Spec {
+    pub(super) source: Source,
+    /// The event types to hand on; empty for all.
+    pub(super) wanted: Vec<String>,
+    pub(super) max_event_bytes: usize,
+    pub(super) terminator: Option<String>,
+    pub(super) last_event_id: String,
+    pub(super) reconnect: bool,
+    pub(super) reconnect_delay: Duration,
+    pub(super) reconnect_max_delay: Duration,
+    pub(super) max_reconnect_attempts: Option<u64>,
+    pub(super) read_timeout: ReadTimeout,
+    pub(super) variables: Variables,
+}
+
+#[derive(Clone)]
+pub(super) enum Source {
+    Http(Box<Request>),
+    File(PathBuf),
+}
+
+/// The request that every connection of a feed sends.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) endpoint: Endpoint,
+    pub(super) method: Method,
+    pub(super) headers: Vec<Header>,
+    pub(super) body: Option<Template>,
+    pub(super) resume: Resume,
+    pub(super) connect_timeout: Duration,
+    pub(super) read_timeout: ReadTimeout,
+    pub(super) proxy: Option<String>,
+    pub(super) tls_ca_file: Option<PathBuf>,
+    pub(super) tls_client_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("source", &self.shown()).field("wanted", &self.wanted).finish_non_exhaustive()
+    }
+}
+
+impl Spec {
+    /// Reads the part of a table's options that concerns its feed; all errors, not only the first.
+    pub fn new(options: &TableOptions) -> Result<Spec, Vec<Error>> {
+        let mut errors = Vec::new();
+        let source = match options.connector {
+            Connector::File => match &options.path {
+                Some(path) => Some(Source::File(path.clone())),
+                None => {
+                    errors.push(missing("path", "file", "'events.ndjson'"));
+                    None
+                }
+            },
+            Connector::Sse => request(options, &mut errors).map(|request| Source::Http(Box::new(request))),
+        };
+        if options.reconnect_delay > options.reconnect_max_delay {
+            errors.push(
+                Error::new(
+                    Code::BadOption,
+                    format!(
+                        "option 'reconnect_delay' ({}) is longer than 'reconnect_max_delay' ({})",
+                        humantime::format_duration(options.reconnect_delay),
+                        humantime::format_duration(options.reconnect_max_delay)
+                    ),
+                )
+                .hint("raise reconnect_max_delay"),
+            );
+        }
+        match source {
+            Some(source) if errors.is_empty() => Ok(Spec {
+                source,
+                wanted: options.events.0.clone(),
+                max_event_bytes: options.max_event_bytes.0,
+                terminator: options.terminator.clone(),
+                last_event_id: options.last_event_id.clone().unwrap_or_default(),
+                reconnect: options.reconnect.unwrap_or(options.method.0 != "POST"),
+                reconnect_delay: options.reconnect_delay,
+                reconnect_max_delay: options.reconnect_max_delay,
+                max_reconnect_attempts: options.max_reconnect_attempts,
+                read_timeout: options.read_timeout,
+                variables: environment(),
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// Takes the values of `{{ NAME }}` from elsewhere than the environment.
+    pub fn with_variables(mut self, variables: Variables) -> Spec {
+        self.variables = variables;
+        self
+    }
+
+    /// The place of the feed for people: no password, no query.
+    pub fn shown(&self) -> String {
+        match &self.source {
+            Source::Http(request) => shown(&request.endpoint.0),
+            Source::File(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn request(options: &TableOptions, errors: &mut Vec<Error>) -> Option<Request> {
+    let headers = read_headers(&options.headers).map_err(|more| errors.extend(more)).ok();
+    let body = options.body.as_deref().map(Template::read).transpose();
+    let body = body.map_err(|reason| errors.push(Error::new(Code::BadOption, format!("option 'body' {reason}")))).ok();
+    let method = Method::from_bytes(options.method.0.as_bytes());
+    let method = method.map_err(|_| errors.push(Error::new(Code::BadOption, "option 'method' is no HTTP method"))).ok();
+    if let Some(proxy) = options.proxy.as_deref().filter(|proxy| *proxy != "off") {
+        let scheme = Url::parse(proxy).map(|url| url.scheme().to_string()).unwrap_or_default();
+        if !matches!(scheme.as_str(), "http" | "https" | "socks5" | "socks5h") {
+            errors.push(
+                Error::new(Code::BadOption, "option 'proxy' is no URL of a proxy")
+                    .hint("give one such as `http://proxy:3128` or `socks5://proxy:1080`, or `off`"),
+            );
+        }
+    }
+    let Some(endpoint) = options.endpoint.clone() else {
+        errors.push(missing("endpoint", "sse", "'https://example.com/events'"));
+        return None;
+    };
+    Some(Request {
+        endpoint,
+        method: method?,
+        headers: headers?,
+        body: body?,
+        resume: options.resume.clone(),
+        connect_timeout: options.connect_timeout,
+        read_timeout: options.read_timeout,
+        proxy: options.proxy.clone(),
+        tls_ca_file: options.tls_ca_file.clone(),
+        tls_client_file: options.tls_client_file.clone(),
+    })
+}
+
+fn missing(name: &str, connector: &str, example: &str) -> Error {
+    Error::new(Code::MissingOption, format!("option '{name}' is missing: connector '{connector}' requires it"))
+        .hint(format!("add {name} = {example}"))
+}
+
+/// What a request needs from the environment, filled in for one connection.
+pub(super) struct Filled {
+    /// Without user and password.
+    pub(super) url: Url,
+    /// `Authorization` from the user and password of the endpoint.
+    pub(super) basic: Option<SecretString>,
+    /// Names, values, and whether the value may not leave the origin.
+    pub(super) headers: Vec<(reqwest::header::HeaderName, SecretString, bool)>,
+    pub(super) body: Option<SecretString>,
+    /// Everything that must not show should the server repeat it.
+    pub(super) secrets: Vec<SecretString>,
+}
+
+impl Request {
+    /// Fills in the variables. An unset one is an error that names it.
+    pub(super) fn fill(&self, variables: &Variables) -> Result<Filled> {
+        let mut secrets = Vec::new();
+        let mut url = self.url(variables, &mut secrets)?;
+        let basic = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, password) => {
+                let pair = format!("{}:{}", percent_decoded(user), percent_decoded(password.unwrap_or_default()));
+                secrets.extend(password.map(|password| SecretString::from(percent_decoded(password))));
+                Some(SecretString::from(format!("Basic {}", BASE64_STANDARD.encode(pair))))
+            }
+        };
+        // A URL with a host, as every endpoint has, can always lose its user.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for header in &self.headers {
+            let place = format!("the header '{}'", header.name);
+            let value = header.value.fill(variables, &place, str::to_string)?;
+            if value.expose_secret().bytes().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+                return Err(Error::new(
+                    Code::BadOption,
+                    format!("{place} would hold a line break or a NUL once its variables are filled in"),
+                )
+                .hint("correct the variable's value"));
+            }
+            if header.is_secret() {
+                secrets.push(value.clone());
+            }
+            secrets.extend(header.value.values(variables));
+            headers.push((header.name.clone(), value, header.is_secret()));
+        }
+        let body = self.body.as_ref().map(|body| body.fill(variables, "the body", str::to_string)).transpose()?;
+        secrets.extend(self.body.iter().flat_map(|body| body.values(variables)));
+        Ok(Filled { url, basic, headers, body, secrets })
+    }
+
+    /// The endpoint with its variables filled in, each percent-encoded so that it stays within its part of the URL.
+    fn url(&self, variables: &Variables, secrets: &mut Vec<SecretString>) -> Result<Url> {
+        let url = &self.endpoint.0;
+        // Parsing has encoded the braces and blanks of `{{ NAME }}`.
+        let written = url.as_str().replace("%7B", "{").replace("%7D", "}").replace("%20", " ");
+        let template = match written.contains("{{").then(|| Template::read(&written)) {
+            Some(Ok(template)) if template.has_variables() => template,
+            _ => return Ok(url.clone()),
+        };
+        let filled = template.fill(variables, "the endpoint", percent_encoded)?;
+        secrets.extend(template.values(variables));
+        Url::parse(filled.expose_secret()).map_err(|error| {
+            Error::new(Code::BadOption, format!("the endpoint is no URL once its variables are filled in: {error}"))
+        })
+    }
+}
+
+/// A URL without user, password and query, which may all hold secrets.
+pub(super) fn shown(url: &Url) -> String {
+    let mut shown = url.clone();
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(None);
+    shown.set_fragment(None);
+    shown.to_string()
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let escaped = match (first, behind) {
+            (b'%', [high, low, ..]) => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        match escaped {
+            Some((high, low)) => {
+                decoded.push((high * 16 + low) as u8);
+                rest = &behind[2..];
+            }
+            None => {
+                decoded.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::options::Given;
+
+    pub(crate) fn options(pairs: &[(&str, &str)]) -> TableOptions {
+        let given: Vec<Given> =
+            pairs.iter().map(|(name, value)| Given { name: (*name).into(), value: (*value).into(), span: None }).collect();
+        TableOptions::read(&given).unwrap()
+    }
+
+    fn filled(pairs: &[(&str, &str)]) -> Result<Filled> {
+        let variables: Variables = Arc::new(|name| (name == "TOKEN").then(|| "a/b c&d".to_string()));
+        match Spec::new(&options(pairs)).unwrap().source {
+            Source::Http(request) => request.fill(&variables),
+            Source::File(_) => unreachable!("these options are of the connector sse"),
+        }
+    }
+
+    #[test]
+    fn what_a_connector_requires_is_named() {
+        for (connector, name) in [("sse", "endpoint"), ("file", "path")] {
+            let errors = Spec::new(&options(&[("connector", connector)])).unwrap_err();
+            assert_eq!(errors[0].code(), Code::MissingOption);
+            assert!(errors[0].message().contains(&format!("option '{name}'")), "{}", errors[0]);
+        }
+    }
+
+    #[test]
+    fn variables_in_an_endpoint_stay_within_their_part_of_it() {
+        let endpoint = "https://u:{{TOKEN}}@example.com:8080/{{ TOKEN }}/x?key={{TOKEN}}&a=%7B1%7D#f";
+        let filled = filled(&[("connector", "sse"), ("endpoint", endpoint)]).unwrap();
+        assert_eq!(filled.url.as_str(), "https://example.com:8080/a%2Fb%20c%26d/x?key=a%2Fb%20c%26d&a={1}");
+        let basic = format!("Basic {}", BASE64_STANDARD.encode("u:a/b c&d"));
+        assert_eq!(filled.basic.unwrap().expose_secret(), basic);
+        let error = self::filled(&[("connector", "sse"), ("endpoint", "https://example.com/{{ OTHER }}")]).err().unwrap();
+        assert_eq!(error.code(), Code::UnsetVariable);
+    }
+
+    #[test]
+    fn nothing_secret_shows() {
+        let spec = Spec::new(&options(&[
+            ("connector", "sse"),
+            ("endpoint", "https://geheim:geheim@example.com/x?key=geheim"),
+            ("headers", "Authorization: geheim"),
+            ("body", "geheim"),
+        ]))
+        .unwrap();
+        assert!(!format!("{spec:?} {}", spec.shown()).contains("geheim"));
+    }
+
+    #[test]
+    fn a_post_is_finite_unless_told_otherwise() {
+        let reconnect = |more: &[(&str, &str)]| {
+            Spec::new(&options(&[&[("connector", "sse"), ("endpoint", "http://x")], more].concat())).unwrap().reconnect
+        };
+        assert!(reconnect(&[]));
+        assert!(!reconnect(&[("method", "post")]));
+        assert!(reconnect(&[("method", "post"), ("reconnect", "true")]));
+        assert!(!reconnect(&[("reconnect", "false")]));
+    }
+}
