@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod cli;
 pub mod error;
 pub mod feed;
 pub mod operator;

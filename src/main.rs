@@ -1,1 +1,58 @@
-fn main() {}
+//! The program: reads what was typed and hands it to the verb.
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::Parser;
+use streamgauge::cli::args::{Args, Command, Exit};
+use streamgauge::cli::{replay, sample};
+use streamgauge::error::{Code, Error, Result};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log(args.verbose);
+    let exit = tokio::runtime::Runtime::new()
+        .map_err(|error| Error::new(Code::Runtime, format!("no threads: {error}")))
+        .and_then(|runtime| runtime.block_on(dispatch(args.command)));
+    match exit {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error[{}]: {}", error.code(), error.message());
+            if let Some(hint) = error.way_out() {
+                eprintln!(" help: {hint}");
+            }
+            Exit::from(&error).into()
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<Exit> {
+    match command {
+        Command::Replay(args) => replay::run(args, interrupted()).await,
+        Command::Sample(args) => match sample::run(&args) {
+            // The reader has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
+            Err(error) => Err(Error::new(Code::File, format!("standard output cannot be written: {error}"))),
+            Ok(()) => Ok(Exit::Done),
+        },
+        Command::Run(_) | Command::Check(_) | Command::Peek(_) | Command::Demo(_) => {
+            Err(Error::new(Code::NotYet, "this verb is not connected to the engine yet"))
+        }
+    }
+}
+
+/// Until Ctrl-C; for ever where there is no such signal.
+async fn interrupted() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        tracing::warn!(%error, "Ctrl-C cannot be seen");
+        std::future::pending().await
+    }
+}
+
+/// Logs go to standard error: warnings, or more by `-v`; `RUST_LOG` decides where it is set.
+fn log(verbose: u8) {
+    let level = ["warn", "streamgauge=info,warn", "streamgauge=debug,info", "trace"][usize::from(verbose.min(3))];
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

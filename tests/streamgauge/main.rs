@@ -1,1 +1,3 @@
 //! All tests from outside, in one binary: each binary links the whole of DataFusion.
+
+mod cli;

@@ -1,0 +1,284 @@
+//! What can be typed after `streamgauge`: verbs, flags and the exit codes, declared once for the parser and `--help`.
+
+use std::convert::Infallible;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use super::sample::Kind;
+use crate::error::{Error, Kind as Blame};
+use crate::options::Value;
+
+/// Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
+#[derive(Parser)]
+#[command(name = "streamgauge", version, max_term_width = 110, after_help = EXIT_CODES, propagate_version = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log more to standard error: -v what happens, -vv how, -vvv everything. RUST_LOG says it finer.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXIT_CODES: &str = "Exit codes:\n    0  done: all feeds ended, or the limit or timeout was reached\n    \
+    1  failed while running\n    2  the statement, an option or a flag is wrong\n  130  interrupted\n\n\
+    Data goes to standard output, everything else to standard error.";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run a SQL script and print the rows of its last SELECT, or of its views.
+    Run(Run),
+    /// Check SQL scripts without connecting to anything; tells all errors, not only the first.
+    Check(Check),
+    /// Serve an NDJSON file or a recorded .sse stream as a live feed with ids and resume.
+    Replay(Replay),
+    /// Read the first events of a feed and propose a CREATE TABLE for it.
+    Peek(Peek),
+    /// Show rolling windows over two feeds made inside the program; needs no network.
+    Demo(Demo),
+    /// Write a made-up feed of a real shape, the same for the same seed.
+    #[command(hide = true)]
+    Sample(Sample),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Run {
+    /// SQL scripts, run one after the other as one; `-` is standard input.
+    #[arg(value_name = "FILE", required_unless_present = "command")]
+    pub files: Vec<Input>,
+    /// SQL to run after the files.
+    #[arg(short, long, value_name = "SQL")]
+    pub command: Option<String>,
+    /// How rows are written. Default: a table on a terminal, NDJSON in a pipe.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+    /// End after so many rows.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// End after this time, such as 30s or 5min.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Check {
+    /// SQL scripts, checked one after the other as one; `-` is standard input.
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<Input>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Replay {
+    /// An NDJSON file (one event a line), or a recorded stream whose name ends in .sse; `-` is NDJSON from standard input.
+    #[arg(value_name = "FILE")]
+    pub file: Input,
+    /// Port on 127.0.0.1; 0 takes a free one.
+    #[arg(long, default_value_t = 8090)]
+    pub port: u16,
+    /// Events a second for each client, or `max`.
+    #[arg(long, value_name = "N|max", default_value = "10")]
+    pub rate: Rate,
+    /// Start over at the end of the file.
+    #[arg(long = "loop")]
+    pub repeat: bool,
+    /// The field of an NDJSON line that is the event's id; may be a path such as meta.id. Default: the line's number.
+    #[arg(long, value_name = "FIELD")]
+    pub id: Option<String>,
+    /// The field of an NDJSON line that is the event's type; may be a path. Default: events have no type.
+    #[arg(long, value_name = "FIELD")]
+    pub event: Option<String>,
+    /// Cut the connection after every N events, so that clients must resume.
+    #[arg(long, value_name = "N")]
+    pub drop_every: Option<NonZeroU64>,
+    /// Time between heartbeat comments; 0 sends none.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub heartbeat: Duration,
+    /// The reconnect delay told to clients.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    pub retry: Duration,
+}
+
+// No `Debug`: headers carry credentials.
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Peek {
+    /// URL of the feed.
+    pub url: String,
+    /// A request header; `{{ NAME }}` in it is filled in from the environment. May be given several times.
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// How many events to read.
+    #[arg(short = 'n', long = "events", value_name = "N", default_value = "100")]
+    pub events: NonZeroU64,
+    /// How long to wait for them; what came until then is reported.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Write the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Demo {
+    /// End after this time, such as 10s.
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    pub time: Option<Duration>,
+    /// End after so many rows.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// How rows are written. Default: a live screen on a terminal, NDJSON in a pipe.
+    #[arg(long, value_enum)]
+    pub format: Option<Format>,
+}
+
+#[derive(clap::Args)]
+pub struct Sample {
+    #[arg(value_enum)]
+    pub kind: Kind,
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 100)]
+    pub count: u64,
+    /// Event time of the first event.
+    #[arg(long, default_value = "2026-03-01T12:00:00Z", value_parser = humantime::parse_rfc3339)]
+    pub start: std::time::SystemTime,
+    /// Events in a second of event time.
+    #[arg(long, default_value_t = 10.0)]
+    pub rate: f64,
+    /// How far events may be out of order.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub disorder: Duration,
+    /// Distinct keys: hosts, symbols, repositories …; default: what suits the kind.
+    #[arg(long)]
+    pub keys: Option<NonZeroU64>,
+    #[arg(long, value_enum, default_value_t = Wire::Ndjson)]
+    pub format: Wire,
+}
+
+/// How rows are written to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+}
+
+/// How a sample feed is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wire {
+    /// An event stream with types, ids and heartbeats.
+    Sse,
+    /// The data of each event on a line.
+    Ndjson,
+}
+
+/// Where text is read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    Stdin,
+    File(PathBuf),
+}
+
+impl FromStr for Input {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "-" { Input::Stdin } else { Input::File(text.into()) })
+    }
+}
+
+/// How fast a replay sends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rate {
+    /// As fast as the client reads.
+    Max,
+    /// Events a second, above zero.
+    PerSecond(f64),
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse::<f64>()) {
+            ("max", _) => Ok(Rate::Max),
+            (_, Ok(rate)) if rate.is_finite() && rate > 0.0 => Ok(Rate::PerSecond(rate)),
+            _ => Err("give events a second, such as 10 or 0.5, or `max`".into()),
+        }
+    }
+}
+
+/// How the program ends: the numbers in [`EXIT_CODES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Wrong = 2,
+    Interrupted = 130,
+}
+
+impl From<&Error> for Exit {
+    fn from(error: &Error) -> Self {
+        match error.kind() {
+            Blame::Statement | Blame::Option | Blame::Missing | Blame::Conflict => Exit::Wrong,
+            Blame::Feed | Blame::Payload | Blame::Bug => Exit::Failed,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        (exit as u8).into()
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::read(text).map_err(|reason| format!("{reason}; give {}", Duration::EXPECTS))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declarations_contradict_nothing() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn files_flags_and_the_dash_are_read() {
+        let args =
+            Args::try_parse_from(["streamgauge", "run", "-", "a.sql", "-c", "SELECT 1", "--timeout", "5s", "-vv"]).unwrap();
+        assert_eq!(args.verbose, 2);
+        let Command::Run(run) = args.command else { panic!("no run") };
+        assert_eq!(run.files, [Input::Stdin, Input::File("a.sql".into())]);
+        assert_eq!(run.timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn wrong_flags_are_told_with_a_way_out() {
+        for (line, expect) in [
+            ("run", "<FILE>"),
+            ("run a.sql --timeout 5", "has no unit; give a duration with its unit"),
+            ("replay f --rate fast", "give events a second, such as 10 or 0.5, or `max`"),
+            ("replay f --rate 0", "give events a second"),
+            ("replay f --drop-every 0", "--drop-every"),
+            ("run a.sql --formt csv", "--format"),
+        ] {
+            let words = std::iter::once("streamgauge").chain(line.split(' '));
+            let Err(error) = Args::try_parse_from(words) else { panic!("{line} was taken") };
+            assert_eq!(error.exit_code(), Exit::Wrong as i32, "{line}");
+            assert!(error.to_string().contains(expect), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The verbs of the program.
+
+pub mod args;
+pub mod demo;
+pub mod replay;
+pub mod sample;
+pub mod screen;

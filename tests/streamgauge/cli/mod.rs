@@ -1,0 +1,5 @@
+//! The verbs of the program, from outside.
+
+mod help;
+mod replay;
+mod sample;
