@@ -5,8 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::ViewTable;
-use datafusion::execution::SessionState;
-use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -18,11 +17,11 @@ use tokio::task::AbortHandle;
 
 use crate::catalog::Catalog;
 use crate::change::Changes;
-use crate::error::{Code, Error, Result, nearest};
+use crate::error::{Code, Error, Result};
 use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
-use crate::sql::{self, CreateTable, CreateView, Kind, Name, Object, Show, Statement};
+use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
 use crate::table::{Spec, Table};
 use crate::time::TimestampArray;
 use crate::view::{self, ContinuousExec, Progress, Run};
@@ -195,7 +194,7 @@ impl Engine {
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
         self.physical(&plan, emit).await.map_err(one)?;
-        let reads = plan::names(&plan);
+        let reads = self.reads(&create.query).map_err(one)?;
         let view = Arc::new(View { name: name.clone(), text: create.text.clone(), plan: plan.clone(), emit });
         let mut catalog = self.catalog_mut();
         catalog.create_view(name, view, reads, create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
@@ -224,17 +223,43 @@ impl Engine {
     /// Resolves a query's names.
     async fn logical(&self, query: &ast::Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
-        let names = self.names();
-        sql::rewrite(&mut query, &|table| names.columns(table))?;
-        let statement = SqlStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))));
-        let plan = self.session.state().statement_to_plan(statement).await;
-        plan.map_err(|error| sql::explain_error(error, &query, &names))
+        sql::rewrite(&mut query, &|table| self.columns(table))?;
+        let state = self.session.state();
+        let plan = state.statement_to_plan(statement(&query)).await;
+        plan.map_err(|error| {
+            let tables: Vec<String> = {
+                let catalog = self.catalog();
+                catalog.tables().map(|(name, _)| name).chain(catalog.views().map(|(name, _)| name)).map(str::to_string).collect()
+            };
+            let functions: Vec<String> = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs()).collect();
+            sql::explain_error(error, &query, Names { tables: &tables, functions: &functions })
+        })
+    }
+
+    /// The columns of a table or view, if there is one of that name.
+    fn columns(&self, name: &ast::ObjectName) -> Option<Vec<String>> {
+        let name = sql::folded(name)?;
+        let catalog = self.catalog();
+        let schema = match (catalog.table(&name), catalog.view(&name)) {
+            (Some(table), _) => Arc::clone(&table.spec().schema),
+            (None, Some(view)) => Arc::clone(view.plan.schema().inner()),
+            (None, None) => return None,
+        };
+        Some(schema.fields().iter().map(|field| field.name().clone()).collect())
+    }
+
+    /// The tables and views that a query names.
+    fn reads(&self, query: &ast::Query) -> Result<Vec<String>> {
+        let references = self.session.state().resolve_table_references(&statement(query))?;
+        Ok(references.iter().map(|reference| reference.table().to_string()).collect())
+    }
+
+    pub fn view_count(&self) -> usize {
+        self.catalog().views().count()
     }
 
     async fn physical(&self, plan: &LogicalPlan, emit: Emit) -> Result<(Arc<dyn ExecutionPlan>, SessionState)> {
-        let state = self.session.state();
-        let config = state.config().clone().with_extension(Arc::new(emit));
-        let state = SessionStateBuilder::new_from_existing(state).with_config(config).build();
+        let state = plan::session(self.session.state(), |config| config.with_extension(Arc::new(emit)));
         Ok((state.create_physical_plan(plan).await?, state))
     }
 
@@ -287,7 +312,7 @@ impl Engine {
             }
             Show::Status(None) => self.status(|_| true),
             Show::Status(Some(name)) if self.catalog().contains(&name.text) => {
-                let wanted = self.catalog().sources_of(&name.text);
+                let wanted = self.catalog().sources(&name.text).into_iter().map(str::to_string).collect::<Vec<_>>();
                 self.status(|table| wanted.iter().any(|name| name == table))
             }
             Show::Status(Some(name)) => Err(self.unknown(name)),
@@ -307,7 +332,7 @@ impl Engine {
             ("bad", text(&|table| table.status().snapshot().bad.to_string())),
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
             ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
-            ("reason", text(&|table| table.reason())),
+            ("silent because", text(&|table| table.silence().unwrap_or_default())),
         ])?;
         Ok(Answer::Rows(rows))
     }
@@ -329,7 +354,7 @@ impl Engine {
         };
         Ok(Answer::Rows(RecordBatch::try_from_iter([
             ("column", strings(fields().map(|field| field.name().clone()).collect())),
-            ("type", strings(fields().map(|field| crate::format::infer::sql_type_of(field)).collect())),
+            ("type", strings(fields().map(|field| crate::format::infer::field_type(field)).collect())),
             ("null", strings(fields().map(|field| if field.is_nullable() { "yes" } else { "no" }.to_string()).collect())),
             ("note", strings(fields().map(|field| marked(field)).collect())),
         ])?))
@@ -352,13 +377,7 @@ impl Engine {
     }
 
     fn unknown(&self, name: &Name) -> Error {
-        let catalog = self.catalog();
-        let error = Error::new(Code::UnknownTable, format!("there is no table or view '{name}'")).at(name.span);
-        let names = catalog.tables().map(|(name, _)| name).chain(catalog.views().map(|(name, _)| name));
-        match nearest(&name.text, names) {
-            Some(near) => error.hint(format!("did you mean '{near}'?")),
-            None => error.hint("SHOW TABLES and SHOW VIEWS list what there is"),
-        }
+        self.catalog().unknown("table or view", &name.text).at(name.span)
     }
 
     fn catalog(&self) -> RwLockReadGuard<'_, Catalog<Arc<Table>, Arc<View>>> {
@@ -375,12 +394,16 @@ fn changes() -> Emit {
     Emit { early: Some(std::time::Duration::from_secs(1)), allowed_lateness: None }
 }
 
+fn statement(query: &ast::Query) -> SqlStatement {
+    SqlStatement::Statement(Box::new(ast::Statement::Query(Box::new(query.clone()))))
+}
+
 fn one(error: Error) -> Vec<Error> {
     vec![error]
 }
 
 fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer> {
-    let cells: ArrayRef = Arc::new(StringArray::from_iter_values(cells));
+    let cells: ArrayRef = Arc::new(StringArray::from(cells.into_iter().collect::<Vec<_>>()));
     Ok(Answer::Rows(RecordBatch::try_from_iter([(name, cells)])?))
 }
 

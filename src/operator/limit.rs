@@ -1,20 +1,21 @@
-//! `LIMIT` over a stream: its first rows, and then the end.
+//! `LIMIT` and `OFFSET` over a stream: its first rows, and then the end.
 
 use super::{Message, Operator};
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, Watermark};
 
-/// Passes the first rows of an append-only stream, then ends it as a feed ends: the watermark goes to the end of time first, so
-/// that windows behind it close. What comes afterwards is ignored.
+/// Leaves the first `skip` rows of an append-only stream out and passes the next `rows`, then ends it as a feed ends: the watermark
+/// goes to the end of time first, so that windows behind it close. What comes afterwards is ignored.
 pub struct Limit {
-    rows: usize,
-    left: usize,
+    skip: usize,
+    /// `None`: all that come.
+    rows: Option<usize>,
     ended: bool,
 }
 
 impl Limit {
-    pub fn new(rows: usize) -> Self {
-        Limit { rows, left: rows, ended: false }
+    pub fn new(skip: usize, rows: Option<usize>) -> Self {
+        Limit { skip, rows, ended: false }
     }
 }
 
@@ -28,10 +29,12 @@ impl Operator for Limit {
                 return Err(Error::bug("the first rows of a stream were asked for whose rows are taken back"));
             }
             Message::Changes(changes) => {
-                let length = changes.len().min(self.left);
-                self.left -= length;
+                let skipped = changes.len().min(self.skip);
+                self.skip -= skipped;
+                let length = self.rows.unwrap_or(usize::MAX).min(changes.len() - skipped);
+                self.rows = self.rows.map(|rows| rows - length);
                 if length > 0 {
-                    out.push(Message::Changes(changes.slice(0, length)));
+                    out.push(Message::Changes(changes.slice(skipped, length)));
                 }
             }
             Message::End => {
@@ -41,7 +44,7 @@ impl Operator for Limit {
             }
             other => out.push(other),
         }
-        if self.left == 0 {
+        if self.rows == Some(0) {
             self.ended = true;
             out.push(Message::Watermark(Watermark::at(Timestamp::MAX)));
             out.push(Message::End);
@@ -50,6 +53,10 @@ impl Operator for Limit {
     }
 
     fn describe(&self) -> String {
-        format!("Limit: {}", self.rows)
+        match (self.skip, self.rows) {
+            (0, Some(rows)) => format!("Limit: {rows}"),
+            (skip, Some(rows)) => format!("Limit: {rows} after {skip}"),
+            (skip, None) => format!("Limit: all after {skip}"),
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod emit;
 pub mod filter;
 mod grid;
 mod keys;
+pub mod hold;
 pub mod limit;
 pub mod merge;
 mod ordered;
@@ -19,6 +20,17 @@ pub mod rows;
 mod session;
 mod sliding;
 pub mod window_aggregate;
+
+pub use chain::{Chain, Tree};
+pub use emit::{Emission, Finish};
+pub use filter::Filter;
+pub use hold::Hold;
+pub use limit::Limit;
+pub use merge::Merge;
+pub use over::{Order, Over, OverSpec};
+pub use project::Project;
+pub use window_aggregate::{WindowAggregate, WindowAggregateSpec};
+
 
 use crate::change::Changes;
 use crate::error::Result;

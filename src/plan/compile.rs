@@ -18,6 +18,7 @@ use datafusion::logical_expr::{Expr, FetchType, Join, Limit, LogicalPlan, SkipTy
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_planner::PhysicalPlanner;
+use datafusion::prelude::SessionConfig;
 
 use super::bounded::{BoundedPlan, SlotNode};
 use super::finish::{self, Finished};
@@ -75,12 +76,22 @@ pub async fn compile(
     Ok(Plan::new(root, Arc::clone(plan.schema().inner())))
 }
 
+/// A session like `state` but for its settings; tables and functions are shared.
+pub fn session(state: SessionState, settings: impl FnOnce(SessionConfig) -> SessionConfig) -> SessionState {
+    let mut builder = SessionStateBuilder::new_from_existing(state);
+    // The builder's own configuration knows that the default catalog is there and must not be made anew.
+    let config = builder.config().take().unwrap_or_default();
+    builder.with_config(settings(config)).build()
+}
+
 /// The session for bounded parts: they run inside an operator, on one partition, over and over.
-fn bounded_session(session: &dyn Session) -> Result<SessionState> {
-    let state = session.as_any().downcast_ref::<SessionState>().ok_or_else(|| Error::bug("a session of another kind"))?;
-    let mut config = state.config().clone().with_target_partitions(1);
-    config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
-    Ok(SessionStateBuilder::new_from_existing(state.clone()).with_config(config).build())
+fn bounded_session(state: &dyn Session) -> Result<SessionState> {
+    let state = state.as_any().downcast_ref::<SessionState>().ok_or_else(|| Error::bug("a session of another kind"))?;
+    Ok(session(state.clone(), |config| {
+        let mut config = config.with_target_partitions(1);
+        config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+        config
+    }))
 }
 
 struct Compiler<'a> {
@@ -216,7 +227,7 @@ impl Compiler<'_> {
         };
         let order = if window.window_expr.iter().all(by_event_time) { Order::EventTime } else { Order::Arrival };
         let output = Arc::clone(plan.schema().inner());
-        let spec = OverSpec::plan(&window.window_expr, schema, output, order, self.session.execution_props())?;
+        let spec = OverSpec::plan(&window.window_expr, schema, output, order, self.session.execution_props(), self.context)?;
         Ok(Step::Over { input: Box::new(input), spec })
     }
 

@@ -9,7 +9,7 @@ mod node;
 mod step;
 
 pub use bounded::SlotNode;
-pub use compile::{Emit, compile, is_refusal, tables};
+pub use compile::{Emit, compile, is_refusal, session, tables};
 pub use marker::functions;
 pub use node::{FindWindows, WindowNode};
 pub use step::{Fixed, Instance, Plan, Step};

@@ -20,7 +20,7 @@ use super::hub::{self, JOIN_QUEUE, Reader, Subscription};
 use super::spec::Spec;
 use super::status::Status;
 use crate::error::Result;
-use crate::feed;
+use crate::feed::{self, State};
 use crate::operator::Message;
 
 /// A table over a feed. However many read from it, there is one connection, made when the first reader starts and closed when the last leaves.
@@ -66,6 +66,32 @@ impl Table {
     /// Rows, bad events and the watermark.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Why nothing comes from this table, in words; `None` while rows flow.
+    pub fn silence(&self) -> Option<String> {
+        let feed = self.feed_status.snapshot();
+        let table = self.status.snapshot();
+        let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
+        match feed.state {
+            State::Connecting => Some(format!("connecting{}", error())),
+            State::BackingOff => {
+                let next = feed.reconnect_at.map_or(String::new(), |at| format!(", next attempt at {at}"));
+                Some(format!("not connected{}{next}", error()))
+            }
+            State::Paused => Some("paused".into()),
+            State::Failed => Some(format!("failed{}", error())),
+            State::Completed if table.rows == 0 => Some("the feed has ended without a row".into()),
+            State::Connected if feed.events == 0 && feed.filtered > 0 => {
+                Some(format!("all {} events so far are of types that are not wanted", feed.filtered))
+            }
+            State::Connected if feed.events == 0 => Some("connected, no events yet".into()),
+            State::Connected if table.rows == 0 && table.bad > 0 => {
+                let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
+                Some(format!("none of {} events could be read{reason}", table.bad))
+            }
+            State::Connected | State::Completed => None,
+        }
     }
 
     /// A reader of the columns in `projection`. It gets nothing before [`Table::start`]; a feed that runs already is joined at once.

@@ -7,7 +7,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream};
 use futures::stream;
@@ -37,6 +37,8 @@ impl ContinuousExec {
             EmissionType::Incremental,
             boundedness,
         );
+        // A run waits for its tables' channels, which give way to others by themselves.
+        let properties = properties.with_scheduling_type(SchedulingType::Cooperative);
         ContinuousExec { plan, properties: Arc::new(properties) }
     }
 

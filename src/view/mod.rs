@@ -5,5 +5,5 @@ mod planner;
 mod run;
 
 pub use exec::ContinuousExec;
-pub use planner::{register, with_settings};
+pub use planner::register;
 pub use run::{Progress, Run};

@@ -23,10 +23,8 @@ use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
 ///
 /// Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
-    let state = session.state();
-    let config = with_settings(state.config().clone());
+    let state = plan::session(session.state(), settings);
     let state = SessionStateBuilder::new_from_existing(state)
-        .with_config(config)
         .with_analyzer_rule(Arc::new(FindWindows))
         .with_query_planner(Arc::new(ContinuousPlanner))
         .build();
@@ -39,7 +37,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
 }
 
 /// The settings that streams need: text as views, places in errors, and hash joins that can be run again.
-pub fn with_settings(config: SessionConfig) -> SessionConfig {
+fn settings(config: SessionConfig) -> SessionConfig {
     let mut config = config;
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = true;

@@ -1,0 +1,160 @@
+//! Running queries on standard output: rows as they come, and on standard error why there are none.
+
+use std::io::{ErrorKind, IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::select_all;
+use tokio::time::{Instant, interval, sleep_until};
+
+use super::args::{Exit, Format};
+use super::print::Printer;
+use crate::engine::{Engine, Output, Query};
+use crate::error::{Code, Error, Result};
+use crate::table::Table;
+
+/// How a run ends before its feeds do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ends {
+    /// After so many rows or changes, over all views.
+    pub limit: Option<u64>,
+    pub timeout: Option<Duration>,
+}
+
+/// How often the status line is drawn anew.
+const STATUS_TICK: Duration = Duration::from_millis(500);
+/// Without a terminal, silence is explained once it has lasted so long.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Runs queries together until their feeds end, a limit is reached, or `interrupted` is ready.
+pub async fn present(
+    engine: &Engine,
+    queries: &[Query],
+    format: Format,
+    ends: Ends,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Exit> {
+    if ends.limit == Some(0) {
+        return Ok(Exit::Done);
+    }
+    let mut outputs = engine.open(queries)?;
+    let shapes: Vec<_> = outputs.iter().map(|output| (output.name.clone(), output.schema.clone(), output.changelog)).collect();
+    let mut printer = Printer::new(format, &shapes)?;
+    let mut changes = select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
+        let empty = tokio::sync::mpsc::channel(1).1;
+        let changes = std::mem::replace(&mut output.changes, empty);
+        futures::stream::unfold(changes, |mut changes| async move { Some((changes.recv().await?, changes)) })
+            .map(move |changes| (index, changes))
+            .boxed()
+    }));
+    let mut status = Status::new(engine.tables());
+    let mut left = ends.limit.unwrap_or(u64::MAX);
+    let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
+    let mut tick = interval(STATUS_TICK);
+    tokio::pin!(interrupted);
+    loop {
+        tokio::select! {
+            next = changes.next() => match next {
+                Some((index, changes)) => {
+                    status.clear();
+                    let changes = match changes {
+                        Ok(changes) => changes,
+                        Err(error) => {
+                            printer.finish()?;
+                            return Err(error);
+                        }
+                    };
+                    status.rows += changes.len() as u64;
+                    match printer.print_some(index, &changes, left) {
+                        Ok(printed) => left -= printed,
+                        Err(error) => return closed(error),
+                    }
+                    if left == 0 {
+                        break;
+                    }
+                }
+                None => break,
+            },
+            _ = tick.tick() => status.show(&outputs),
+            () = until(deadline) => break,
+            () = &mut interrupted => {
+                status.clear();
+                printer.finish().map_err(unwritable)?;
+                return Ok(Exit::Interrupted);
+            }
+        }
+    }
+    status.clear();
+    match printer.finish() {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => closed(error),
+    }
+}
+
+/// A reader that has seen enough ends a run as a limit does.
+fn closed(error: std::io::Error) -> Result<Exit> {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Ok(Exit::Done),
+        _ => Err(unwritable(error)),
+    }
+}
+
+fn unwritable(error: std::io::Error) -> Error {
+    Error::new(Code::File, format!("standard output cannot be written: {error}"))
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The line below the rows: what the feeds do, and why nothing comes.
+struct Status {
+    tables: Vec<Arc<Table>>,
+    terminal: bool,
+    shown: bool,
+    explained: bool,
+    rows: u64,
+    since: Instant,
+}
+
+impl Status {
+    fn new(tables: Vec<Arc<Table>>) -> Self {
+        Status { tables, terminal: stderr().is_terminal(), shown: false, explained: false, rows: 0, since: Instant::now() }
+    }
+
+    fn show(&mut self, outputs: &[Output]) {
+        if !self.terminal {
+            if self.rows == 0 && !self.explained && self.since.elapsed() >= SILENCE {
+                self.explained = true;
+                eprintln!("note: no rows yet: {}", self.text(outputs));
+            }
+            return;
+        }
+        let width = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
+        let text: String = format!("{} rows · {}", self.rows, self.text(outputs)).chars().take(width.saturating_sub(1)).collect();
+        let _ = write!(stderr(), "\r\x1b[2K\x1b[2m{text}\x1b[0m");
+        self.shown = true;
+    }
+
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(stderr(), "\r\x1b[2K");
+        }
+    }
+
+    fn text(&self, outputs: &[Output]) -> String {
+        let feeds = self.tables.iter().filter(|table| table.is_read()).map(|table| {
+            let feed = table.feed_status().snapshot();
+            let what = table.silence().unwrap_or_else(|| format!("{}, {} events", feed.state, feed.events));
+            let watermark = table.status().snapshot().watermark.map_or(String::new(), |time| format!(", watermark {time}"));
+            format!("{}: {what}{watermark}", table.spec().name)
+        });
+        let close = outputs.iter().filter_map(|output| output.progress.as_ref()?.read().1.next_close).min();
+        let close = close.map(|time| format!("next window closes at {time}"));
+        feeds.chain(close).collect::<Vec<_>>().join(" · ")
+    }
+}

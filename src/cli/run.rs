@@ -1,0 +1,96 @@
+//! `streamgauge run` and `check`: scripts against an engine, and what comes out of them on standard output.
+
+use std::io::{IsTerminal, stdout};
+
+use super::args::{self, Exit, Format};
+use super::diagnostic;
+use super::present::{Ends, present};
+use super::print::Printer;
+use super::script::{Outcome, Script};
+use crate::change::Changes;
+use crate::engine::{Answer, Engine};
+use crate::error::Result;
+use crate::time::TimestampArray;
+
+/// Runs scripts; the rows of their queries, or of their topmost views, go to standard output.
+pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Result<Exit> {
+    let mut scripts = args.files.iter().map(Script::read).collect::<Result<Vec<_>>>()?;
+    scripts.extend(args.command.iter().map(|text| Script { name: "-c".into(), text: text.clone() }));
+    let engine = Engine::new()?;
+    let format = args.format.unwrap_or(if stdout().is_terminal() { Format::Table } else { Format::Ndjson });
+    let mut outcome = Outcome::default();
+    let mut answers = Vec::new();
+    for script in &scripts {
+        outcome.run(&engine, script, &mut |answer| answers.push(answer)).await;
+    }
+    if outcome.errors > 0 {
+        return Ok(Exit::Wrong);
+    }
+    let asked = !answers.iter().all(|answer| matches!(answer, Answer::Done(_)));
+    for answer in answers {
+        match answer {
+            Answer::Done(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
+            Answer::Rows(rows) => {
+                let times = TimestampArray::from_value(0, rows.num_rows());
+                let mut printer = Printer::new(format, &[(None, rows.schema(), false)])?;
+                printer.print(0, &Changes::inserts(rows, times))?;
+                printer.finish()?;
+            }
+            Answer::Query(_) => {}
+        }
+    }
+    let ends = Ends { limit: args.limit, timeout: args.timeout };
+    if !outcome.queries.is_empty() {
+        tokio::pin!(interrupted);
+        for query in outcome.queries {
+            let exit = present(&engine, &[query], format, ends, interrupted.as_mut()).await?;
+            if exit != Exit::Done {
+                return Ok(exit);
+            }
+        }
+        return Ok(Exit::Done);
+    }
+    let views = engine.top_views().await?;
+    match views.is_empty() {
+        true if asked => Ok(Exit::Done),
+        true => {
+            eprintln!("note: there is nothing to print: the script has no SELECT and no view");
+            Ok(Exit::Done)
+        }
+        false => present(&engine, &views, format, ends, interrupted).await,
+    }
+}
+
+/// Everything but connecting: all errors of all scripts.
+pub async fn check(args: &args::Check) -> Result<Exit> {
+    let engine = Engine::new()?;
+    let mut outcome = Outcome::default();
+    for input in &args.files {
+        let script = Script::read(input)?;
+        let mut notes = Vec::new();
+        outcome
+            .run(&engine, &script, &mut |answer| {
+                if let Answer::Done(told) = answer {
+                    notes.extend(told);
+                }
+            })
+            .await;
+        notes.iter().for_each(|note| eprintln!("note: {}: {note}", script.name));
+    }
+    let tables = engine.tables();
+    for table in &tables {
+        for missing in table.spec().feed.unset_variables() {
+            eprintln!("note: table {}: {missing}", table.spec().name);
+        }
+    }
+    match outcome.errors {
+        0 => {
+            eprintln!("no errors: {} tables, {} views", tables.len(), engine.view_count());
+            Ok(Exit::Done)
+        }
+        count => {
+            eprintln!("{}", diagnostic::count(count));
+            Ok(Exit::Wrong)
+        }
+    }
+}
