@@ -77,7 +77,7 @@ pub struct Report {
     pub bad_samples: Vec<BadRow>,
     /// Windows (or sessions) that hold rows and are not closed.
     pub open_windows: usize,
-    /// The earliest end among the open windows: the watermark that lets the next result out.
+    /// The watermark that lets the next result out: the earliest end among the open windows, or past the earliest row that waits.
     pub next_close: Option<Timestamp>,
     /// Rows kept in state, as an order of magnitude for memory.
     pub state_rows: usize,

@@ -78,6 +78,9 @@ impl Reorder {
 
     pub fn report(&self, report: &mut Report) {
         report.state_rows += self.rows();
+        // A run is sorted and not empty; its first row goes out with the first watermark beyond it.
+        let next = self.runs.iter().map(|run| Timestamp(run.times.value(0).saturating_add(1))).min();
+        report.next_close = report.next_close.into_iter().chain(next).min();
         self.late.report(report);
     }
 
@@ -153,6 +156,7 @@ mod tests {
         reorder.report(&mut report);
         let late = LateRow { time: Timestamp(9), watermark: Timestamp(10), row: "n=1".into() };
         assert_eq!((report.late_rows, report.late_samples, report.state_rows), (1, vec![late], 1));
+        assert_eq!(report.next_close, Some(Timestamp(11)));
     }
 
     #[test]
