@@ -67,7 +67,8 @@ impl Dictionary {
         while let [.., (before, left), (start, right)] = self.chunks.as_slice()
             && self.len - start >= start - before
         {
-            let joined = left.iter().zip(right).map(|(left, right)| Ok(concat(&[left, right])?)).collect::<Result<_>>()?;
+            let joined =
+                left.iter().zip(right).map(|(left, right)| Ok(detached(concat(&[left, right])?))).collect::<Result<_>>()?;
             let start = *before;
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push((start, joined));
@@ -133,7 +134,7 @@ impl Dictionary {
     }
 }
 
-/// The array without the bytes of other rows it may refer to: a view of one key must not keep a whole batch in memory.
+/// The array with its own bytes in one place: a view of one key must not keep a whole batch in memory, nor a list of buffers grow.
 fn detached(array: ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),

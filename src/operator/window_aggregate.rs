@@ -7,6 +7,7 @@ use arrow::compute::{take, take_arrays};
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::emit::{Emission, Emitter, Finish, send};
 use super::grid::GridWindows;
@@ -126,7 +127,7 @@ impl Operator for WindowAggregate {
 }
 
 fn title(spec: &WindowAggregateSpec) -> String {
-    let keys: Vec<String> = spec.keys.iter().map(|key| key.to_string()).collect();
+    let keys: Vec<String> = spec.keys.iter().map(|key| fmt_sql(key.as_ref()).to_string()).collect();
     let aggregates: Vec<&str> =
         spec.aggregates.iter().map(|aggregate| aggregate.human_display().unwrap_or(aggregate.name())).collect();
     let mut title = format!("WindowAggregate: {} by [{}], [{}]", spec.shape, keys.join(", "), aggregates.join(", "));
