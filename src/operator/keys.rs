@@ -13,8 +13,8 @@ use crate::error::Result;
 /// Stands for "no number" where keys are numbered by `u32`.
 pub const NONE: u32 = u32::MAX;
 
-/// Below this many keys a dictionary is never compacted: it would cost more than it frees.
-const FEW_KEYS: usize = 4096;
+/// Below this many keys a dictionary is never compacted: it would cost more than it frees. Tests see it happen.
+const FEW_KEYS: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// Numbers distinct keys from 0 on in the order of their coming. Without key columns there is one key, number 0.
 pub struct Dictionary {
