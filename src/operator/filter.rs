@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, UInt32Array};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::rows::{BadRows, evaluate_rows};
 use super::{Message, Operator, Report};
@@ -49,7 +50,7 @@ impl Operator for Filter {
     }
 
     fn describe(&self) -> String {
-        format!("Filter: {}", self.predicate)
+        format!("Filter: {}", fmt_sql(self.predicate.as_ref()))
     }
 
     fn report(&self, report: &mut Report) {

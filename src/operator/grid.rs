@@ -37,7 +37,7 @@ impl GridWindows {
     /// Adds rows that are all in the pane starting at `start`. Returns whether it took them.
     fn place(&mut self, basis: &mut Basis, start: i64, rows: &Grouped) -> Result<bool> {
         if basis.is_over(start + self.grid.width(), basis.watermark) {
-            (0..rows.changes.len()).for_each(|row| basis.late.note(&rows.changes, row, Timestamp(basis.watermark)));
+            basis.late.note(&rows.changes, 0..rows.changes.len(), Timestamp(basis.watermark));
             return Ok(false);
         }
         let slot = self.panes.entry(start).or_default();

@@ -13,8 +13,8 @@ use crate::error::Result;
 /// Stands for "no number" where keys are numbered by `u32`.
 pub const NONE: u32 = u32::MAX;
 
-/// Below this many keys a dictionary is never compacted: it would cost more than it frees.
-const FEW_KEYS: usize = 4096;
+/// Below this many keys a dictionary is never compacted: it would cost more than it frees. Tests see it happen.
+const FEW_KEYS: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// Numbers distinct keys from 0 on in the order of their coming. Without key columns there is one key, number 0.
 pub struct Dictionary {
@@ -67,7 +67,8 @@ impl Dictionary {
         while let [.., (before, left), (start, right)] = self.chunks.as_slice()
             && self.len - start >= start - before
         {
-            let joined = left.iter().zip(right).map(|(left, right)| Ok(concat(&[left, right])?)).collect::<Result<_>>()?;
+            let joined =
+                left.iter().zip(right).map(|(left, right)| Ok(detached(concat(&[left, right])?))).collect::<Result<_>>()?;
             let start = *before;
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push((start, joined));
@@ -133,7 +134,7 @@ impl Dictionary {
     }
 }
 
-/// The array without the bytes of other rows it may refer to: a view of one key must not keep a whole batch in memory.
+/// The array with its own bytes in one place: a view of one key must not keep a whole batch in memory, nor a list of buffers grow.
 pub fn detached(array: ArrayRef) -> ArrayRef {
     match array.data_type() {
         DataType::Utf8View => Arc::new(array.as_string_view().gc()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::rows::{BadRows, evaluate_rows};
 use super::{Message, Operator, Report};
@@ -53,13 +54,8 @@ impl Operator for Project {
             .iter()
             .zip(self.schema.fields())
             .map(|(expression, field)| {
-                let text = expression.to_string();
-                // A column prints as `name@index`.
-                if text.rsplit_once('@').is_some_and(|(name, _)| name == field.name()) {
-                    field.name().clone()
-                } else {
-                    format!("{text} AS {}", field.name())
-                }
+                let text = fmt_sql(expression.as_ref()).to_string();
+                if text == *field.name() { text } else { format!("{text} AS {}", field.name()) }
             })
             .collect();
         format!("Project: {}", columns.join(", "))

@@ -103,10 +103,14 @@ pub struct LateRows {
 }
 
 impl LateRows {
-    pub fn note(&mut self, changes: &Changes, row: usize, watermark: Timestamp) {
-        let time = Timestamp(changes.times.value(row));
-        self.count += 1;
-        keep(&mut self.samples, LateRow { time, watermark, row: text(&changes.rows, row) }, LATE_SAMPLES);
+    /// Notes `rows` of `changes`; of many, only the last become text.
+    pub fn note(&mut self, changes: &Changes, rows: impl ExactSizeIterator<Item = usize>, watermark: Timestamp) {
+        self.count += rows.len() as u64;
+        let skipped = rows.len().saturating_sub(LATE_SAMPLES);
+        for row in rows.skip(skipped) {
+            let time = Timestamp(changes.times.value(row));
+            keep(&mut self.samples, LateRow { time, watermark, row: text(&changes.rows, row) }, LATE_SAMPLES);
+        }
     }
 
     pub fn report(&self, report: &mut Report) {

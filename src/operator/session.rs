@@ -178,20 +178,21 @@ impl Windows for Sessions {
         }
         let late: Vec<bool> = stretches.iter().map(|(key, window)| self.is_late(basis, *key, *window)).collect();
         if late.contains(&true) {
-            let mut numbers = late.iter().scan(0, |next, late| Some(std::mem::replace(next, *next + usize::from(!*late))));
-            let numbers: Vec<usize> = numbers.by_ref().collect();
-            let (mut in_time, mut in_groups) = (Vec::new(), Vec::new());
-            for (row, group) in placed.into_iter().zip(groups) {
-                if late[group] {
-                    basis.late.note(&rows.changes, row as usize, Timestamp(basis.watermark));
-                } else {
-                    in_time.push(row);
-                    in_groups.push(numbers[group]);
-                }
-            }
-            (placed, groups) = (in_time, in_groups);
-            let mut keep = late.iter().map(|late| !late);
-            stretches.retain(|_| keep.next().unwrap_or(false));
+            let mut next = 0;
+            let numbers: Vec<Option<usize>> = late
+                .iter()
+                .map(|late| {
+                    next += usize::from(!late);
+                    (!late).then(|| next - 1)
+                })
+                .collect();
+            let too_late = placed.iter().zip(&groups).filter(|(_, group)| late[**group]).map(|(row, _)| *row as usize);
+            let too_late: Vec<usize> = too_late.collect();
+            basis.late.note(&rows.changes, too_late.into_iter(), Timestamp(basis.watermark));
+            let in_time = placed.iter().zip(&groups).filter_map(|(row, group)| Some((*row, numbers[*group]?)));
+            (placed, groups) = in_time.unzip();
+            let mut late = late.into_iter();
+            stretches.retain(|_| !late.next().unwrap_or(false));
         }
         if stretches.is_empty() {
             return Ok(());
@@ -274,9 +275,9 @@ struct Parts {
     rows: usize,
 }
 
-/// Below this many pieces, and chunks, compacting them costs more than it frees.
-const FEW_PARTS: usize = 4096;
-const FEW_CHUNKS: usize = 256;
+/// Below this many pieces, and chunks, compacting them costs more than it frees. Tests see it happen.
+const FEW_PARTS: usize = if cfg!(test) { 8 } else { 4096 };
+const FEW_CHUNKS: usize = if cfg!(test) { 4 } else { 256 };
 
 impl Parts {
     /// Keeps the states of `rows` pieces; returns the number of their chunk.

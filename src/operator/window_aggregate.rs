@@ -5,8 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{take, take_arrays};
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::emit::{Emission, Emitter, Finish, send};
 use super::grid::GridWindows;
@@ -62,6 +64,15 @@ impl WindowAggregate {
                 "early results and late corrections of a SESSION cannot be ordered, limited or ranked inside the window";
             return Err(Error::new(Code::NotYet, problem)
                 .hint("leave out emit = 'changes' and allowed_lateness, or rank in a second view over this one"));
+        }
+        let finished = finish.schema();
+        let mut columns = finished.fields().iter().map(|field| SortField::new(field.data_type().clone()));
+        if emission.updates()
+            && let Some(at) = columns.position(|column| !RowConverter::supports_fields(&[column]))
+        {
+            let column = finished.field(at);
+            let problem = format!("corrections of {} cannot be told apart: its type is {}", column.name(), column.data_type());
+            return Err(Error::new(Code::NotYet, problem).hint("leave the column out, or emit final results only"));
         }
         let key_fields = output.fields().iter().enumerate().filter(|(at, _)| *at != window_index).take(keys.len());
         let key_schema = Arc::new(Schema::new(key_fields.map(|(_, field)| field.clone()).collect::<Vec<_>>()));
@@ -126,7 +137,7 @@ impl Operator for WindowAggregate {
 }
 
 fn title(spec: &WindowAggregateSpec) -> String {
-    let keys: Vec<String> = spec.keys.iter().map(|key| key.to_string()).collect();
+    let keys: Vec<String> = spec.keys.iter().map(|key| fmt_sql(key.as_ref()).to_string()).collect();
     let aggregates: Vec<&str> =
         spec.aggregates.iter().map(|aggregate| aggregate.human_display().unwrap_or(aggregate.name())).collect();
     let mut title = format!("WindowAggregate: {} by [{}], [{}]", spec.shape, keys.join(", "), aggregates.join(", "));
@@ -265,5 +276,7 @@ impl Reader {
     }
 }
 
+#[cfg(test)]
+mod oracle;
 #[cfg(test)]
 mod tests;
