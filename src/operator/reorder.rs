@@ -37,9 +37,7 @@ impl Reorder {
             return self.append(changes);
         }
         let (mut fit, late): (Vec<u32>, Vec<u32>) = (0..times.len() as u32).partition(|row| times[*row as usize] >= watermark);
-        for row in late {
-            self.late.note(&changes, row as usize, self.watermark);
-        }
+        self.late.note(&changes, late.into_iter().map(|row| row as usize), self.watermark);
         fit.sort_by_key(|row| times[*row as usize]);
         self.append(changes.take(&UInt32Array::from(fit))?)
     }
