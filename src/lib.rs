@@ -3,6 +3,7 @@
 
 pub mod change;
 pub mod error;
+pub mod format;
 pub mod operator;
 pub mod options;
 pub mod time;
