@@ -13,6 +13,7 @@ mod number;
 mod object;
 mod temporal;
 mod value;
+mod writer;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 
