@@ -83,6 +83,9 @@ impl<T, V> Catalog<T, V> {
 
     /// Adds a view that reads the tables and views `reads`; with `replace` in the place of one of that name that no other reads.
     pub fn create_view(&mut self, name: &str, view: V, reads: Vec<String>, replace: bool) -> Result<()> {
+        if reads.iter().any(|read| read == name) {
+            return Err(Error::new(Code::Query, format!("view '{name}' reads from itself")).hint("give the new view another name"));
+        }
         let place = self.place(name, replace, |object| matches!(object, Object::View(_)))?;
         self.put(place, Entry { name: name.into(), object: Object::View(view), reads });
         Ok(())

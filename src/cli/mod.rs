@@ -2,6 +2,11 @@
 
 pub mod args;
 pub mod demo;
+pub mod diagnostic;
+pub mod present;
+pub mod print;
 pub mod replay;
+pub mod run;
 pub mod sample;
 pub mod screen;
+pub mod script;
