@@ -5,6 +5,7 @@ pub mod change;
 pub mod cli;
 pub mod error;
 pub mod feed;
+pub mod format;
 pub mod operator;
 pub mod options;
 pub mod time;

@@ -1,0 +1,1 @@
+//! Result rows become text.

@@ -1,0 +1,262 @@
+//! Finds the parts of a JSON value without reading them: the fields that are wanted, the elements of an array, the entries of a map.
+//!
+//! A part is a slice of the event's data. serde_json checks the whole text on the way; what is not wanted is skipped without
+//! recursion or allocation, so no depth of nesting costs any stack.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// A slice of an event's data, or of the scratch that its cells point into: from, to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Part {
+    pub fn of<'a>(self, text: &'a str) -> &'a str {
+        &text[self.start..self.end]
+    }
+}
+
+/// Why a record cannot be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// The column, then the way into it, as in `order.lines[2]`; empty where the record as a whole is meant.
+    pub path: String,
+    pub message: String,
+    /// Where, in bytes from the beginning of the event's data.
+    pub at: usize,
+}
+
+impl Fault {
+    pub fn new(at: usize, message: impl Into<String>) -> Self {
+        Fault { path: String::new(), message: message.into(), at }
+    }
+
+    /// The same fault seen from the value around it.
+    pub fn inside(mut self, field: &str) -> Self {
+        let joint = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        self.path = format!("{field}{joint}{}", self.path);
+        self
+    }
+}
+
+/// The names that are wanted, found by length and ends of a name, then by comparison.
+#[derive(Debug)]
+pub struct Names {
+    names: Vec<Box<str>>,
+    /// By [`Names::bucket`]: one more than the first name, 0 for none.
+    heads: Vec<u16>,
+    /// By name: one more than the next name in the same bucket, 0 for none.
+    next: Vec<u16>,
+}
+
+impl Names {
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names: Vec<Box<str>> = names.into_iter().map(Box::from).collect();
+        let mut lookup =
+            Names { heads: vec![0; (names.len() * 8).next_power_of_two().max(16)], next: vec![0; names.len()], names };
+        for index in 0..lookup.names.len() {
+            let bucket = lookup.bucket(&lookup.names[index]);
+            let number = u16::try_from(index + 1).expect("a table has fewer than 65,535 columns");
+            lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], number);
+        }
+        lookup
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let mut number = self.heads[self.bucket(name)];
+        while number != 0 {
+            let index = usize::from(number) - 1;
+            if *self.names[index] == *name {
+                return Some(index);
+            }
+            number = self.next[index];
+        }
+        None
+    }
+
+    fn bucket(&self, name: &str) -> usize {
+        let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or(0));
+        let bytes = name.as_bytes();
+        (bytes.len() * 37 + end(bytes.first()) * 7 + end(bytes.last())) & (self.heads.len() - 1)
+    }
+}
+
+/// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
+pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+    let text = part.of(data);
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Fields { data, names, slots }).map_err(|error| broken(text, part.start, &error))?;
+    json.end().map_err(|error| {
+        Fault::new(
+            part.start + place(text, &error),
+            "more follows after the JSON object (where an event holds one record a line, set framing = 'newline')",
+        )
+    })
+}
+
+/// Appends where each element of the array `part` is. On a fault those before it are there.
+pub fn elements(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+    let text = part.of(data);
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_seq(Elements { data, into }).and_then(|()| json.end()).map_err(|error| broken(text, part.start, &error))
+}
+
+/// Appends where key and value of each entry of the object `part` are, one after the other.
+pub fn entries(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+    let text = part.of(data);
+    serde_json::Deserializer::from_str(text)
+        .deserialize_map(Entries { data, into })
+        .map_err(|error| broken(text, part.start, &error))
+}
+
+/// Checks that `part` is one JSON value of any kind, and no more.
+pub fn check(data: &str, part: Part) -> Result<(), Fault> {
+    let text = part.of(data);
+    let read: Result<IgnoredAny, _> = serde_json::from_str(text);
+    read.map(|_| ()).map_err(|error| broken(text, part.start, &error))
+}
+
+/// Appends the text that the JSON string `part` stands for, its escapes resolved.
+pub fn unescape(data: &str, part: Part, into: &mut String) -> Result<Part, Fault> {
+    let text = part.of(data);
+    let start = into.len();
+    serde_json::Deserializer::from_str(text).deserialize_str(Unescape(into)).map_err(|error| {
+        let what = error.to_string();
+        Fault::new(part.start, format!("the text has a broken escape: {}", reason(&what)))
+    })?;
+    Ok(Part { start, end: into.len() })
+}
+
+fn broken(text: &str, start: usize, error: &serde_json::Error) -> Fault {
+    let what = error.to_string();
+    let message = match text.trim_ascii().is_empty() {
+        true => "the data is empty".into(),
+        false if error.is_eof() => format!("the JSON is cut off: {}", reason(&what)),
+        false => format!("the data is no JSON: {}", reason(&what)),
+    };
+    Fault::new(start + place(text, error), message)
+}
+
+/// serde_json's sentence without its place, which counts from the wrong beginning.
+fn reason(what: &str) -> &str {
+    what.rsplit_once(" at line ").map_or(what, |(reason, _)| reason)
+}
+
+/// The byte that an error of serde_json points to.
+fn place(text: &str, error: &serde_json::Error) -> usize {
+    let line: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    text.floor_char_boundary(line + error.column().saturating_sub(1))
+}
+
+/// Where `raw` lies in the event's data that it borrows from.
+fn part_of(data: &str, raw: &RawValue) -> Part {
+    let start = raw.get().as_ptr().addr() - data.as_ptr().addr();
+    Part { start, end: start + raw.get().len() }
+}
+
+struct Fields<'s> {
+    data: &'s str,
+    names: &'s Names,
+    slots: &'s mut [Option<Part>],
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(found) = map.next_key_seed(Wanted(self.names))? {
+            match found {
+                Some(slot) => self.slots[slot] = Some(part_of(self.data, map.next_value()?)),
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which wanted name a key is, if any.
+struct Wanted<'s>(&'s Names);
+
+impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
+        key.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Wanted<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.find(name))
+    }
+}
+
+struct Elements<'s> {
+    data: &'s str,
+    into: &'s mut Vec<Option<Part>>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            self.into.push(Some(part_of(self.data, element)));
+        }
+        Ok(())
+    }
+}
+
+struct Entries<'s> {
+    data: &'s str,
+    into: &'s mut Vec<Option<Part>>,
+}
+
+impl<'de> Visitor<'de> for Entries<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+            self.into.extend([key, value].map(|raw| Some(part_of(self.data, raw))));
+        }
+        Ok(())
+    }
+}
+
+struct Unescape<'s>(&'s mut String);
+
+impl Visitor<'_> for Unescape<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.push_str(text);
+        Ok(())
+    }
+}

@@ -1,0 +1,423 @@
+//! The JSON text of one value becomes cells: typed, checked, not yet in a column.
+//!
+//! What is accepted beside a type's own form: numbers and booleans in strings; whole numbers however written (`1.0`, `1e3`) for
+//! integers; any JSON as text for TEXT. Decimals are exact, and excess digits round with halves away from zero.
+
+use std::borrow::Cow;
+
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::number::{self, Wrong};
+use super::object::{self, Fault, Names, Part};
+use super::{infer, is_json, temporal};
+use crate::options::TimestampFormat;
+
+/// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
+#[derive(Debug, Clone, Copy)]
+pub enum Cell {
+    Null,
+    Bool(bool),
+    /// An integer; a time in the unit of its column; a date in days.
+    Int(i64),
+    UInt(u64),
+    Float(f64),
+    /// Scaled by the column's scale.
+    Decimal(i128),
+    /// Text that stands in the event's data as it is.
+    Text(Part),
+    /// Text in [`Scratch::text`].
+    Unescaped(Part),
+    /// Bytes in [`Scratch::bytes`].
+    Bytes(Part),
+    Kind,
+    Id,
+    Endpoint,
+    /// Its elements follow, or its keys and values in turn.
+    List(usize),
+    /// Its fields follow.
+    Struct,
+}
+
+/// The cells of one row, and what they are made from; used again for each row.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    pub cells: Vec<Cell>,
+    pub slots: Vec<Option<Part>>,
+    pub text: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Scratch {
+    pub fn clear(&mut self) {
+        self.cells.clear();
+        self.slots.clear();
+        self.text.clear();
+        self.bytes.clear();
+    }
+}
+
+/// How the values of one column, list, map or field are read.
+#[derive(Debug)]
+pub struct Value {
+    name: String,
+    /// The type as SQL, for reasons.
+    shown: String,
+    nullable: bool,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Bool,
+    Int { min: i64, max: i64 },
+    UInt { max: u64 },
+    Float32,
+    Float64,
+    Decimal { precision: u8, scale: i8 },
+    Text,
+    Json,
+    Bytes,
+    Timestamp { unit: TimeUnit, written: TimestampFormat },
+    Date,
+    Time(TimeUnit),
+    List(Box<Value>),
+    Map(Box<Value>),
+    Struct { names: Names, fields: Vec<Value> },
+}
+
+/// Base64 of either alphabet, with and without `=` at the end.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// Characters of a value shown in a reason.
+const SHOWN_CHARS: usize = 40;
+
+impl Value {
+    /// The error is the type, perhaps one inside the field's own, that cannot be read from JSON.
+    pub fn of(field: &Field, written: TimestampFormat) -> Result<Value, DataType> {
+        let data_type = field.data_type();
+        let signed = |min, max| Kind::Int { min, max };
+        let kind = match data_type {
+            DataType::Boolean => Kind::Bool,
+            DataType::Int8 => signed(i8::MIN.into(), i8::MAX.into()),
+            DataType::Int16 => signed(i16::MIN.into(), i16::MAX.into()),
+            DataType::Int32 => signed(i32::MIN.into(), i32::MAX.into()),
+            DataType::Int64 => signed(i64::MIN, i64::MAX),
+            DataType::UInt8 => Kind::UInt { max: u8::MAX.into() },
+            DataType::UInt16 => Kind::UInt { max: u16::MAX.into() },
+            DataType::UInt32 => Kind::UInt { max: u32::MAX.into() },
+            DataType::UInt64 => Kind::UInt { max: u64::MAX },
+            DataType::Float32 => Kind::Float32,
+            DataType::Float64 => Kind::Float64,
+            DataType::Decimal128(precision, scale) => Kind::Decimal { precision: *precision, scale: *scale },
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 if is_json(field) => Kind::Json,
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Kind::Text,
+            DataType::Binary | DataType::BinaryView => Kind::Bytes,
+            DataType::Timestamp(unit, _) => Kind::Timestamp { unit: *unit, written },
+            DataType::Date32 => Kind::Date,
+            DataType::Time32(unit) | DataType::Time64(unit) => Kind::Time(*unit),
+            DataType::List(item) => Kind::List(Box::new(Value::of(item, written)?)),
+            DataType::Map(entries, _) => match entries.data_type() {
+                DataType::Struct(parts) if parts.len() == 2 && super::is_text(parts[0].data_type()) => {
+                    Kind::Map(Box::new(Value::of(&parts[1], written)?))
+                }
+                _ => return Err(data_type.clone()),
+            },
+            DataType::Struct(fields) => Kind::Struct {
+                names: Names::new(fields.iter().map(|field| field.name().as_str())),
+                fields: fields.iter().map(|field| Value::of(field, written)).collect::<Result<_, _>>()?,
+            },
+            _ => return Err(data_type.clone()),
+        };
+        Ok(Value { name: field.name().clone(), shown: infer::sql_type(data_type), nullable: field.is_nullable(), kind })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Appends the cells of the value whose JSON text is `slot`; a missing value is NULL. `whole` is the record it belongs to.
+    pub fn read(&self, data: &str, slot: Option<Part>, whole: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+        let found = slot.filter(|part| part.of(data) != "null");
+        let result = match found {
+            Some(part) => self.read_value(data, part, scratch),
+            None if self.nullable => {
+                scratch.cells.push(Cell::Null);
+                Ok(())
+            }
+            None => {
+                let what = if slot.is_some() { "null" } else { "missing" };
+                Err(Fault::new(slot.unwrap_or(whole).start, format!("the value is {what}, and the column is NOT NULL")))
+            }
+        };
+        result.map_err(|fault| fault.inside(&self.name))
+    }
+
+    fn read_value(&self, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+        let raw = part.of(data);
+        let wrong = |message: String| Fault::new(part.start, message);
+        let cell = match &self.kind {
+            Kind::Text => match raw.as_bytes()[0] {
+                b'"' => text(data, part, scratch)?,
+                _ => Cell::Text(part),
+            },
+            Kind::Json => Cell::Text(part),
+            Kind::Float64 => Cell::Float(
+                number_text(raw)
+                    .ok_or(Wrong::Shape)
+                    .and_then(|text| number::float(&text))
+                    .map_err(|why| wrong(self.no_number(raw, why)))?,
+            ),
+            Kind::Float32 => {
+                let read = number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::float::<f32>(&text));
+                Cell::Float(read.map_err(|why| wrong(self.no_number(raw, why)))?.into())
+            }
+            Kind::Int { min, max } => {
+                let value = self.integer(raw).map_err(wrong)?;
+                let value = i64::try_from(value).ok().filter(|value| (min..=max).contains(&value));
+                Cell::Int(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
+            }
+            Kind::UInt { max } => {
+                let value = self.integer(raw).map_err(wrong)?;
+                let value = u64::try_from(value).ok().filter(|value| value <= max);
+                Cell::UInt(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
+            }
+            Kind::Decimal { precision, scale } => {
+                let read = number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::scaled(&text, *scale));
+                let fits =
+                    |value: &i128| 10u128.checked_pow((*precision).into()).is_some_and(|limit| value.unsigned_abs() < limit);
+                let value = read.and_then(|(value, _)| Some(value).filter(fits).ok_or(Wrong::Range));
+                Cell::Decimal(value.map_err(|why| wrong(self.no_number(raw, why)))?)
+            }
+            Kind::Bool => match string(raw).as_deref().unwrap_or(raw) {
+                text if text.eq_ignore_ascii_case("true") => Cell::Bool(true),
+                text if text.eq_ignore_ascii_case("false") => Cell::Bool(false),
+                _ => return Err(wrong(format!("{} is neither true nor false", shown(raw)))),
+            },
+            Kind::Timestamp { unit, written } => {
+                let nanos = instant(raw, *written).map_err(wrong)?;
+                let value = nanos.div_euclid(nanos_per(*unit).into());
+                let range = match unit {
+                    TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
+                    _ => format!("lies outside what {} holds", self.shown),
+                };
+                Cell::Int(
+                    i64::try_from(value).map_err(|_| wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written))))?,
+                )
+            }
+            Kind::Date => match string(raw).as_deref().and_then(temporal::date) {
+                Some(days) => Cell::Int(days.into()),
+                None => return Err(wrong(format!("{} is no date such as '2026-03-01'", shown(raw)))),
+            },
+            Kind::Time(unit) => match string(raw).as_deref().and_then(temporal::time_of_day) {
+                Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
+                None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
+            },
+            Kind::Bytes => {
+                let start = scratch.bytes.len();
+                let text = string(raw).ok_or_else(|| wrong(format!("{} is no base64 text", shown(raw))))?;
+                let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
+                engine
+                    .decode_vec(text.as_bytes(), &mut scratch.bytes)
+                    .map_err(|_| wrong(format!("{} is no base64 text", shown(raw))))?;
+                Cell::Bytes(Part { start, end: scratch.bytes.len() })
+            }
+            Kind::List(item) => {
+                if !raw.starts_with('[') {
+                    return Err(wrong(format!("{} is no array", shown(raw))));
+                }
+                let first = scratch.slots.len();
+                object::elements(data, part, &mut scratch.slots)?;
+                let length = scratch.slots.len() - first;
+                scratch.cells.push(Cell::List(length));
+                for index in 0..length {
+                    let slot = scratch.slots[first + index];
+                    item.read(data, slot, part, scratch).map_err(|fault| element(fault, &item.name, index))?;
+                }
+                scratch.slots.truncate(first);
+                return Ok(());
+            }
+            Kind::Map(value) => return map(value, data, part, scratch),
+            Kind::Struct { names, fields } => {
+                if !raw.starts_with('{') {
+                    return Err(wrong(format!("{} is no object", shown(raw))));
+                }
+                let first = scratch.slots.len();
+                scratch.slots.resize(first + fields.len(), None);
+                object::fields(data, part, names, &mut scratch.slots[first..])?;
+                scratch.cells.push(Cell::Struct);
+                for (index, field) in fields.iter().enumerate() {
+                    let slot = scratch.slots[first + index];
+                    field.read(data, slot, part, scratch)?;
+                }
+                scratch.slots.truncate(first);
+                return Ok(());
+            }
+        };
+        scratch.cells.push(cell);
+        Ok(())
+    }
+
+    fn integer(&self, raw: &str) -> Result<i128, String> {
+        number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::integer(&text)).map_err(|why| self.no_number(raw, why))
+    }
+
+    fn no_number(&self, raw: &str, why: Wrong) -> String {
+        match why {
+            Wrong::Shape => format!("{} is no number", shown(raw)),
+            Wrong::Fraction => format!("{} is no whole number", shown(raw)),
+            Wrong::Range => format!("{} is beyond the range of {}", shown(raw), self.shown),
+        }
+    }
+}
+
+/// Appends the cells of a map: its length, then keys and values in turn. Of equal keys the last counts.
+fn map(value: &Value, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+    if !part.of(data).starts_with('{') {
+        return Err(Fault::new(part.start, format!("{} is no object", shown(part.of(data)))));
+    }
+    let first = scratch.slots.len();
+    object::entries(data, part, &mut scratch.slots)?;
+    let length = (scratch.slots.len() - first) / 2;
+    let mut last = std::collections::HashMap::with_capacity(length);
+    for index in 0..length {
+        let key = scratch.slots[first + 2 * index].expect("an entry has a key");
+        last.insert(string(key.of(data)).unwrap_or_default(), index);
+    }
+    scratch.cells.push(Cell::List(last.len()));
+    for index in 0..length {
+        let key = scratch.slots[first + 2 * index].expect("an entry has a key");
+        let name = string(key.of(data)).unwrap_or_default();
+        if last.get(&name) == Some(&index) {
+            let cell = text(data, key, scratch)?;
+            scratch.cells.push(cell);
+            let slot = scratch.slots[first + 2 * index + 1];
+            value.read(data, slot, part, scratch).map_err(|fault| renamed(fault, &value.name, &name))?;
+        }
+    }
+    scratch.slots.truncate(first);
+    Ok(())
+}
+
+/// The fault of an element: `item` becomes `[3]`.
+fn element(fault: Fault, item: &str, index: usize) -> Fault {
+    renamed(fault, item, &format!("[{index}]"))
+}
+
+fn renamed(mut fault: Fault, from: &str, to: &str) -> Fault {
+    fault.path = format!("{to}{}", fault.path.strip_prefix(from).unwrap_or(&fault.path));
+    fault
+}
+
+/// The cell of a JSON string.
+fn text(data: &str, part: Part, scratch: &mut Scratch) -> Result<Cell, Fault> {
+    let inner = Part { start: part.start + 1, end: part.end - 1 };
+    match memchr::memchr(b'\\', inner.of(data).as_bytes()) {
+        None => Ok(Cell::Text(inner)),
+        Some(_) => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
+    }
+}
+
+/// The content of a JSON string; `None` for other values and broken escapes.
+fn string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    match memchr::memchr(b'\\', inner.as_bytes()) {
+        None => Some(Cow::Borrowed(inner)),
+        Some(_) => serde_json::from_str(raw).ok().map(Cow::Owned),
+    }
+}
+
+/// The text of a number, which may stand in a string.
+fn number_text(raw: &str) -> Option<Cow<'_, str>> {
+    match raw.as_bytes()[0] {
+        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(raw)),
+        b'"' => match string(raw)? {
+            Cow::Borrowed(text) => Some(Cow::Borrowed(text.trim_ascii())),
+            Cow::Owned(text) => Some(Cow::Owned(text.trim_ascii().into())),
+        },
+        _ => None,
+    }
+}
+
+/// Nanoseconds since 1970 of a time written as text or, if the option says so, as a number.
+fn instant(raw: &str, written: TimestampFormat) -> Result<i128, String> {
+    let string = string(raw);
+    if let Some(nanos) = string.as_deref().and_then(temporal::instant) {
+        return Ok(nanos);
+    }
+    let decimals = match written {
+        TimestampFormat::Rfc3339 => None,
+        TimestampFormat::Seconds => Some(9),
+        TimestampFormat::Millis => Some(6),
+        TimestampFormat::Micros => Some(3),
+        TimestampFormat::Nanos => Some(0),
+    };
+    let number = number_text(raw).map(|text| number::scaled(&text, decimals.unwrap_or(0)));
+    match (decimals, number) {
+        (Some(_), Some(Ok((nanos, _)))) => Ok(nanos),
+        (Some(_), Some(Err(Wrong::Range))) => Ok(i128::MAX),
+        (Some(_), _) => Err(format!("{} is neither a number nor an RFC 3339 time", shown(raw))),
+        (None, Some(Ok((value, _)))) => {
+            let name = unix_format(value.unsigned_abs());
+            Err(format!(
+                "the number {} is no RFC 3339 time (set json.timestamp_format = '{name}' if it counts from 1970)",
+                shown(raw)
+            ))
+        }
+        (None, _) => Err(format!("{} is no RFC 3339 time such as '2026-03-01T12:00:00Z'", shown(raw))),
+    }
+}
+
+/// The unit in which a number of this size is a time between 1973 and 5138.
+pub fn unix_format(size: u128) -> &'static str {
+    match size {
+        0..100_000_000_000 => "unix_seconds",
+        100_000_000_000..100_000_000_000_000 => "unix_millis",
+        100_000_000_000_000..100_000_000_000_000_000 => "unix_micros",
+        _ => "unix_nanos",
+    }
+}
+
+/// A way out where a time is out of range since it is written in another unit.
+fn other_unit(raw: &str, written: TimestampFormat) -> String {
+    let given = match written {
+        TimestampFormat::Rfc3339 => return String::new(),
+        TimestampFormat::Seconds => "unix_seconds",
+        TimestampFormat::Millis => "unix_millis",
+        TimestampFormat::Micros => "unix_micros",
+        TimestampFormat::Nanos => "unix_nanos",
+    };
+    match number_text(raw).map(|text| number::scaled(&text, 0)) {
+        Some(Ok((value, _))) if unix_format(value.unsigned_abs()) != given => {
+            format!(" (perhaps json.timestamp_format = '{}' is meant)", unix_format(value.unsigned_abs()))
+        }
+        _ => String::new(),
+    }
+}
+
+pub fn nanos_per(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    }
+}
+
+/// A value as a reason shows it: scalars in quotes, shortened; others by their kind.
+fn shown(raw: &str) -> String {
+    let text = match raw.as_bytes().first() {
+        Some(b'{') => return "an object".into(),
+        Some(b'[') => return "an array".into(),
+        Some(b'"') => raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw),
+        _ => raw,
+    };
+    match text.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("'{}…'", &text[..end]),
+        None => format!("'{text}'"),
+    }
+}
