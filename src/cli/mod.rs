@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod demo;
+pub mod peek;
 pub mod replay;
 pub mod sample;
 pub mod screen;
