@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
-use streamgauge::cli::{replay, sample};
+use streamgauge::cli::{peek, replay, sample};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -30,13 +30,14 @@ fn main() -> ExitCode {
 async fn dispatch(command: Command) -> Result<Exit> {
     match command {
         Command::Replay(args) => replay::run(args, interrupted()).await,
+        Command::Peek(args) => peek::run(args, interrupted()).await,
         Command::Sample(args) => match sample::run(&args) {
             // The reader has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
             Err(error) => Err(Error::new(Code::File, format!("standard output cannot be written: {error}"))),
             Ok(()) => Ok(Exit::Done),
         },
-        Command::Run(_) | Command::Check(_) | Command::Peek(_) | Command::Demo(_) => {
+        Command::Run(_) | Command::Check(_) | Command::Demo(_) => {
             Err(Error::new(Code::NotYet, "this verb is not connected to the engine yet"))
         }
     }

@@ -17,8 +17,9 @@ use crate::time::Timestamp;
 const RATE: f64 = 40.0;
 /// How far the feeds are out of order; the script's watermarks wait for 500 ms.
 const DISORDER: Duration = Duration::from_millis(400);
-/// A feed breaks off after so many events, about twice a minute, to show that nothing is lost or counted twice.
-const DROP_EVERY: NonZeroU64 = NonZeroU64::new(1_200).expect("not zero");
+/// A feed breaks off after so many events, to show that nothing is lost or counted twice: every 75 seconds, as a connection must hold for
+/// a minute to count as healthy and be taken up again at once.
+const DROP_EVERY: NonZeroU64 = NonZeroU64::new(3_000).expect("not zero");
 /// Soon enough that a cut is seen as a blink.
 const RETRY: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -1,54 +1,18 @@
 //! Replay over real HTTP: what a client gets, how it resumes, when it is done.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use reqwest::{Client, Response, StatusCode};
-use streamgauge::cli::replay::{Fields, Flush, Layout, Pace, Replay, Source, serve};
+use reqwest::{Response, StatusCode};
+use streamgauge::cli::replay::{Fields, Flush, Layout, Pace, Replay, Source};
 use streamgauge::cli::sample::{Kind, Settings};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use streamgauge::feed::{Feed, Reading, Spec, Status};
+use streamgauge::options::{Given, TableOptions};
 
-/// A server of its own, stopped with the test.
-struct Server {
-    url: String,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<std::io::Result<()>>,
-}
-
-impl Server {
-    async fn start(replay: Replay) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, replay, async {
-            let _ = stopped.await;
-        }));
-        Server { url, stop: Some(stop), task }
-    }
-
-    async fn get(&self, last: Option<&str>) -> Response {
-        let mut request = client().get(&self.url);
-        if let Some(last) = last {
-            request = request.header("Last-Event-ID", last);
-        }
-        request.send().await.unwrap()
-    }
-
-    async fn stop(mut self) {
-        self.stop.take().unwrap().send(()).unwrap();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-fn client() -> Client {
-    // The crypto of TLS is chosen once for the process; tests race for it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().build().unwrap()
-}
+use super::server::{Server, client};
 
 fn lines(count: usize) -> Source {
     let text: String = (1..=count).map(|number| format!("{{\"n\":{number}}}\n")).collect();
@@ -185,5 +149,23 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
     assert!(ended);
     assert_eq!(ids(&text).len(), 200_000);
     assert_eq!(ids(&read(server.get(Some("199999")).await).await.0), ["200000"]);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_connector_gets_each_event_once_across_cuts_and_completes() {
+    let settings = Settings { count: Some(500), ..Settings::new(Kind::Wikipedia, 3) };
+    let retry = Some(Duration::from_millis(1));
+    let replay = Replay { drop_every: NonZeroU64::new(200), retry, ..Replay::new(Source::sample(settings)) };
+    let server = Server::start(replay).await;
+    let given = [("connector", "sse"), ("endpoint", &server.url)];
+    let given = given.map(|(name, value)| Given { name: name.into(), value: value.into(), span: None });
+    let spec = Spec::new(&TableOptions::read(&given).unwrap()).unwrap();
+    let mut feed = Feed::new(spec, Arc::new(Status::new()));
+    let mut ids = Vec::new();
+    while feed.read(&mut |event| ids.push(event.id.to_string())).await.unwrap() != Reading::Ended {}
+    assert_eq!(ids.len(), 500);
+    assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!(feed.status().snapshot().connects, 3);
     server.stop().await;
 }

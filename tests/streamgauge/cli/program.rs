@@ -1,0 +1,62 @@
+//! The program as a process: exit codes, and where it writes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use super::server::client;
+
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs the program to its end, without holding up the test's own server.
+pub async fn run(args: &[&str]) -> (i32, String, String) {
+    let mut command = program();
+    command.args(args);
+    let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn wrong_flags_exit_with_2_and_a_missing_file_with_1() {
+    for (args, code, expect) in [
+        (&["replay"][..], 2, "<FILE>"),
+        (&["rum"], 2, "run"),
+        (&["replay", "fixtures/news.ndjson", "--port", "99999"], 2, "--port"),
+        (&["replay", "fixtures/llm.sse", "--id", "id"], 2, "a recorded stream keeps its own ids and types"),
+        (&["replay", "no/such/file"], 1, "error[SG-1306]: 'no/such/file' cannot be read"),
+        (&["replay", "fixtures"], 1, "'fixtures' cannot be read"),
+    ] {
+        let (found, out, err) = run(args).await;
+        assert_eq!((found, out.as_str()), (code, ""), "{args:?}: {err}");
+        assert!(err.contains(expect), "{args:?}: {err}");
+    }
+}
+
+#[tokio::test]
+async fn replay_says_where_it_serves() {
+    let mut command = program();
+    command.args(["replay", "fixtures/news.ndjson", "--port", "0", "--rate", "max", "--id", "article_id", "--event", "type"]);
+    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(running.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.strip_prefix("serving ").unwrap().split(' ').next().unwrap();
+    let text = client().get(url).send().await.unwrap().text().await.unwrap();
+    let lines = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/news.ndjson")).unwrap();
+    assert!(text.starts_with("retry: 1000\n\nevent: update\nid: a-100001\ndata: {\"type\":\"update\","));
+    assert_eq!(text.matches("\ndata: ").count(), lines.lines().count());
+}
