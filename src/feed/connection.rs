@@ -362,28 +362,27 @@ fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer within the option 'connect_timeout'".into();
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<reqwest::Error>() {
-        Some(_) => "the request failed".into(),
-        None => printable(&cause.to_string(), EXCERPT_CHARACTERS),
+    match causes(error).last() {
+        Some(root) => printable(&root.to_string(), EXCERPT_CHARACTERS),
+        None => "the request failed".into(),
     }
 }
 
 fn is_untrusted(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(here) = cause {
-        let tls = here.downcast_ref::<rustls::Error>().or_else(|| {
-            here.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()).and_then(|inner| inner.downcast_ref())
-        });
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// The errors behind an error; what an I/O error wraps is one of them, though it is not its `source`.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = Cause<'_>> {
+    fn behind(cause: Cause<'_>) -> Option<Cause<'_>> {
+        match cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
         }
-        cause = here.source();
     }
-    false
+    std::iter::successors(error.source(), |cause| behind(*cause))
 }
 
 #[cfg(test)]

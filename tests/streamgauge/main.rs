@@ -1,1 +1,4 @@
 //! All tests from outside, in one binary: each binary links the whole of DataFusion.
+
+mod feed;
+mod support;
