@@ -6,6 +6,7 @@ mod file;
 mod header;
 mod parser;
 mod reader;
+mod recent;
 mod retry;
 mod spec;
 mod status;
