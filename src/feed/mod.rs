@@ -8,6 +8,7 @@ mod parser;
 mod reader;
 mod recent;
 mod retry;
+mod secrets;
 mod spec;
 mod status;
 mod watchdog;

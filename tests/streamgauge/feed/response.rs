@@ -77,6 +77,17 @@ async fn an_error_repeats_no_secret_and_no_more_than_a_sentence_bears() {
     let shown = format!("{} {:?}", run.error.unwrap(), run.status);
     assert!(!shown.contains("s3cret") && !shown.contains('\u{1b}') && shown.len() < 2000, "{shown}");
     assert!(shown.contains("bad token ***"), "{shown}");
+
+    let server = Server::start([Answer::redirect(302, "/there/s3cret-token"), Answer::status(404)]).await;
+    let run = super::run(feed(&format!("{}/{{{{ TOKEN }}}}", server.url()), &[])).await;
+    assert_eq!(server.requests()[0].target, "/s3cret-token");
+    let shown = format!("{} {:?}", run.error.unwrap(), run.status);
+    assert!(shown.contains("/there/***") && !shown.contains("s3cret"), "{shown}");
+
+    let server = Server::start([Answer::status(404)]).await;
+    let run = super::run(feed(&format!("{}/{{{{ TOKEN }}}}", server.url()), &[])).await;
+    let shown = format!("{} {:?}", run.error.unwrap(), run.status);
+    assert!(shown.contains("/{{ TOKEN }} answers 404") && !shown.contains("s3cret"), "{shown}");
 }
 
 #[tokio::test]

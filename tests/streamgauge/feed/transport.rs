@@ -84,8 +84,9 @@ async fn files_for_tls_that_cannot_be_used_are_named() {
 #[tokio::test]
 async fn a_proxy_is_used_when_given() {
     let proxy = Server::start([Answer::stream().text(TWO), Answer::status(204)]).await;
-    let run = run(feed("http://feed.example/x", &[("proxy", &proxy.url())])).await;
+    let run = run(feed("http://feed.example/x", &[("proxy", &proxy.url()), ("headers", "X-Key: k")])).await;
     assert_eq!(run.data(), ["é", "b"]);
+    assert!(run.status.warnings[0].contains("'x-key' goes over plain http"), "{:?}", run.status.warnings);
     assert_eq!(proxy.requests()[0].target, "http://feed.example/x");
 }
 
