@@ -38,11 +38,18 @@ async fn compression_holds_no_event_back() {
 }
 
 #[tokio::test]
-async fn tls_works_with_a_private_authority() {
-    let server = Server::start_tls([Answer::stream().text(TWO), Answer::status(204)]).await;
-    let authority = server.authority_file();
-    let run = run(feed(&server.url(), &[("tls_ca_file", authority.to_str().unwrap())])).await;
-    assert_eq!((run.data(), &run.error), (vec!["é", "b"], &None));
+async fn tls_works_with_a_private_authority_and_a_client_certificate() {
+    for with_client in [false, true] {
+        let server = Server::start_tls([Answer::stream().text(TWO), Answer::status(204)]).await;
+        let (authority, client) = (server.authority_file(), server.client_file());
+        let mut options = vec![("tls_ca_file", authority.to_str().unwrap())];
+        if with_client {
+            options.push(("tls_client_file", client.to_str().unwrap()));
+        }
+        let run = run(feed(&server.url(), &options)).await;
+        assert_eq!((run.data(), &run.error), (vec!["é", "b"], &None));
+        assert_eq!(server.requests()[0].has_certificate, with_client);
+    }
 }
 
 #[tokio::test]

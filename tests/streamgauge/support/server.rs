@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
 
 /// Lets a script go on where it waits. One `notify_one` opens one wait, also before it is reached.
 pub type Signal = Arc<Notify>;
@@ -46,6 +48,8 @@ pub struct Request {
     pub target: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
+    /// Whether the client has proved by a certificate who it is.
+    pub has_certificate: bool,
 }
 
 impl Request {
@@ -218,16 +222,16 @@ impl Server {
 
     /// The same over TLS with a certificate for `localhost` of a private authority: [`Server::authority_file`].
     pub async fn start_tls(script: impl Into<Vec<Answer>>) -> Server {
-        Server::serve(script.into(), Some(())).await
+        Server::serve(script.into(), Some(certify())).await
     }
 
-    async fn serve(script: Vec<Answer>, tls: Option<()>) -> Server {
+    async fn serve(script: Vec<Answer>, tls: Option<(TlsAcceptor, Authority)>) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (record, requests) = watch::channel(Vec::new());
         let (count, open) = watch::channel(0);
         let count = Arc::new(count);
-        let (acceptor, authority) = tls.map(|()| certify()).unzip();
+        let (acceptor, authority) = tls.unzip();
         let script = Arc::new(Mutex::new(script.into_iter().collect::<std::collections::VecDeque<_>>()));
         let record = Arc::new(record);
         let task = tokio::spawn(async move {
@@ -239,7 +243,7 @@ impl Server {
                 connections.spawn(async move {
                     // A client that goes away, or does not trust us, ends its connection only.
                     let _ = match acceptor {
-                        None => converse(socket, &script, &record).await,
+                        None => converse(socket, false, &script, &record).await,
                         Some(acceptor) => handshake(acceptor, socket, &script, &record).await,
                     };
                     count.send_modify(|open| *open -= 1);
@@ -280,7 +284,16 @@ impl Server {
 
     /// The certificate authority of a server with TLS, in PEM.
     pub fn authority_file(&self) -> PathBuf {
-        self.authority.as_ref().expect("the server was started with TLS").directory.path().join("ca.pem")
+        self.tls_file("ca.pem")
+    }
+
+    /// A client's certificate from that authority with its key, in PEM.
+    pub fn client_file(&self) -> PathBuf {
+        self.tls_file("client.pem")
+    }
+
+    fn tls_file(&self, name: &str) -> PathBuf {
+        self.authority.as_ref().expect("the server was started with TLS").directory.path().join(name)
     }
 }
 
@@ -290,24 +303,32 @@ impl Drop for Server {
     }
 }
 
+/// An authority, a server's certificate and a client's, the latter as `client.pem`.
 fn certify() -> (TlsAcceptor, Authority) {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let key = KeyPair::generate().unwrap();
     let mut parameters = CertificateParams::new(Vec::new()).unwrap();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = parameters.self_signed(&key).unwrap();
     let issuer = Issuer::new(parameters, key);
-    let leaf_key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    let leaf = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        (CertificateParams::new(vec![name.into()]).unwrap().signed_by(&key, &issuer).unwrap(), key)
+    };
     let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("ca.pem"), certificate.pem()).unwrap();
-    let key = PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    file(directory.path(), "ca.pem", certificate.pem().as_bytes());
+    let (client, client_key) = leaf("client");
+    file(directory.path(), "client.pem", format!("{}{}", client.pem(), client_key.serialize_pem()).as_bytes());
+    let (server, server_key) = leaf("localhost");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.der().clone()).unwrap();
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build().unwrap();
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![CertificateDer::from(leaf.der().to_vec())], key)
+        .with_client_cert_verifier(clients)
+        .with_single_cert(vec![server.der().clone()], PrivateKeyDer::try_from(server_key.serialize_der()).unwrap())
         .unwrap();
     (TlsAcceptor::from(Arc::new(config)), Authority { directory })
 }
@@ -316,11 +337,18 @@ type Script = Mutex<std::collections::VecDeque<Answer>>;
 type Record = watch::Sender<Vec<Request>>;
 
 async fn handshake(acceptor: TlsAcceptor, socket: TcpStream, script: &Script, record: &Record) -> std::io::Result<()> {
-    converse(acceptor.accept(socket).await?, script, record).await
+    let socket = acceptor.accept(socket).await?;
+    let is_known = socket.get_ref().1.peer_certificates().is_some();
+    converse(socket, is_known, script, record).await
 }
 
-async fn converse(mut socket: impl AsyncRead + AsyncWrite + Unpin, script: &Script, record: &Record) -> std::io::Result<()> {
-    let request = request(&mut socket).await?;
+async fn converse(
+    mut socket: impl AsyncRead + AsyncWrite + Unpin,
+    has_certificate: bool,
+    script: &Script,
+    record: &Record,
+) -> std::io::Result<()> {
+    let request = Request { has_certificate, ..request(&mut socket).await? };
     let answer = {
         let mut script = script.lock().unwrap();
         if script.len() > 1 { script.pop_front().unwrap() } else { script[0].clone() }
@@ -363,7 +391,7 @@ async fn request(socket: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Reque
         }
     }
     let body = String::from_utf8_lossy(&bytes[end + 4..]).into_owned();
-    Ok(Request { method, target, headers, body })
+    Ok(Request { method, target, headers, body, has_certificate: false })
 }
 
 async fn respond(socket: &mut (impl AsyncWrite + Unpin), answer: Answer) -> std::io::Result<()> {
