@@ -65,6 +65,7 @@ codes! {
     1305 Silent Feed "The server of a feed went silent";
     1306 File Feed "A file cannot be read";
     1307 GaveUp Feed "The attempts to reconnect are used up";
+    1308 Closed Feed "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
     1901 Bug Bug "The program contradicts itself";

@@ -1,6 +1,6 @@
 //! Running queries on standard output: rows as they come, and on standard error why there are none.
 
-use std::io::{ErrorKind, IsTerminal, Write, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval, sleep_until};
 use super::args::{Exit, Format};
 use super::print::Printer;
 use crate::engine::{Engine, Output, Query};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::table::Table;
 
 /// How a run ends before its feeds do.
@@ -39,8 +39,7 @@ pub async fn present(
         return Ok(Exit::Done);
     }
     let mut outputs = engine.open(queries)?;
-    let shapes: Vec<_> = outputs.iter().map(|output| (output.name.clone(), output.schema.clone(), output.changelog)).collect();
-    let mut printer = Printer::new(format, &shapes)?;
+    let mut printer = Printer::of(format, &outputs)?;
     let mut changes = select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
         let empty = tokio::sync::mpsc::channel(1).1;
         let changes = std::mem::replace(&mut output.changes, empty);
@@ -53,22 +52,21 @@ pub async fn present(
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
     let mut tick = interval(STATUS_TICK);
     tokio::pin!(interrupted);
+    let mut exit = Exit::Done;
     loop {
         tokio::select! {
             next = changes.next() => match next {
                 Some((index, changes)) => {
                     status.clear();
-                    let changes = match changes {
-                        Ok(changes) => changes,
+                    let printed = changes.and_then(|changes| printer.print(index, &changes, left));
+                    match printed {
+                        Ok(count) => (left, status.rows) = (left - count, status.rows + count),
+                        // The reader has seen enough: an end as good as any.
+                        Err(error) if error.code() == Code::Closed => return Ok(Exit::Done),
                         Err(error) => {
                             printer.finish()?;
                             return Err(error);
                         }
-                    };
-                    status.rows += changes.len() as u64;
-                    match printer.print_some(index, &changes, left) {
-                        Ok(printed) => left -= printed,
-                        Err(error) => return closed(error),
                     }
                     if left == 0 {
                         break;
@@ -79,29 +77,16 @@ pub async fn present(
             _ = tick.tick() => status.show(&outputs),
             () = until(deadline) => break,
             () = &mut interrupted => {
-                status.clear();
-                printer.finish().map_err(unwritable)?;
-                return Ok(Exit::Interrupted);
+                exit = Exit::Interrupted;
+                break;
             }
         }
     }
     status.clear();
     match printer.finish() {
-        Ok(()) => Ok(Exit::Done),
-        Err(error) => closed(error),
+        Err(error) if error.code() != Code::Closed => Err(error),
+        _ => Ok(exit),
     }
-}
-
-/// A reader that has seen enough ends a run as a limit does.
-fn closed(error: std::io::Error) -> Result<Exit> {
-    match error.kind() {
-        ErrorKind::BrokenPipe => Ok(Exit::Done),
-        _ => Err(unwritable(error)),
-    }
-}
-
-fn unwritable(error: std::io::Error) -> Error {
-    Error::new(Code::File, format!("standard output cannot be written: {error}"))
 }
 
 async fn until(deadline: Option<Instant>) {

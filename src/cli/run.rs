@@ -3,7 +3,6 @@
 use std::io::{IsTerminal, stdout};
 
 use super::args::{self, Exit, Format};
-use super::diagnostic;
 use super::present::{Ends, present};
 use super::print::Printer;
 use super::script::{Outcome, Script};
@@ -32,8 +31,8 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
             Answer::Done(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
             Answer::Rows(rows) => {
                 let times = TimestampArray::from_value(0, rows.num_rows());
-                let mut printer = Printer::new(format, &[(None, rows.schema(), false)])?;
-                printer.print(0, &Changes::inserts(rows, times))?;
+                let mut printer = Printer::rows(format, rows.schema_ref());
+                printer.print(0, &Changes::inserts(rows, times), u64::MAX)?;
                 printer.finish()?;
             }
             Answer::Query(_) => {}
@@ -77,19 +76,18 @@ pub async fn check(args: &args::Check) -> Result<Exit> {
             .await;
         notes.iter().for_each(|note| eprintln!("note: {}: {note}", script.name));
     }
-    let tables = engine.tables();
-    for table in &tables {
-        for missing in table.spec().feed.unset_variables() {
-            eprintln!("note: table {}: {missing}", table.spec().name);
+    for table in &engine.tables() {
+        for name in table.spec().feed.unset_variables() {
+            eprintln!("note: table {}: the variable {name} is not set; connecting will fail until it is", table.spec().name);
         }
     }
     match outcome.errors {
         0 => {
-            eprintln!("no errors: {} tables, {} views", tables.len(), engine.view_count());
+            eprintln!("no errors; {} tables, {} views", engine.tables().len(), engine.view_count());
             Ok(Exit::Done)
         }
         count => {
-            eprintln!("{}", diagnostic::count(count));
+            eprintln!("{count} error{}", if count == 1 { "" } else { "s" });
             Ok(Exit::Wrong)
         }
     }

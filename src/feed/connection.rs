@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::header::Variables;
+use super::secrets::Secrets;
 use super::spec::{Filled, Request, shown};
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
@@ -78,15 +79,17 @@ pub(super) async fn open(
         set_query(&mut filled.url, name, last_id);
     }
     if let (Some(secret), false) = (secret_header(&headers), request.endpoint.0.scheme() == "https" || is_loopback(&filled.url)) {
-        warn(format!("the header '{secret}' goes over plain http to {}: anyone on the way can read it", shown(&filled.url)));
+        warn(format!("the header '{secret}' goes over plain http to {}: anyone on the way can read it", request.shown()));
     }
     let mut method = request.method.clone();
     let mut body = filled.body.take();
     let mut url = filled.url.clone();
+    // Where we are, for people: nothing that was filled in.
+    let mut place = request.shown();
     for _ in 0..=REDIRECTS_MAX {
-        let response = send(client, request, &method, &url, &headers, body.as_ref()).await?;
-        let Some(target) = redirect(&response, &url)? else {
-            return judge(response, &url, last_id, &filled.secrets, &mut warn).await;
+        let response = send(client, request, &method, &url, &place, &headers, body.as_ref()).await?;
+        let Some(target) = redirect(&response, &url, &place, &filled.secrets)? else {
+            return judge(response, &place, last_id, &filled.secrets, &mut warn).await;
         };
         let status = response.status();
         if status == StatusCode::SEE_OTHER && method != Method::HEAD
@@ -97,12 +100,13 @@ pub(super) async fn open(
                 headers.remove(name);
             }
         }
+        let target_place = filled.secrets.hide(&shown(&target));
         if target.origin() != url.origin() {
             if body.is_some() && request.body.as_ref().is_some_and(|body| body.has_variables()) {
                 return Err(Refusal::Final(
                     Error::new(
                         Code::Redirect,
-                        format!("{} redirects to {}, which may not have the secrets of the body", shown(&url), shown(&target)),
+                        format!("{place} redirects to {target_place}, which may not have the secrets of the body"),
                     )
                     .hint("give the final URL as the endpoint"),
                 ));
@@ -113,10 +117,10 @@ pub(super) async fn open(
                 headers.remove(name);
             }
         }
-        tracing::debug!(from = shown(&url), to = shown(&target), status = status.as_u16(), "redirected");
-        url = target;
+        tracing::debug!(from = place, to = target_place, status = status.as_u16(), "redirected");
+        (url, place) = (target, target_place);
     }
-    let error = Error::new(Code::Redirect, format!("{} redirects more than {REDIRECTS_MAX} times", shown(&filled.url)));
+    let error = Error::new(Code::Redirect, format!("{} redirects more than {REDIRECTS_MAX} times", request.shown()));
     Err(Refusal::Passing(error, None))
 }
 
@@ -174,6 +178,7 @@ async fn send(
     request: &Request,
     method: &Method,
     url: &Url,
+    place: &str,
     headers: &HeaderMap,
     body: Option<&SecretString>,
 ) -> Result<Response, Refusal> {
@@ -189,31 +194,31 @@ async fn send(
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
             let code = if error.is_timeout() { Code::Silent } else { Code::Connect };
-            let reason = Error::new(code, format!("cannot connect to {}: {}", shown(url), root_cause(&error)));
+            let reason = Error::new(code, format!("cannot connect to {place}: {}", root_cause(&error)));
             Err(match is_untrusted(&error) {
                 true => Refusal::Untrusted(reason.hint("name its certificate authority in the option 'tls_ca_file'")),
                 false => Refusal::Passing(reason, None),
             })
         }
-        Err(_) => {
-            Err(Refusal::Passing(Error::new(Code::Silent, format!("{} took the request and never answered", shown(url))), None))
-        }
+        Err(_) => Err(Refusal::Passing(Error::new(Code::Silent, format!("{place} took the request and never answered")), None)),
     }
 }
 
 /// The target of a redirect that may be followed; `None` for any other response.
-fn redirect(response: &Response, url: &Url) -> Result<Option<Url>> {
+fn redirect(response: &Response, url: &Url, place: &str, secrets: &Secrets) -> Result<Option<Url>> {
     let status = response.status();
     if !status.is_redirection() {
         return Ok(None);
     }
-    let refused = |reason: String| Error::new(Code::Redirect, format!("{} answers {status} {reason}", shown(url)));
+    let refused = |reason: String| Error::new(Code::Redirect, format!("{place} answers {status} {reason}"));
     let location = response.headers().get(header::LOCATION).map(|location| String::from_utf8_lossy(location.as_bytes()));
     let location = location.filter(|location| !location.is_empty() && matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308));
     let Some(location) = location else { return Err(refused("without saying where to".into())) };
     let mut target = url.join(&location).map_err(|error| refused(format!("with a target that is no URL: {error}")))?;
     match (url.scheme(), target.scheme()) {
-        ("https", "http") => Err(refused(format!("and would lead from https to plain http at {}", shown(&target)))),
+        ("https", "http") => {
+            Err(refused(format!("and would lead from https to plain http at {}", secrets.hide(&shown(&target)))))
+        }
         (_, "http" | "https") => {
             let _ = target.set_username("");
             let _ = target.set_password(None);
@@ -226,9 +231,9 @@ fn redirect(response: &Response, url: &Url) -> Result<Option<Url>> {
 /// Whether the response is an event stream, and what it means if not.
 async fn judge(
     response: Response,
-    url: &Url,
+    place: &str,
     last_id: &str,
-    secrets: &[SecretString],
+    secrets: &Secrets,
     warn: &mut impl FnMut(String),
 ) -> Result<Answer, Refusal> {
     let status = response.status();
@@ -238,7 +243,7 @@ async fn judge(
     let headers = response.headers();
     if status != StatusCode::OK {
         let after = headers.get(header::RETRY_AFTER).and_then(|value| retry_after(value, SystemTime::now()));
-        let error = Error::new(Code::Status, format!("{} answers {status}{}", shown(url), excerpt(response, secrets).await));
+        let error = Error::new(Code::Status, format!("{place} answers {status}{}", excerpt(response, secrets).await));
         return Err(match status.as_u16() {
             408 | 425 | 429 | 500..=599 => Refusal::Passing(error, after),
             401 | 403 => Refusal::Final(error.hint("check the credentials in the option 'headers'")),
@@ -254,18 +259,16 @@ async fn judge(
         let sends =
             if essence.is_empty() { "a body without a content type".to_string() } else { printable(essence, EXCERPT_CHARACTERS) };
         let text = excerpt(response, secrets).await;
-        let error =
-            Error::new(Code::ContentType, format!("{} answers {status} with {sends}, not text/event-stream{text}", shown(url)))
-                .hint("give the URL of an event stream, or the header 'Accept' that makes it one");
+        let error = Error::new(Code::ContentType, format!("{place} answers {status} with {sends}, not text/event-stream{text}"))
+            .hint("give the URL of an event stream, or the header 'Accept' that makes it one");
         return Err(Refusal::Final(error));
     }
     if let Some(coding) =
         headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         let coding = printable(&String::from_utf8_lossy(coding.as_bytes()), EXCERPT_CHARACTERS);
-        let error =
-            Error::new(Code::ContentType, format!("{} compresses its stream as '{coding}', which is not known", shown(url)))
-                .hint("ask for none with the header 'Accept-Encoding: identity'");
+        let error = Error::new(Code::ContentType, format!("{place} compresses its stream as '{coding}', which is not known"))
+            .hint("ask for none with the header 'Accept-Encoding: identity'");
         return Err(Refusal::Final(error));
     }
     if let Some(charset) = charset(content_type.as_deref().unwrap_or_default()) {
@@ -273,7 +276,8 @@ async fn judge(
     }
     if let Some(sent) = headers.get(LAST_EVENT_ID).filter(|sent| !last_id.is_empty() && sent.as_bytes() != last_id.as_bytes()) {
         let sent = printable(&String::from_utf8_lossy(sent.as_bytes()), EXCERPT_CHARACTERS);
-        warn(format!("asked to go on after the event '{last_id}', the server went on after '{sent}': events may be missing"));
+        let asked = printable(last_id, EXCERPT_CHARACTERS);
+        warn(format!("asked to go on after the event '{asked}', the server went on after '{sent}': events may be missing"));
     }
     let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|error| Cut(root_cause(&error))));
     Ok(Answer::Stream(chunks.boxed()))
@@ -299,7 +303,7 @@ fn charset(content_type: &str) -> Option<String> {
 }
 
 /// The beginning of a wrong response's body, as the end of a sentence; without our own secrets should the server repeat them.
-async fn excerpt(response: Response, secrets: &[SecretString]) -> String {
+async fn excerpt(response: Response, secrets: &Secrets) -> String {
     let mut bytes = Vec::new();
     let mut chunks = response.bytes_stream();
     let read = async {
@@ -312,13 +316,7 @@ async fn excerpt(response: Response, secrets: &[SecretString]) -> String {
     };
     // What came until then is worth showing.
     let _ = timeout(EXCERPT_TIMEOUT, read).await;
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    for secret in secrets {
-        let secret = secret.expose_secret();
-        for part in std::iter::once(secret).chain(secret.split_whitespace()).filter(|part| part.len() >= 4) {
-            text = text.replace(part, "***");
-        }
-    }
+    let text = secrets.hide(&String::from_utf8_lossy(&bytes));
     match printable(&text, EXCERPT_CHARACTERS) {
         text if text.is_empty() => text,
         text => format!(": {text}"),
@@ -362,28 +360,27 @@ fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer within the option 'connect_timeout'".into();
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    match cause.downcast_ref::<reqwest::Error>() {
-        Some(_) => "the request failed".into(),
-        None => printable(&cause.to_string(), EXCERPT_CHARACTERS),
+    match causes(error).last() {
+        Some(root) => printable(&root.to_string(), EXCERPT_CHARACTERS),
+        None => "the request failed".into(),
     }
 }
 
 fn is_untrusted(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(here) = cause {
-        let tls = here.downcast_ref::<rustls::Error>().or_else(|| {
-            here.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()).and_then(|inner| inner.downcast_ref())
-        });
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+}
+
+type Cause<'a> = &'a (dyn std::error::Error + 'static);
+
+/// The errors behind an error; what an I/O error wraps is one of them, though it is not its `source`.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = Cause<'_>> {
+    fn behind(cause: Cause<'_>) -> Option<Cause<'_>> {
+        match cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref()) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
         }
-        cause = here.source();
     }
-    false
+    std::iter::successors(error.source(), |cause| behind(*cause))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) async fn open(path: &Path) -> Result<(Shape, Chunks)> {
     if file.metadata().await.map_err(unreadable)?.is_dir() {
         return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
     }
-    let mut chunks = chunks(file).boxed();
+    let mut chunks = chunks(file).fuse().boxed();
     let first = match chunks.next().await {
         Some(Ok(first)) => first,
         Some(Err(Cut(reason))) => return Err(unreadable(std::io::Error::other(reason))),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::secrets::sounds_secret;
 use crate::error::{Code, Error, Result};
 
 /// Where the values of `{{ NAME }}` come from.
@@ -26,9 +27,7 @@ pub(super) struct Header {
 impl Header {
     /// Whether it may be known to the origin that the user named, and to nobody else.
     pub(super) fn is_secret(&self) -> bool {
-        const TELLTALES: [&str; 9] =
-            ["auth", "cookie", "key", "token", "secret", "password", "session", "credential", "signature"];
-        self.value.has_variables() || TELLTALES.iter().any(|telltale| self.name.as_str().contains(telltale))
+        self.value.has_variables() || sounds_secret(self.name.as_str())
     }
 }
 
@@ -98,10 +97,18 @@ impl Template {
         Ok(filled.into())
     }
 
-    /// The values of the variables alone, for hiding them where a server repeats them.
-    pub(super) fn values(&self, variables: &Variables) -> Vec<SecretString> {
+    /// The names of the variables.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Variable(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The values of the variables alone.
+    pub(super) fn values(&self, variables: &Variables) -> Vec<String> {
         let value = |part: &Part| match part {
-            Part::Variable(name) => variables(name).map(SecretString::from),
+            Part::Variable(name) => variables(name),
             Part::Text(_) => None,
         };
         self.0.iter().filter_map(value).collect()

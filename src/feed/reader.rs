@@ -15,11 +15,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::connection::{self, Answer, Chunks, Cut, Refusal};
 use super::file::{self, Lines, Shape};
 use super::parser::{Event, Parser};
+use super::recent::Recent;
 use super::retry::{Loss, Retry};
 use super::spec::{Source, Spec};
-use super::status::{State, Status};
+use super::status::{Counts, State, Status};
 use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
+use crate::options::Resume;
 use crate::time::Timestamp;
 
 /// Events after which one read returns, so that a batch stays of a size that downstream likes.
@@ -48,6 +50,8 @@ pub struct Feed {
     status: Arc<Status>,
     phase: Phase,
     retry: Retry,
+    /// `None` where ids are no cursors.
+    recent: Option<Recent>,
     /// What the next connection resumes from.
     last_id: String,
     /// Made by the first connection and kept.
@@ -78,6 +82,10 @@ impl Feed {
         Feed {
             phase: Phase::Waiting(Instant::now()),
             retry: Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts),
+            recent: match &spec.source {
+                Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
+                _ => None,
+            },
             last_id: spec.last_event_id.clone(),
             client: None,
             connected_once: false,
@@ -102,6 +110,7 @@ impl Feed {
     /// Goes on after the event with this id, as a restart from a checkpoint does. Closes the connection, if there is one.
     pub fn resume_after(&mut self, id: &str) {
         self.last_id = id.into();
+        self.recent = self.recent.take().map(|_| Recent::default());
         self.status.position(id, None);
         self.reopen();
     }
@@ -187,6 +196,9 @@ impl Feed {
                 self.phase =
                     Phase::Open(Box::new(Connection::new(chunks, decoder, Watchdog::new(self.spec.read_timeout, now), now)));
                 self.retry.connected(now);
+                if let Some(recent) = &mut self.recent {
+                    recent.reconnected();
+                }
                 self.connected_once = true;
                 self.status.enter(State::Connected);
                 tracing::info!(feed = self.spec.shown(), last_event_id = self.last_id, "connected");
@@ -205,14 +217,17 @@ impl Feed {
         let Phase::Open(connection) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
         let now = Instant::now();
         let before = (connection.decoder.comments(), connection.decoder.oversized());
-        let (mut events, mut filtered, mut bytes, mut terminated) = (0, 0, 0, false);
+        let (mut events, mut filtered, mut repeated, mut bytes, mut terminated) = (0, 0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
+        let recent = &mut self.recent;
         let mut sort = |event: Event<'_>| {
             if terminated {
                 return;
             }
             if terminator == Some(event.data) {
                 terminated = true;
+            } else if recent.as_mut().is_some_and(|recent| recent.is_repeated(&event)) {
+                repeated += 1;
             } else if wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind) {
                 events += 1;
                 each(event);
@@ -254,8 +269,9 @@ impl Feed {
         if bytes > 0 {
             connection.watchdog.bytes(now, decoder.comments() > before.0);
         }
-        if bytes > 0 || events + filtered + oversized > 0 {
-            self.status.read(Timestamp::now(), bytes as u64, events, filtered, oversized);
+        let came = events + filtered + repeated;
+        if bytes > 0 || came + oversized > 0 {
+            self.status.read(Timestamp::now(), bytes as u64, Counts { events, filtered, repeated, oversized });
             self.status.position(decoder.last_event_id().unwrap_or(&self.last_id), connection.watchdog.heartbeat());
         }
         if let Some(ms) = decoder.take_retry()
@@ -263,7 +279,7 @@ impl Feed {
         {
             self.status.warn(format!("the server asked for a reconnect after {ms} ms; reconnect_max_delay was taken instead"));
         }
-        if events + filtered > 0 {
+        if came > 0 {
             self.proved = true;
             self.retry.event(now);
         }
@@ -274,7 +290,7 @@ impl Feed {
             None => Ok(Reading::Events),
             Some(end) => {
                 // A file's last line has been handed on just now: its end is told by the next read.
-                if events + filtered > 0 {
+                if came > 0 {
                     connection.end = Some(end);
                     return Ok(Reading::Events);
                 }

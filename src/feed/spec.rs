@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::header::{Header, Template, Variables, environment, read_headers};
+use super::secrets::{Secrets, sounds_secret};
 use crate::error::{Code, Error, Result};
 use crate::options::{Connector, Endpoint, ReadTimeout, Resume, TableOptions};
 
@@ -112,6 +113,16 @@ impl Spec {
         self.is_file() || !self.reconnect || self.terminator.is_some()
     }
 
+    /// The variables in headers and body that have no value now; connecting would fail for them.
+    pub fn unset_variables(&self) -> Vec<&str> {
+        let Source::Http(request) = &self.source else { return Vec::new() };
+        let templates = request.headers.iter().map(|header| &header.value).chain(&request.body);
+        let mut unset: Vec<&str> = templates.flat_map(Template::names).filter(|name| (self.variables)(name).is_none()).collect();
+        unset.sort_unstable();
+        unset.dedup();
+        unset
+    }
+
     /// Takes the values of `{{ NAME }}` from elsewhere than the environment.
     pub fn with_variables(mut self, variables: Variables) -> Spec {
         self.variables = variables;
@@ -121,7 +132,7 @@ impl Spec {
     /// The place of the feed for people: no password, no query.
     pub fn shown(&self) -> String {
         match &self.source {
-            Source::Http(request) => shown(&request.endpoint.0),
+            Source::Http(request) => request.shown(),
             Source::File(path) => path.display().to_string(),
         }
     }
@@ -175,22 +186,36 @@ pub(super) struct Filled {
     pub(super) headers: Vec<(reqwest::header::HeaderName, SecretString, bool)>,
     pub(super) body: Option<SecretString>,
     /// Everything that must not show should the server repeat it.
-    pub(super) secrets: Vec<SecretString>,
+    pub(super) secrets: Secrets,
 }
 
 impl Request {
+    /// The endpoint for people, its variables not filled in.
+    pub(super) fn shown(&self) -> String {
+        let shown = shown(&self.endpoint.0);
+        match as_written(&shown) {
+            written if written.contains("{{") => written,
+            _ => shown,
+        }
+    }
+
     /// Fills in the variables. An unset one is an error that names it.
     pub(super) fn fill(&self, variables: &Variables) -> Result<Filled> {
-        let mut secrets = Vec::new();
+        let mut secrets = Secrets::default();
         let mut url = self.url(variables, &mut secrets)?;
         let basic = match (url.username(), url.password()) {
             ("", None) => None,
             (user, password) => {
-                let pair = format!("{}:{}", percent_decoded(user), percent_decoded(password.unwrap_or_default()));
-                secrets.extend(password.map(|password| SecretString::from(percent_decoded(password))));
-                Some(SecretString::from(format!("Basic {}", BASE64_STANDARD.encode(pair))))
+                let password = percent_decoded(password.unwrap_or_default());
+                let pair = BASE64_STANDARD.encode(format!("{}:{password}", percent_decoded(user)));
+                secrets.add(password);
+                secrets.add(pair.clone());
+                Some(SecretString::from(format!("Basic {pair}")))
             }
         };
+        for (_, value) in url.query_pairs().filter(|(name, _)| sounds_secret(name)) {
+            secrets.add(value.into_owned());
+        }
         // A URL with a host, as every endpoint has, can always lose its user.
         let _ = url.set_username("");
         let _ = url.set_password(None);
@@ -206,31 +231,38 @@ impl Request {
                 .hint("correct the variable's value"));
             }
             if header.is_secret() {
-                secrets.push(value.clone());
+                secrets.add(value.clone());
             }
-            secrets.extend(header.value.values(variables));
+            header.value.values(variables).into_iter().for_each(|value| secrets.add(value));
             headers.push((header.name.clone(), value, header.is_secret()));
         }
         let body = self.body.as_ref().map(|body| body.fill(variables, "the body", str::to_string)).transpose()?;
-        secrets.extend(self.body.iter().flat_map(|body| body.values(variables)));
+        self.body.iter().flat_map(|body| body.values(variables)).for_each(|value| secrets.add(value));
         Ok(Filled { url, basic, headers, body, secrets })
     }
 
     /// The endpoint with its variables filled in, each percent-encoded so that it stays within its part of the URL.
-    fn url(&self, variables: &Variables, secrets: &mut Vec<SecretString>) -> Result<Url> {
+    fn url(&self, variables: &Variables, secrets: &mut Secrets) -> Result<Url> {
         let url = &self.endpoint.0;
-        // Parsing has encoded the braces and blanks of `{{ NAME }}`.
-        let written = url.as_str().replace("%7B", "{").replace("%7D", "}").replace("%20", " ");
+        let written = as_written(url.as_str());
         let template = match written.contains("{{").then(|| Template::read(&written)) {
             Some(Ok(template)) if template.has_variables() => template,
             _ => return Ok(url.clone()),
         };
         let filled = template.fill(variables, "the endpoint", percent_encoded)?;
-        secrets.extend(template.values(variables));
+        for value in template.values(variables) {
+            secrets.add(percent_encoded(&value));
+            secrets.add(value);
+        }
         Url::parse(filled.expose_secret()).map_err(|error| {
             Error::new(Code::BadOption, format!("the endpoint is no URL once its variables are filled in: {error}"))
         })
     }
+}
+
+/// The text of a URL with the braces and blanks of `{{ NAME }}`, which parsing has encoded.
+fn as_written(url: &str) -> String {
+    url.replace("%7B", "{").replace("%7D", "}").replace("%20", " ")
 }
 
 /// A URL without user, password and query, which may all hold secrets.

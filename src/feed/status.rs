@@ -48,6 +48,7 @@ impl std::fmt::Display for State {
 pub struct Status {
     events: AtomicU64,
     filtered: AtomicU64,
+    repeated: AtomicU64,
     bytes: AtomicU64,
     connects: AtomicU64,
     oversized: AtomicU64,
@@ -55,6 +56,15 @@ pub struct Status {
     last_event_at: AtomicU64,
     last_byte_at: AtomicU64,
     slow: Mutex<Slow>,
+}
+
+/// What became of the events of one read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) events: u64,
+    pub(super) filtered: u64,
+    pub(super) repeated: u64,
+    pub(super) oversized: u64,
 }
 
 /// What changes with connections, not with bytes.
@@ -79,6 +89,8 @@ pub struct Snapshot {
     pub events: u64,
     /// Events of types that were not wanted.
     pub filtered: u64,
+    /// Events that the server sent again after a reconnect and that counted before.
+    pub repeated: u64,
     /// Bytes read, after decompression.
     pub bytes: u64,
     /// Connections that came about.
@@ -111,6 +123,7 @@ impl Status {
         Status {
             events: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             connects: AtomicU64::new(0),
             oversized: AtomicU64::new(0),
@@ -140,6 +153,7 @@ impl Status {
             since: slow.since,
             events: self.events.load(Relaxed),
             filtered: self.filtered.load(Relaxed),
+            repeated: self.repeated.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
             connects: self.connects.load(Relaxed),
             oversized: self.oversized.load(Relaxed),
@@ -155,16 +169,21 @@ impl Status {
     }
 
     /// Bytes were read and what was in them handed on.
-    pub(super) fn read(&self, now: Timestamp, bytes: u64, events: u64, filtered: u64, oversized: u64) {
+    pub(super) fn read(&self, now: Timestamp, bytes: u64, counts: Counts) {
         self.last_byte_at.store(now.nanos() as u64, Relaxed);
         self.bytes.fetch_add(bytes, Relaxed);
-        if events + filtered > 0 {
+        if counts.events + counts.filtered + counts.repeated > 0 {
             self.last_event_at.store(now.nanos() as u64, Relaxed);
-            self.events.fetch_add(events, Relaxed);
-            self.filtered.fetch_add(filtered, Relaxed);
         }
-        if oversized > 0 {
-            self.oversized.fetch_add(oversized, Relaxed);
+        for (total, count) in [
+            (&self.events, counts.events),
+            (&self.filtered, counts.filtered),
+            (&self.repeated, counts.repeated),
+            (&self.oversized, counts.oversized),
+        ] {
+            if count > 0 {
+                total.fetch_add(count, Relaxed);
+            }
         }
     }
 

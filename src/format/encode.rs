@@ -91,6 +91,11 @@ impl Encoder {
         Encoder { json: self.json.view(name), ..self }
     }
 
+    /// Goes on with a text that the encoder of another view began.
+    pub fn resume(&mut self) {
+        self.begun = true;
+    }
+
     /// Appends the changes as text; a header comes with the first.
     pub fn write(&mut self, changes: &Changes, out: &mut Vec<u8>) -> Result<()> {
         match self.output {

@@ -68,6 +68,11 @@ impl Table {
         &self.status
     }
 
+    /// Whether the feed runs for some reader, or has run.
+    pub fn is_read(&self) -> bool {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner).running.is_some()
+    }
+
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
         let feed = self.feed_status.snapshot();

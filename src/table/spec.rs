@@ -190,7 +190,7 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<
             Declared::Metadata { key, span } => {
                 Metadata::from_name(key).map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new())).map_err(|error| error.at(*span))
             }
-            Declared::Generated(expr) => Ok(Given::Generated(expr.as_ref().clone(), None, column.span)),
+            Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
         };
         match (column.field(), given) {
             (Err(error), _) | (_, Err(error)) => errors.push(error.at(column.span)),

@@ -1,0 +1,121 @@
+//! Result rows on standard output, in the format asked for; several views share it line by line.
+
+use std::io::{self, StdoutLock, Write, stdout};
+
+use arrow::datatypes::SchemaRef;
+
+use super::args::Format;
+use crate::change::Changes;
+use crate::engine::Output;
+use crate::error::{Code, Error, Result};
+use crate::format::encode::{self, Encoder};
+
+/// Writes the changes of one or more results. Each call is flushed: what came is seen.
+pub struct Printer {
+    format: Format,
+    results: Vec<PrintedResult>,
+    /// Whether anything has been written.
+    begun: bool,
+    buffer: Vec<u8>,
+}
+
+struct PrintedResult {
+    /// Shown where several results share the output.
+    title: Option<String>,
+    encoder: Encoder,
+}
+
+impl Printer {
+    /// A printer of running queries, in the order of `outputs`.
+    pub fn of(format: Format, outputs: &[Output]) -> Result<Self> {
+        let several = outputs.len() > 1;
+        if several && format == Format::Csv {
+            return Err(Error::new(Code::BadOption, "several views have different columns, which one CSV cannot hold")
+                .hint("choose one with -c 'SELECT * FROM view', or give --format ndjson"));
+        }
+        let result = |output: &Output| {
+            let mut result = printed(format, &output.schema, output.changelog);
+            if let (true, Some(name)) = (several, &output.name) {
+                result.encoder = result.encoder.view(name);
+                result.title = Some(name.clone());
+            }
+            result
+        };
+        Ok(Printer { format, results: outputs.iter().map(result).collect(), begun: false, buffer: Vec::new() })
+    }
+
+    /// A printer of rows that are there already.
+    pub fn rows(format: Format, schema: &SchemaRef) -> Self {
+        Printer { format, results: vec![printed(format, schema, false)], begun: false, buffer: Vec::new() }
+    }
+
+    /// Prints changes of result `index`, at most `most` of them (an update is one). Gives how many.
+    pub fn print(&mut self, index: usize, changes: &Changes, most: u64) -> Result<u64> {
+        let (changes, count) = first(changes, most);
+        if count == 0 {
+            return Ok(0);
+        }
+        let result = &mut self.results[index];
+        if let (Format::Table, Some(title)) = (self.format, &result.title) {
+            self.buffer.extend_from_slice(title.as_bytes());
+            self.buffer.push(b'\n');
+        }
+        if self.begun {
+            result.encoder.resume();
+        }
+        result.encoder.write(&changes, &mut self.buffer)?;
+        self.begun = true;
+        self.flush().map_err(unwritable)?;
+        Ok(count)
+    }
+
+    /// Ends the text: closes a JSON array, writes the header of a CSV without rows.
+    pub fn finish(mut self) -> Result<()> {
+        let last = if self.format == Format::Ndjson { None } else { self.results.first_mut() };
+        if let Some(result) = last {
+            if self.begun {
+                result.encoder.resume();
+            }
+            result.encoder.finish(&mut self.buffer);
+        }
+        self.flush().map_err(unwritable)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut out: StdoutLock = stdout().lock();
+        out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        out.flush()
+    }
+}
+
+fn printed(format: Format, schema: &SchemaRef, changelog: bool) -> PrintedResult {
+    let output = match format {
+        Format::Table => encode::Output::Table,
+        Format::Csv => encode::Output::Csv,
+        Format::Json => encode::Output::Json,
+        Format::Ndjson => encode::Output::Ndjson,
+    };
+    let encoder = if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) };
+    PrintedResult { title: None, encoder }
+}
+
+/// The first `most` changes, and how many they are. A row of weight `n` counts once: such rows are rare and stay together.
+fn first(changes: &Changes, most: u64) -> (Changes, u64) {
+    let mut rows = 0;
+    let mut count = 0;
+    while rows < changes.len() && count < most {
+        let update = changes.weight(rows) == -1 && rows + 1 < changes.len() && changes.weight(rows + 1) == 1;
+        rows += if update { 2 } else { 1 };
+        count += 1;
+    }
+    (changes.slice(0, rows), count)
+}
+
+/// A reader that has seen enough closes the pipe: [`Code::Closed`], an end as good as any.
+fn unwritable(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Error::new(Code::Closed, "the reader of standard output has left"),
+        _ => Error::new(Code::File, format!("standard output cannot be written: {error}")),
+    }
+}

@@ -1,0 +1,107 @@
+//! Ways for bytes to travel.
+
+use streamgauge::error::Code;
+use streamgauge::feed::Reading;
+
+use super::{feed, run, take, turn};
+use crate::support::server::{Answer, Server, Signal};
+
+const TWO: &str = "id: 1\ndata: é\n\nid: 2\ndata: b\n\n";
+
+#[tokio::test]
+async fn bytes_may_come_in_any_framing_and_pace() {
+    for (name, answer) in [
+        ("chunked", Answer::stream().text(TWO)),
+        ("with a length", Answer::stream().text(TWO).with_length()),
+        ("until the end of the connection", Answer::stream().text(TWO).close_delimited()),
+        ("byte by byte", Answer::stream().drip(TWO)),
+        ("compressed", Answer::stream().gzip().text(TWO)),
+        ("compressed byte by byte", Answer::stream().gzip().drip(TWO)),
+        ("cut behind the last event", Answer::stream().text(TWO).cut()),
+        ("compressed and cut", Answer::stream().gzip().text(TWO).cut()),
+    ] {
+        let server = Server::start([answer, Answer::status(204)]).await;
+        let run = run(feed(&server.url(), &[])).await;
+        assert_eq!(run.data(), ["é", "b"], "{name}");
+        assert_eq!(server.requests()[1].header("last-event-id"), Some("2"), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn compression_holds_no_event_back() {
+    let signal = Signal::default();
+    let server = Server::start([Answer::stream().gzip().event("e", "a").wait(&signal).event("e", "b").stall()]).await;
+    let mut feed = feed(&server.url(), &[]);
+    assert_eq!(take(&mut feed, 1).await[0].data, "a");
+    signal.notify_one();
+    assert_eq!(take(&mut feed, 1).await[0].data, "b");
+}
+
+#[tokio::test]
+async fn tls_works_with_a_private_authority_and_a_client_certificate() {
+    for with_client in [false, true] {
+        let server = Server::start_tls([Answer::stream().text(TWO), Answer::status(204)]).await;
+        let (authority, client) = (server.authority_file(), server.client_file());
+        let mut options = vec![("tls_ca_file", authority.to_str().unwrap())];
+        if with_client {
+            options.push(("tls_client_file", client.to_str().unwrap()));
+        }
+        let run = run(feed(&server.url(), &options)).await;
+        assert_eq!((run.data(), &run.error), (vec!["é", "b"], &None));
+        assert_eq!(server.requests()[0].has_certificate, with_client);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_trusted_is_no_matter_of_patience() {
+    let server = Server::start_tls([Answer::stream().text(TWO)]).await;
+    let run = run(feed(&server.url(), &[])).await;
+    let error = run.error.unwrap();
+    assert_eq!(error.code(), Code::Connect);
+    assert!(error.to_string().contains("tls_ca_file"), "{error}");
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_redirect_never_leads_from_https_to_http() {
+    let plain = Server::start([Answer::stream().text(TWO)]).await;
+    let server = Server::start_tls([Answer::redirect(302, &plain.url())]).await;
+    let authority = server.authority_file();
+    let run = run(feed(&server.url(), &[("tls_ca_file", authority.to_str().unwrap())])).await;
+    let error = run.error.unwrap();
+    assert_eq!(error.code(), Code::Redirect);
+    assert!(error.message().contains("plain http"), "{error}");
+    assert!(plain.requests().is_empty());
+}
+
+#[tokio::test]
+async fn files_for_tls_that_cannot_be_used_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = crate::support::server::file(directory.path(), "empty.pem", b"");
+    for option in ["tls_ca_file", "tls_client_file"] {
+        for path in [empty.clone(), directory.path().join("nothing.pem")] {
+            let path = path.to_str().unwrap();
+            let error = run(feed("https://localhost:1", &[(option, path)])).await.error.unwrap();
+            assert_eq!(error.code(), Code::File);
+            assert!(error.message().contains(path), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_is_used_when_given() {
+    let proxy = Server::start([Answer::stream().text(TWO), Answer::status(204)]).await;
+    let run = run(feed("http://feed.example/x", &[("proxy", &proxy.url()), ("headers", "X-Key: k")])).await;
+    assert_eq!(run.data(), ["é", "b"]);
+    assert!(run.status.warnings[0].contains("'x-key' goes over plain http"), "{:?}", run.status.warnings);
+    assert_eq!(proxy.requests()[0].target, "http://feed.example/x");
+}
+
+#[tokio::test]
+async fn dropping_a_feed_closes_its_connection() {
+    let server = Server::start([Answer::stream().stall()]).await;
+    let mut feed = feed(&server.url(), &[]);
+    assert_eq!(turn(&mut feed).await, Reading::Connected);
+    drop(feed);
+    server.closed().await;
+}

@@ -1,0 +1,3 @@
+//! What tests of several rooms need: a scripted server of event streams.
+
+pub mod server;
