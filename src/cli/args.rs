@@ -216,7 +216,7 @@ impl FromStr for Rate {
     }
 }
 
-/// How the program ends: the numbers in [`EXIT_CODES`].
+/// How the program ends: the numbers in the help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,

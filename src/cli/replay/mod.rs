@@ -70,7 +70,8 @@ impl Replay {
 /// How long a client that has stopped reading may hold up the end of the server.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves `replay` at every path of `listener` until `shutdown` is ready; all responses end then.
+/// Serves `replay` at every path of `listener` until `shutdown` is ready. All responses end then, but for those of clients that have stopped
+/// reading: those are waited for one second.
 pub async fn serve(listener: TcpListener, replay: Replay, shutdown: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let served = Arc::new(Served { replay, started: Instant::now(), stopped: stopped.clone() });
