@@ -191,3 +191,58 @@ impl Decoder {
         matches!(self, Decoder::Stream(parser) if parser.is_inside_event())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use tokio::time::{advance, sleep, timeout};
+
+    use super::*;
+    use crate::options::ReadTimeout;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A body that is given up after 30 s of silence, and the other end of it.
+    fn body() -> (UnboundedSender<Result<Bytes, Cut>>, Body) {
+        let (sender, chunks) = unbounded();
+        let now = Instant::now();
+        let watchdog = Watchdog::new(ReadTimeout::After(30 * SECOND), now);
+        (sender, Body::new(chunks.boxed(), Decoder::Stream(Parser::new(1 << 20)), watchdog, now))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_body_even_if_each_wait_is_given_up_before() {
+        let (_sender, mut body) = body();
+        let mut waits = 0;
+        while timeout(SECOND, body.arrived()).await.is_err() {
+            waits += 1;
+        }
+        assert!(matches!(body.end, Some(End::Silent(patience)) if patience == 30 * SECOND));
+        assert!((29..=30).contains(&waits), "{waits}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_nobody_reads_is_no_silence() {
+        let (sender, mut body) = body();
+        advance(300 * SECOND).await;
+        let send = async {
+            sleep(29 * SECOND).await;
+            sender.unbounded_send(Ok(Bytes::from_static(b"data: a\n\n"))).unwrap();
+        };
+        tokio::join!(body.arrived(), send);
+        assert!(body.end.is_none());
+        assert_eq!(body.decode(&mut |event| assert_eq!(event.data, "a")), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_comes_after_all_bytes() {
+        let (sender, mut body) = body();
+        sender.unbounded_send(Ok(Bytes::from_static(b"data: a\n"))).unwrap();
+        sender.unbounded_send(Ok(Bytes::from_static(b"\n"))).unwrap();
+        sender.unbounded_send(Err(Cut("reset".into()))).unwrap();
+        body.arrived().await;
+        let mut events = 0;
+        assert_eq!((body.decode(&mut |_| events += 1), events), (9, 1));
+        assert!(matches!(&body.end, Some(End::Broken(reason)) if reason == "reset"));
+    }
+}
