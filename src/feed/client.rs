@@ -56,7 +56,10 @@ pub(super) async fn client(request: &Request) -> Result<Client> {
         })
     };
     // A machine without certificates of its own can still reach what the user vouches for, and plain http.
-    builder(false)?.build().or_else(|error| builder(true)?.build().map_err(|_| failed(&error))).map_err(|error: Error| error)
+    match builder(false)?.build() {
+        Ok(client) => Ok(client),
+        Err(error) => builder(true)?.build().map_err(|_| failed(&error)),
+    }
 }
 
 fn failed(error: &reqwest::Error) -> Error {

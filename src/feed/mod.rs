@@ -1,5 +1,6 @@
 //! An authenticated event stream that never ends: bytes → events of the wanted types; reconnect, resume, watchdog.
 
+mod body;
 mod client;
 mod connection;
 mod file;

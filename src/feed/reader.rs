@@ -1,18 +1,14 @@
 //! The feed itself: connects, reads, reconnects; hands on events in the order of the stream.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use reqwest::Client;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::connection::{self, Answer, Chunks, Cut, Refusal};
+use super::body::{Body, Decoder, End};
+use super::connection::{self, Answer, Chunks, Refusal};
 use super::file::{self, Lines, Shape};
 use super::parser::{Event, Parser};
 use super::recent::Recent;
@@ -21,15 +17,8 @@ use super::spec::{Source, Spec};
 use super::status::{Counts, State, Status};
 use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
-use crate::options::Resume;
+use crate::options::{ReadTimeout, Resume};
 use crate::time::Timestamp;
-
-/// Events after which one read returns, so that a batch stays of a size that downstream likes.
-const EVENTS_MAX: u64 = 8192;
-/// Bytes after which one read stops taking from the socket: some milliseconds of work.
-const BYTES_MAX: usize = 1 << 20;
-/// Bytes between two looks at the number of events; the smallest event has 7.
-const STEP_BYTES: usize = 64 * 1024;
 
 /// What a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +53,7 @@ pub struct Feed {
 enum Phase {
     Waiting(Instant),
     Opening(BoxFuture<'static, (Option<Client>, Result<Opened, Refusal>)>),
-    Open(Box<Connection>),
+    Open(Box<Body>),
     Ended,
     Failed(Error),
 }
@@ -102,7 +91,7 @@ impl Feed {
     /// The id that a reconnect would resume from: that of the last event handed on or filtered, as the standard counts it.
     pub fn last_event_id(&self) -> &str {
         match &self.phase {
-            Phase::Open(connection) => connection.decoder.last_event_id().unwrap_or(&self.last_id),
+            Phase::Open(body) => body.decoder.last_event_id().unwrap_or(&self.last_id),
             _ => &self.last_id,
         }
     }
@@ -139,8 +128,8 @@ impl Feed {
                     self.client = client;
                     return self.opened(opened);
                 }
-                Phase::Open(connection) => {
-                    connection.arrived().await;
+                Phase::Open(body) => {
+                    body.arrived().await;
                     return self.hand_on(each);
                 }
                 Phase::Ended => return Ok(Reading::Ended),
@@ -189,12 +178,15 @@ impl Feed {
             Ok(Opened::Stream(shape, chunks)) => {
                 let now = Instant::now();
                 let bytes_max = self.spec.max_event_bytes;
+                let rule = match &self.spec.source {
+                    Source::Http(_) => self.spec.read_timeout,
+                    Source::File(_) => ReadTimeout::Off,
+                };
                 let decoder = match shape {
                     Shape::Stream => Decoder::Stream(Parser::with_last_id(bytes_max, self.last_id.clone())),
                     Shape::Lines => Decoder::Lines(Lines::new(bytes_max)),
                 };
-                self.phase =
-                    Phase::Open(Box::new(Connection::new(chunks, decoder, Watchdog::new(self.spec.read_timeout, now), now)));
+                self.phase = Phase::Open(Box::new(Body::new(chunks, decoder, Watchdog::new(rule, now), now)));
                 self.retry.connected(now);
                 if let Some(recent) = &mut self.recent {
                     recent.reconnected();
@@ -214,10 +206,10 @@ impl Feed {
 
     /// Hands on what the open connection has gathered, or deals with its end.
     fn hand_on(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
-        let Phase::Open(connection) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
+        let Phase::Open(body) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
         let now = Instant::now();
-        let before = (connection.decoder.comments(), connection.decoder.oversized());
-        let (mut events, mut filtered, mut repeated, mut bytes, mut terminated) = (0, 0, 0, 0, false);
+        let before = (body.decoder.comments(), body.decoder.oversized());
+        let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
         let recent = &mut self.recent;
         let mut sort = |event: Event<'_>| {
@@ -235,30 +227,8 @@ impl Feed {
                 filtered += 1;
             }
         };
-        let mut end = None;
-        if connection.gathered.is_empty() {
-            end = connection.end.take();
-            if matches!((&end, &self.spec.source), (Some(End::Regular), Source::File(_))) {
-                connection.decoder.finish(&mut sort);
-            }
-        }
-        // The number of events is looked at between steps, for no step holds more than a few thousand.
-        let mut seen = 0;
-        while let Some(chunk) = connection.gathered.front_mut().filter(|_| seen < EVENTS_MAX) {
-            let step = chunk.len().min(STEP_BYTES);
-            let mut counted = |event: Event<'_>| {
-                seen += 1;
-                sort(event);
-            };
-            connection.decoder.feed(&chunk[..step], &mut counted);
-            chunk.advance(step);
-            bytes += step;
-            if chunk.is_empty() {
-                connection.gathered.pop_front();
-            }
-        }
-        connection.gathered_bytes -= bytes;
-        let decoder = &mut connection.decoder;
+        let bytes = body.decode(&mut sort);
+        let decoder = &mut body.decoder;
         let oversized = decoder.oversized() - before.1;
         if oversized > 0 {
             self.status.warn(format!(
@@ -267,12 +237,12 @@ impl Feed {
             ));
         }
         if bytes > 0 {
-            connection.watchdog.bytes(now, decoder.comments() > before.0);
+            body.watchdog.bytes(now, decoder.comments() > before.0);
         }
         let came = events + filtered + repeated;
         if bytes > 0 || came + oversized > 0 {
             self.status.read(Timestamp::now(), bytes as u64, Counts { events, filtered, repeated, oversized });
-            self.status.position(decoder.last_event_id().unwrap_or(&self.last_id), connection.watchdog.heartbeat());
+            self.status.position(decoder.last_event_id().unwrap_or(&self.last_id), body.watchdog.heartbeat());
         }
         if let Some(ms) = decoder.take_retry()
             && !self.retry.ask(ms)
@@ -286,24 +256,17 @@ impl Feed {
         if terminated {
             return Ok(self.end("the terminator came"));
         }
-        match end {
+        match body.end.take_if(|_| bytes == 0 && came == 0) {
             None => Ok(Reading::Events),
-            Some(end) => {
-                // A file's last line has been handed on just now: its end is told by the next read.
-                if came > 0 {
-                    connection.end = Some(end);
-                    return Ok(Reading::Events);
-                }
-                self.ended(end)
-            }
+            Some(end) => self.ended(end),
         }
     }
 
     /// The open connection has come to its end.
     fn ended(&mut self, end: End) -> Result<Reading> {
-        if let Phase::Open(connection) = &self.phase {
-            self.last_id = connection.decoder.last_event_id().unwrap_or(&self.last_id).into();
-            if connection.decoder.is_inside_event() {
+        if let Phase::Open(body) = &self.phase {
+            self.last_id = body.decoder.last_event_id().unwrap_or(&self.last_id).into();
+            if body.decoder.is_inside_event() {
                 self.status.discarded_partial();
             }
         }
@@ -372,162 +335,5 @@ impl Feed {
         self.status.fail(error.to_string());
         self.phase = Phase::Failed(error.clone());
         Err(error)
-    }
-}
-
-/// An open body and what is known of it.
-struct Connection {
-    chunks: Chunks,
-    decoder: Decoder,
-    watchdog: Watchdog,
-    /// One coarse timer: it is set anew when it goes off, not with each chunk.
-    alarm: Pin<Box<Sleep>>,
-    /// When the last wait for bytes ended, so that time spent elsewhere does not count as silence.
-    waited_until: Instant,
-    gathered: VecDeque<Bytes>,
-    gathered_bytes: usize,
-    end: Option<End>,
-}
-
-/// How a body came to its end.
-enum End {
-    Regular,
-    Broken(String),
-    Silent(Duration),
-}
-
-enum Decoder {
-    Stream(Parser),
-    Lines(Lines),
-}
-
-impl Connection {
-    fn new(chunks: Chunks, decoder: Decoder, watchdog: Watchdog, now: Instant) -> Self {
-        let alarm = Box::pin(sleep_until(watchdog.deadline().unwrap_or(now)));
-        Connection {
-            chunks,
-            decoder,
-            watchdog,
-            alarm,
-            waited_until: now,
-            gathered: VecDeque::new(),
-            gathered_bytes: 0,
-            end: None,
-        }
-    }
-
-    /// Waits until bytes or the end are here, and takes all that is. Nothing is lost if the wait is given up.
-    async fn arrived(&mut self) {
-        if !self.gathered.is_empty() || self.end.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        self.watchdog.not_reading(now - self.waited_until);
-        self.waited_until = now;
-        let wait = Wait(self);
-        std::future::poll_fn(|cx| wait.0.poll_arrived(cx)).await;
-        // The task that reads the socket for us runs next and may have more: one frame a turn is all it hands over.
-        while wait.0.end.is_none() && wait.0.gathered_bytes < BYTES_MAX {
-            tokio::task::yield_now().await;
-            let before = wait.0.gathered_bytes;
-            std::future::poll_fn(|cx| wait.0.gather(cx)).await;
-            if wait.0.gathered_bytes == before {
-                break;
-            }
-        }
-    }
-
-    fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.gather(cx));
-        if !self.gathered.is_empty() || self.end.is_some() {
-            return Poll::Ready(());
-        }
-        let Some(deadline) = self.watchdog.deadline() else { return Poll::Pending };
-        if self.alarm.deadline() > deadline {
-            self.alarm.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(self.alarm.as_mut().poll(cx));
-            if self.alarm.deadline() >= deadline {
-                self.end = self.watchdog.patience().map(End::Silent);
-                return Poll::Ready(());
-            }
-            self.alarm.as_mut().reset(deadline);
-        }
-    }
-
-    /// Takes the chunks that are here, up to the bound; never pending.
-    fn gather(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.gathered_bytes < BYTES_MAX && self.end.is_none() {
-            match self.chunks.poll_next_unpin(cx) {
-                Poll::Ready(Some(Ok(chunk))) if chunk.is_empty() => {}
-                Poll::Ready(Some(Ok(chunk))) => {
-                    self.gathered_bytes += chunk.len();
-                    self.gathered.push_back(chunk);
-                }
-                Poll::Ready(Some(Err(Cut(reason)))) => self.end = Some(End::Broken(reason)),
-                Poll::Ready(None) => self.end = Some(End::Regular),
-                Poll::Pending => break,
-            }
-        }
-        Poll::Ready(())
-    }
-}
-
-/// A wait for bytes, which notes when it is over, given up or not.
-struct Wait<'a>(&'a mut Connection);
-
-impl Drop for Wait<'_> {
-    fn drop(&mut self) {
-        self.0.waited_until = Instant::now();
-    }
-}
-
-impl Decoder {
-    fn feed(&mut self, chunk: &[u8], each: &mut impl FnMut(Event<'_>)) {
-        match self {
-            Decoder::Stream(parser) => parser.feed(chunk, each),
-            Decoder::Lines(lines) => lines.feed(chunk, each),
-        }
-    }
-
-    /// A file has been read to its end. An event stream's unfinished event is none; an unfinished line is one.
-    fn finish(&mut self, each: &mut impl FnMut(Event<'_>)) {
-        if let Decoder::Lines(lines) = self {
-            lines.finish(each);
-        }
-    }
-
-    /// `None` where events carry no ids.
-    fn last_event_id(&self) -> Option<&str> {
-        match self {
-            Decoder::Stream(parser) => Some(parser.last_event_id()),
-            Decoder::Lines(_) => None,
-        }
-    }
-
-    fn comments(&self) -> u64 {
-        match self {
-            Decoder::Stream(parser) => parser.comments(),
-            Decoder::Lines(_) => 0,
-        }
-    }
-
-    fn oversized(&self) -> u64 {
-        match self {
-            Decoder::Stream(parser) => parser.oversized(),
-            Decoder::Lines(lines) => lines.oversized(),
-        }
-    }
-
-    fn take_retry(&mut self) -> Option<u64> {
-        match self {
-            Decoder::Stream(parser) => parser.take_retry(),
-            Decoder::Lines(_) => None,
-        }
-    }
-
-    fn is_inside_event(&self) -> bool {
-        matches!(self, Decoder::Stream(parser) if parser.is_inside_event())
     }
 }

@@ -1,7 +1,5 @@
 //! Limits: of size, of what one read hands on, and of silence.
 
-use std::time::Duration;
-
 use streamgauge::feed::{Parser, Reading, State};
 
 use super::{Seen, feed, run, take, turn};
@@ -111,7 +109,7 @@ async fn a_silent_server_is_left_for_a_new_connection() {
         Answer::status(204),
     ])
     .await;
-    let run = run(feed(&server.url(), &[("read_timeout", "200ms"), ("connect_timeout", "100ms")])).await;
+    let run = run(feed(&server.url(), &[("read_timeout", "1s"), ("connect_timeout", "1s")])).await;
     assert_eq!(run.data(), ["a", "b"]);
     assert_eq!(server.requests().len(), 4);
     assert!(run.status.last_error.is_some());
@@ -134,18 +132,4 @@ async fn heartbeats_keep_a_silent_connection_open() {
     assert_eq!(take(&mut feed, 1).await[0].data, "x");
     assert_eq!(server.requests().len(), 1);
     assert_eq!(feed.status().snapshot().state, State::Connected);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_watchdog_sleeps_while_nobody_reads() {
-    let signal = Signal::default();
-    let server = Server::start([Answer::stream().text("data: a\n\n").wait(&signal).text("data: b\n\n").stall()]).await;
-    let mut feed = feed(&server.url(), &[("read_timeout", "30s"), ("connect_timeout", "1000s")]);
-    take(&mut feed, 1).await;
-    tokio::time::advance(Duration::from_secs(300)).await;
-    signal.notify_one();
-    assert_eq!(take(&mut feed, 1).await[0].data, "b");
-    assert_eq!(turn(&mut feed).await, Reading::Disconnected);
-    let status = feed.status().snapshot();
-    assert!(status.last_error.unwrap().contains("sent nothing for 30s"));
 }

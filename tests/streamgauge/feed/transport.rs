@@ -1,9 +1,8 @@
 //! Ways for bytes to travel.
 
 use streamgauge::error::Code;
-use streamgauge::feed::Reading;
 
-use super::{feed, run, take, turn};
+use super::{feed, run, take};
 use crate::support::server::{Answer, Server, Signal};
 
 const TWO: &str = "id: 1\ndata: é\n\nid: 2\ndata: b\n\n";
@@ -97,11 +96,11 @@ async fn a_proxy_is_used_when_given() {
     assert_eq!(proxy.requests()[0].target, "http://feed.example/x");
 }
 
-#[tokio::test]
-async fn dropping_a_feed_closes_its_connection() {
+#[tokio::test(flavor = "multi_thread")]
+async fn ending_the_task_of_a_feed_closes_its_connection() {
     let server = Server::start([Answer::stream().stall()]).await;
-    let mut feed = feed(&server.url(), &[]);
-    assert_eq!(turn(&mut feed).await, Reading::Connected);
-    drop(feed);
+    let task = tokio::spawn(run(feed(&server.url(), &[])));
+    server.request(0).await;
+    task.abort();
     server.closed().await;
 }
