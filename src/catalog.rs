@@ -84,7 +84,9 @@ impl<T, V> Catalog<T, V> {
     /// Adds a view that reads the tables and views `reads`; with `replace` in the place of one of that name that no other reads.
     pub fn create_view(&mut self, name: &str, view: V, reads: Vec<String>, replace: bool) -> Result<()> {
         if reads.iter().any(|read| read == name) {
-            return Err(Error::new(Code::Query, format!("view '{name}' reads from itself")).hint("give the new view another name"));
+            return Err(
+                Error::new(Code::Query, format!("view '{name}' reads from itself")).hint("give the new view another name")
+            );
         }
         let place = self.place(name, replace, |object| matches!(object, Object::View(_)))?;
         self.put(place, Entry { name: name.into(), object: Object::View(view), reads });
@@ -119,10 +121,12 @@ impl<T, V> Catalog<T, V> {
         let Some(index) = self.entries.iter().position(|entry| entry.name == name) else { return Ok(None) };
         let entry = &self.entries[index];
         if !replace {
-            return Err(Error::new(Code::Exists, format!("'{name}' is there already")).hint("choose another name, or say CREATE OR REPLACE"));
+            return Err(Error::new(Code::Exists, format!("'{name}' is there already"))
+                .hint("choose another name, or say CREATE OR REPLACE"));
         }
         if !same(&entry.object) {
-            return Err(Error::new(Code::Exists, format!("'{name}' is {}", kind(&entry.object))).hint("drop it first, or choose another name"));
+            return Err(Error::new(Code::Exists, format!("'{name}' is {}", kind(&entry.object)))
+                .hint("drop it first, or choose another name"));
         }
         self.unread(name, "replace")?;
         Ok(Some(index))
@@ -201,7 +205,10 @@ mod tests {
     fn a_name_is_taken_once() {
         let mut catalog = catalog();
         assert_eq!(catalog.create_table("hours", 9, false).unwrap_err().code(), Code::Exists);
-        assert_eq!(catalog.create_table("hours", 9, true).unwrap_err().to_string(), "'hours' is a view; drop it first, or choose another name");
+        assert_eq!(
+            catalog.create_table("hours", 9, true).unwrap_err().to_string(),
+            "'hours' is a view; drop it first, or choose another name"
+        );
         catalog.create_view("hours", 9, vec!["trades".into()], true).unwrap();
         assert_eq!(catalog.view("hours"), Some(&9));
     }
@@ -221,8 +228,14 @@ mod tests {
     #[test]
     fn a_wrong_name_or_kind_is_told_apart() {
         let mut catalog = catalog();
-        assert_eq!(catalog.drop_view("hour", false, false).unwrap_err().to_string(), "there is no view 'hour'; did you mean 'hours'?");
-        assert_eq!(catalog.drop_view("trades", false, false).unwrap_err().to_string(), "'trades' is a table; write DROP TABLE trades");
+        assert_eq!(
+            catalog.drop_view("hour", false, false).unwrap_err().to_string(),
+            "there is no view 'hour'; did you mean 'hours'?"
+        );
+        assert_eq!(
+            catalog.drop_view("trades", false, false).unwrap_err().to_string(),
+            "'trades' is a table; write DROP TABLE trades"
+        );
         assert!(catalog.drop_view("nothing", true, false).unwrap().is_empty());
     }
 }

@@ -48,7 +48,7 @@ pub enum Answer {
     /// Rows that were there already.
     Rows(RecordBatch),
     /// A query, planned and not yet running.
-    Query(Query),
+    Query(Box<Query>),
 }
 
 /// A planned query. [`Engine::open`] runs it.
@@ -105,8 +105,8 @@ impl Engine {
         match &statement.kind {
             Kind::CreateTable(create) => self.create_table(create),
             Kind::CreateView(create) => self.create_view(create).await,
-            Kind::Query(query) => self.query(query, Emit::default()).await.map(Answer::Query).map_err(one),
-            Kind::Subscribe(query) => self.query(query, changes()).await.map(Answer::Query).map_err(one),
+            Kind::Query(query) => self.query(query, Emit::default()).await.map(Box::new).map(Answer::Query).map_err(one),
+            Kind::Subscribe(query) => self.query(query, changes()).await.map(Box::new).map(Answer::Query).map_err(one),
             Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await.map_err(one),
             Kind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
             Kind::Show(show) => self.show(show).map_err(one),
@@ -365,9 +365,12 @@ impl Engine {
         if !self.catalog().contains(&table.text) {
             return self.unknown(table);
         }
-        Error::new(Code::Query, format!("'{table}' cannot be written to: server-sent events flow from the server to its clients only"))
-            .hint("read a view's results instead: streamgauge run prints them as NDJSON")
-            .at(table.span)
+        Error::new(
+            Code::Query,
+            format!("'{table}' cannot be written to: server-sent events flow from the server to its clients only"),
+        )
+        .hint("read a view's results instead: streamgauge run prints them as NDJSON")
+        .at(table.span)
     }
 
     async fn set(&self, name: &Name, value: &str) -> Result<Answer> {

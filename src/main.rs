@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
-use streamgauge::cli::{peek, replay, sample};
+use streamgauge::cli::{demo, peek, replay, run, sample};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -37,9 +37,9 @@ async fn dispatch(command: Command) -> Result<Exit> {
             Err(error) => Err(Error::new(Code::File, format!("standard output cannot be written: {error}"))),
             Ok(()) => Ok(Exit::Done),
         },
-        Command::Run(_) | Command::Check(_) | Command::Demo(_) => {
-            Err(Error::new(Code::NotYet, "this verb is not connected to the engine yet"))
-        }
+        Command::Run(args) => run::run(&args, interrupted()).await,
+        Command::Check(args) => run::check(&args).await,
+        Command::Demo(args) => demo::run(&args, interrupted()).await,
     }
 }
 

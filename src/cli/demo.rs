@@ -1,6 +1,6 @@
 //! `streamgauge demo`: two made-up feeds on a loopback server inside the program, and the script that runs over them.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -9,8 +9,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::args::{self, Exit, Format};
+use super::live::live;
+use super::present::{Ends, present};
 use super::replay::{Flush, Pace, Replay, Source, serve};
 use super::sample::{Kind, Settings};
+use super::script::{Outcome, Script};
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
 
 /// Events a second of each feed: enough for smooth bars, few enough to read along.
@@ -23,6 +29,9 @@ const DROP_EVERY: NonZeroU64 = NonZeroU64::new(3_000).expect("not zero");
 /// Soon enough that a cut is seen as a blink.
 const RETRY: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The same feeds in every run.
+const SEED: u64 = 1;
 
 /// The feeds of the demo while they are served; they end with this value.
 pub struct Feeds {
@@ -39,7 +48,7 @@ pub async fn start_feeds(start: Timestamp, seed: u64) -> io::Result<Feeds> {
     let mut feed = async |kind: Kind, seed: u64| -> io::Result<SocketAddr> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        servers.spawn(serve(listener, live(kind, start, seed), until_closed(stopped.clone())));
+        servers.spawn(serve(listener, replay(kind, start, seed), until_closed(stopped.clone())));
         Ok(address)
     };
     let metrics = feed(Kind::SystemMetrics, seed).await?;
@@ -60,7 +69,7 @@ async fn until_closed(mut stopped: watch::Receiver<()>) {
     while stopped.changed().await.is_ok() {}
 }
 
-fn live(kind: Kind, start: Timestamp, seed: u64) -> Replay {
+fn replay(kind: Kind, start: Timestamp, seed: u64) -> Replay {
     let settings = Settings { start, rate: RATE, disorder: DISORDER, ..Settings::new(kind, seed) };
     Replay {
         pace: Pace::Live(RATE),
@@ -74,9 +83,30 @@ fn live(kind: Kind, start: Timestamp, seed: u64) -> Replay {
 
 /// The script of the demo over these feeds.
 pub fn script(feeds: &Feeds) -> String {
-    include_str!("../../sql/demo.sql")
+    include_str!("demo.sql")
         .replace("{{ METRICS }}", &format!("http://{}/", feeds.metrics))
         .replace("{{ TRADES }}", &format!("http://{}/", feeds.trades))
+}
+
+/// Runs the demo: a live screen on a terminal, else rows as they come.
+pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Result<Exit> {
+    let unserved = |error: io::Error| Error::new(Code::Runtime, format!("the demo's feeds cannot be served: {error}"));
+    let feeds = start_feeds(Timestamp::now(), SEED).await.map_err(unserved)?;
+    let engine = Engine::new()?;
+    let script = Script { name: "demo.sql".into(), text: script(&feeds) };
+    let mut outcome = Outcome::default();
+    outcome.run(&engine, &script, &mut |_| {}).await;
+    if outcome.errors > 0 {
+        return Err(Error::bug("the demo's script is wrong"));
+    }
+    let views = engine.top_views().await?;
+    let ends = Ends { limit: args.limit, timeout: args.time };
+    let exit = match args.format {
+        None if io::stdout().is_terminal() => live(&engine, &views, ends).await,
+        format => present(&engine, &views, format.unwrap_or(Format::Ndjson), ends, interrupted).await,
+    };
+    feeds.stop().await;
+    exit
 }
 
 #[cfg(test)]

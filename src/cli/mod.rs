@@ -3,6 +3,7 @@
 pub mod args;
 pub mod demo;
 pub mod diagnostic;
+pub mod live;
 pub mod peek;
 pub mod present;
 pub mod print;

@@ -4,12 +4,13 @@ use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::select_all;
+use futures::{Stream, StreamExt};
 use tokio::time::{Instant, interval, sleep_until};
 
 use super::args::{Exit, Format};
 use super::print::Printer;
+use crate::change::Changes;
 use crate::engine::{Engine, Output, Query};
 use crate::error::{Code, Result};
 use crate::table::Table;
@@ -40,13 +41,7 @@ pub async fn present(
     }
     let mut outputs = engine.open(queries)?;
     let mut printer = Printer::of(format, &outputs)?;
-    let mut changes = select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
-        let empty = tokio::sync::mpsc::channel(1).1;
-        let changes = std::mem::replace(&mut output.changes, empty);
-        futures::stream::unfold(changes, |mut changes| async move { Some((changes.recv().await?, changes)) })
-            .map(move |changes| (index, changes))
-            .boxed()
-    }));
+    let mut changes = changes_of(&mut outputs);
     let mut status = Status::new(engine.tables());
     let mut left = ends.limit.unwrap_or(u64::MAX);
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
@@ -89,7 +84,18 @@ pub async fn present(
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// The changes of all outputs in one stream, each with the number of its output.
+pub fn changes_of(outputs: &mut [Output]) -> impl Stream<Item = (usize, Result<Changes>)> + Unpin + use<> {
+    select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
+        let receiver = std::mem::replace(&mut output.changes, tokio::sync::mpsc::channel(1).1);
+        futures::stream::unfold(receiver, |mut changes| async move { Some((changes.recv().await?, changes)) })
+            .map(move |changes| (index, changes))
+            .boxed()
+    }))
+}
+
+/// Ready at the deadline, if there is one.
+pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

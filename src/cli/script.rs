@@ -17,7 +17,8 @@ pub struct Script {
 impl Script {
     pub fn read(input: &Input) -> Result<Script> {
         let unreadable = |name: &str, error: std::io::Error| {
-            Error::new(Code::File, format!("script '{name}' cannot be read: {error}")).hint("give the path of a SQL file, or - for standard input")
+            Error::new(Code::File, format!("script '{name}' cannot be read: {error}"))
+                .hint("give the path of a SQL file, or - for standard input")
         };
         Ok(match input {
             Input::Stdin => {
@@ -65,7 +66,7 @@ impl Outcome {
 
     async fn statement(&mut self, engine: &Engine, script: &Script, statement: &Statement, each: &mut dyn FnMut(Answer)) {
         match engine.execute(statement).await {
-            Ok(Answer::Query(query)) => self.queries.push(query),
+            Ok(Answer::Query(query)) => self.queries.push(*query),
             Ok(answer) => each(answer),
             Err(errors) => {
                 for error in errors {

@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_limit_ends_the_stream_as_a_feed_does() {
         check(
-            Tree::operator(Limit::new(3), source()),
+            Tree::operator(Limit::new(0, Some(3)), source()),
             vec![
                 (0, rows(&[Some(1), Some(2)]), "1@10 2@20"),
                 (0, at(5), "~5"),
@@ -229,7 +229,7 @@ mod tests {
                 (0, Message::End, ""),
             ],
         );
-        check(Tree::operator(Limit::new(3), source()), vec![(0, rows(&[Some(1)]), "1@10"), (0, Message::End, "end")]);
+        check(Tree::operator(Limit::new(0, Some(3)), source()), vec![(0, rows(&[Some(1)]), "1@10"), (0, Message::End, "end")]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ pub mod chain;
 pub mod emit;
 pub mod filter;
 mod grid;
-mod keys;
 pub mod hold;
+mod keys;
 pub mod limit;
 pub mod merge;
 mod ordered;
@@ -30,7 +30,6 @@ pub use merge::Merge;
 pub use over::{Order, Over, OverSpec};
 pub use project::Project;
 pub use window_aggregate::{WindowAggregate, WindowAggregateSpec};
-
 
 use crate::change::Changes;
 use crate::error::Result;

@@ -15,7 +15,9 @@ use datafusion::logical_expr::{Expr, Extension, LogicalPlan, UserDefinedLogicalN
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream, displayable};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream, displayable,
+};
 use futures::{TryStreamExt, stream};
 
 use crate::error::{Error, Result};
@@ -49,7 +51,9 @@ impl BoundedPlan {
     pub fn runner(&self, slots: usize) -> Result<BoundedRun> {
         let own: Vec<Arc<Slot>> = (0..slots).map(|_| Arc::default()).collect();
         let plan = Arc::clone(&self.plan).transform_up(|plan| match (plan.as_ref() as &dyn Any).downcast_ref::<SlotExec>() {
-            Some(exec) => Ok(Transformed::yes(Arc::new(SlotExec { slot: Arc::clone(&own[exec.number]), ..exec.clone() }) as Arc<dyn ExecutionPlan>)),
+            Some(exec) => Ok(Transformed::yes(
+                Arc::new(SlotExec { slot: Arc::clone(&own[exec.number]), ..exec.clone() }) as Arc<dyn ExecutionPlan>
+            )),
             None => Ok(Transformed::no(plan)),
         })?;
         Ok(BoundedRun { plan: plan.data, slots: own, context: Arc::clone(&self.context) })

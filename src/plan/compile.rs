@@ -71,7 +71,8 @@ pub async fn compile(
 ) -> Result<Plan> {
     let lateness = tables(plan).iter().map(|table| table.spec().allowed_lateness).max().unwrap_or_default();
     let bounded = bounded_session(session)?;
-    let compiler = Compiler { planner, session, context, bounded, lateness: emit.allowed_lateness.unwrap_or(lateness), early: emit.early };
+    let compiler =
+        Compiler { planner, session, context, bounded, lateness: emit.allowed_lateness.unwrap_or(lateness), early: emit.early };
     let root = compiler.step(plan, Place::Top).await?;
     Ok(Plan::new(root, Arc::clone(plan.schema().inner())))
 }
@@ -141,7 +142,9 @@ impl Compiler<'_> {
                 let input = Box::pin(self.step(&limit.input, place)).await?;
                 if input.is_changelog() {
                     return Err(Error::new(Code::NotYet, "the first rows of results that are corrected later are not settled")
-                        .hint("leave out LIMIT, or emit = 'changes' and allowed_lateness; or limit each window by ORDER BY … LIMIT"));
+                        .hint(
+                            "leave out LIMIT, or emit = 'changes' and allowed_lateness; or limit each window by ORDER BY … LIMIT",
+                        ));
                 }
                 Ok(Step::Limit { input: Box::new(input), skip, fetch })
             }
@@ -168,7 +171,8 @@ impl Compiler<'_> {
         let mut filters = Vec::new();
         for expr in &node.aggregates {
             let lowered =
-                LoweredAggregateBuilder::new(expr, schema, schema.as_arrow(), self.session.execution_props(), self.context).build()?;
+                LoweredAggregateBuilder::new(expr, schema, schema.as_arrow(), self.session.execution_props(), self.context)
+                    .build()?;
             aggregates.push(lowered.aggregate);
             filters.push(lowered.filter);
         }
@@ -211,7 +215,11 @@ impl Compiler<'_> {
         }
         let over_slot = finish::over_slot(top)?;
         let plan = self.planner.create_physical_plan(&over_slot, &self.bounded).await?;
-        Ok(Finished::Plan { plan: BoundedPlan::new(plan, self.bounded.task_ctx()), keys, schema: Arc::clone(top.schema().inner()) })
+        Ok(Finished::Plan {
+            plan: BoundedPlan::new(plan, self.bounded.task_ctx()),
+            keys,
+            schema: Arc::clone(top.schema().inner()),
+        })
     }
 
     /// Window functions over a partition of the stream, in event-time order.
@@ -248,8 +256,11 @@ impl Compiler<'_> {
             _ => false,
         };
         if !keeps_stream {
-            return Err(Error::new(Code::Endless, format!("a {} join waits for rows of the stream that may still come", join.join_type))
-                .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
+            return Err(Error::new(
+                Code::Endless,
+                format!("a {} join waits for rows of the stream that may still come", join.join_type),
+            )
+            .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
         }
         let input = Box::pin(self.step(stream, place)).await?;
         let numbered = lookup::numbered(stream.schema())?;
@@ -257,12 +268,23 @@ impl Compiler<'_> {
         let turned = Join {
             left: Arc::new(SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema()))),
             right: Arc::new(SlotNode::plan(lookup::STREAM, numbered)),
-            on: join.on.iter().map(|(left, right)| if stream_left { (right.clone(), left.clone()) } else { (left.clone(), right.clone()) }).collect(),
+            on: join
+                .on
+                .iter()
+                .map(|(left, right)| if stream_left { (right.clone(), left.clone()) } else { (left.clone(), right.clone()) })
+                .collect(),
             join_type: if stream_left { join.join_type.swap() } else { join.join_type },
             ..join.clone()
         };
         let turned = Join::try_new(
-            turned.left, turned.right, turned.on, turned.filter, turned.join_type, turned.join_constraint, turned.null_equality, turned.null_aware,
+            turned.left,
+            turned.right,
+            turned.on,
+            turned.filter,
+            turned.join_type,
+            turned.join_constraint,
+            turned.null_equality,
+            turned.null_aware,
         )?;
         let turned = LogicalPlan::Join(turned);
         let columns = lookup::Columns::new(turned.schema(), plan.schema())?;
@@ -331,13 +353,19 @@ fn refuse(plan: &LogicalPlan) -> Error {
             "join a stream with a static table (connector = 'file', or VALUES), or UNION ALL the streams and aggregate by window",
         ),
         LogicalPlan::Join(_) => not_yet("this join is not built yet", "join a stream with a static table by JOIN … ON …"),
-        LogicalPlan::Unnest(_) => not_yet("UNNEST of a raw stream is not built yet", "unnest the result of a window, or split records with framing = 'json_array'"),
+        LogicalPlan::Unnest(_) => not_yet(
+            "UNNEST of a raw stream is not built yet",
+            "unnest the result of a window, or split records with framing = 'json_array'",
+        ),
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             not_yet("rows that are written out cannot be mixed into a stream", "join with them: JOIN (VALUES …) AS t(k, v) ON …")
         }
         other => {
             let what = other.display().to_string();
-            not_yet(&format!("'{}' is not built for streams yet", what.split([':', '(']).next().unwrap_or(&what)), "write the query with filters, windows and joins with static tables")
+            not_yet(
+                &format!("'{}' is not built for streams yet", what.split([':', '(']).next().unwrap_or(&what)),
+                "write the query with filters, windows and joins with static tables",
+            )
         }
     }
 }

@@ -33,9 +33,11 @@ pub fn window_under(plan: &LogicalPlan) -> Option<&WindowNode> {
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.iter().any(|expr| window(expr, &aggregate.input)) => {
             window_under(&aggregate.input)
         }
-        LogicalPlan::Distinct(Distinct::All(input)) if input.schema().iter().any(|(qualifier, field)| {
-            window(&Expr::Column((qualifier, field).into()), input)
-        }) => window_under(input),
+        LogicalPlan::Distinct(Distinct::All(input))
+            if input.schema().iter().any(|(qualifier, field)| window(&Expr::Column((qualifier, field).into()), input)) =>
+        {
+            window_under(input)
+        }
         LogicalPlan::Window(over) => {
             let per_window = |expr: &Expr| match expr {
                 Expr::WindowFunction(function) => function.params.partition_by.iter().any(|by| window(by, &over.input)),
@@ -84,7 +86,11 @@ pub fn row_by_row(top: &LogicalPlan) -> Option<Vec<&LogicalPlan>> {
 /// `top` with its window replaced by rows that are put there.
 pub fn over_slot(top: &LogicalPlan) -> Result<LogicalPlan> {
     let plan = top.clone().transform_down(|plan| match WindowNode::of(&plan) {
-        Some(node) => Ok(Transformed::new(SlotNode::plan(0, Arc::clone(&node.schema)), true, datafusion::common::tree_node::TreeNodeRecursion::Jump)),
+        Some(node) => Ok(Transformed::new(
+            SlotNode::plan(0, Arc::clone(&node.schema)),
+            true,
+            datafusion::common::tree_node::TreeNodeRecursion::Jump,
+        )),
         None => Ok(Transformed::no(plan)),
     })?;
     Ok(plan.data)

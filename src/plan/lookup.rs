@@ -37,9 +37,13 @@ pub struct Columns {
 
 impl Columns {
     pub fn new(joined: &DFSchema, wanted: &DFSchema) -> Result<Self> {
-        let find = |column| joined.maybe_index_of_column(column).ok_or_else(|| Error::bug(format!("a join lost the column {column}")));
+        let find =
+            |column| joined.maybe_index_of_column(column).ok_or_else(|| Error::bug(format!("a join lost the column {column}")));
         let result = wanted.columns().iter().map(find).collect::<Result<_>>()?;
-        Ok(Columns { result, row: joined.index_of_column_by_name(None, ROW).ok_or_else(|| Error::bug("a join lost the row numbers"))? })
+        Ok(Columns {
+            result,
+            row: joined.index_of_column_by_name(None, ROW).ok_or_else(|| Error::bug("a join lost the row numbers"))?,
+        })
     }
 }
 

@@ -27,7 +27,9 @@ pub const WINDOW: &str = "streamgauge.window";
 /// The type of a window column: `struct{start, end}`, half open.
 pub fn window_type() -> DataType {
     static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-        let part = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false).with_metadata(window_metadata());
+        let part = |name: &str| {
+            Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false).with_metadata(window_metadata())
+        };
         Fields::from(vec![part("start"), part("end")])
     });
     DataType::Struct(FIELDS.clone())
@@ -135,8 +137,10 @@ impl Kind {
     fn length(self, arg: &Expr) -> Result<i64> {
         match length(arg) {
             Some(Ok(nanos)) => Ok(nanos),
-            Some(Err(reason)) => Err(Error::new(Code::Window, format!("a length of {} {reason}", self.name())).hint(format!("write {}", self.example()))),
-            None => Err(Error::new(Code::Window, format!("{} takes fixed lengths, not '{arg}'", self.name())).hint(format!("write {}", self.example()))),
+            Some(Err(reason)) => Err(Error::new(Code::Window, format!("a length of {} {reason}", self.name()))
+                .hint(format!("write {}", self.example()))),
+            None => Err(Error::new(Code::Window, format!("{} takes fixed lengths, not '{arg}'", self.name()))
+                .hint(format!("write {}", self.example()))),
         }
     }
 }
@@ -145,7 +149,9 @@ impl Kind {
 fn length(expr: &Expr) -> Option<Result<i64, String>> {
     let Expr::Literal(value, _) = expr else { return None };
     Some(match value {
-        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months != 0 => Err("in months or years has no fixed size".into()),
+        ScalarValue::IntervalMonthDayNano(Some(interval)) if interval.months != 0 => {
+            Err("in months or years has no fixed size".into())
+        }
         ScalarValue::IntervalMonthDayNano(Some(interval)) => i64::from(interval.days)
             .checked_mul(86_400_000_000_000)
             .and_then(|days| days.checked_add(interval.nanoseconds))

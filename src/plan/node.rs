@@ -44,8 +44,9 @@ impl WindowNode {
         if let Some(time) = &call.time
             && !marker::is_event_time(time, aggregate.input.schema())
         {
-            return Err(Error::new(Code::EventTime, format!("'{time}' is not the event time of the rows"))
-                .hint(format!("declare it with the table: WATERMARK FOR {time}, or event_time_field = '{time}'; then leave it out of the call")));
+            return Err(Error::new(Code::EventTime, format!("'{time}' is not the event time of the rows")).hint(format!(
+                "declare it with the table: WATERMARK FOR {time}, or event_time_field = '{time}'; then leave it out of the call"
+            )));
         }
         let mut keys = aggregate.group_expr.clone();
         keys.remove(window_index);
@@ -113,7 +114,9 @@ impl UserDefinedLogicalNodeCore for WindowNode {
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
         let keys = 0..=self.keys.len();
         let all = self.schema.fields().iter().enumerate();
-        all.filter(|(index, _)| *index == self.window_index || !keys.contains(index)).map(|(_, field)| field.name().clone()).collect()
+        all.filter(|(index, _)| *index == self.window_index || !keys.contains(index))
+            .map(|(_, field)| field.name().clone())
+            .collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -130,8 +133,12 @@ impl UserDefinedLogicalNodeCore for WindowNode {
     /// Without this the scan below would read every column.
     fn necessary_children_exprs(&self, _: &[usize]) -> Option<Vec<Vec<usize>>> {
         let schema = self.input.schema();
-        let mut needed: Vec<usize> =
-            self.expressions().iter().flat_map(Expr::column_refs).filter_map(|column: &Column| schema.maybe_index_of_column(column)).collect();
+        let mut needed: Vec<usize> = self
+            .expressions()
+            .iter()
+            .flat_map(Expr::column_refs)
+            .filter_map(|column: &Column| schema.maybe_index_of_column(column))
+            .collect();
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])

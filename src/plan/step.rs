@@ -31,17 +31,46 @@ pub struct Plan {
 /// One step and what it reads from.
 #[derive(Debug)]
 pub enum Step {
-    Source { table: Arc<Table>, projection: Vec<usize>, schema: SchemaRef },
-    Filter { input: Box<Step>, predicate: Arc<dyn PhysicalExpr> },
-    Project { input: Box<Step>, exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
+    Source {
+        table: Arc<Table>,
+        projection: Vec<usize>,
+        schema: SchemaRef,
+    },
+    Filter {
+        input: Box<Step>,
+        predicate: Arc<dyn PhysicalExpr>,
+    },
+    Project {
+        input: Box<Step>,
+        exprs: Vec<Arc<dyn PhysicalExpr>>,
+        schema: SchemaRef,
+    },
     Window(Box<WindowStep>),
-    Over { input: Box<Step>, spec: OverSpec },
-    Union { inputs: Vec<Step> },
-    Limit { input: Box<Step>, skip: usize, fetch: Option<usize> },
+    Over {
+        input: Box<Step>,
+        spec: OverSpec,
+    },
+    Union {
+        inputs: Vec<Step>,
+    },
+    Limit {
+        input: Box<Step>,
+        skip: usize,
+        fetch: Option<usize>,
+    },
     /// Watermarks `by` later: what comes out of a window below is its last word.
-    Hold { input: Box<Step>, by: Duration },
+    Hold {
+        input: Box<Step>,
+        by: Duration,
+    },
     /// A join with rows that do not change: `fixed` is read once, `lookup` runs on each batch (slot 0) and the fixed rows (slot 1).
-    Lookup { input: Box<Step>, fixed: Arc<dyn ExecutionPlan>, lookup: BoundedPlan, columns: lookup::Columns, schema: SchemaRef },
+    Lookup {
+        input: Box<Step>,
+        fixed: Arc<dyn ExecutionPlan>,
+        lookup: BoundedPlan,
+        columns: lookup::Columns,
+        schema: SchemaRef,
+    },
 }
 
 /// A window aggregate with what happens inside each emitted window.
@@ -130,9 +159,7 @@ impl Step {
                 Tree::operator(WindowAggregate::new(spec)?, vec![input])
             }
             Step::Over { input, spec } => Tree::operator(Over::new(spec.clone())?, vec![below(input)?]),
-            Step::Union { inputs } => {
-                Tree::operator(Merge::new(inputs.len()), inputs.iter().map(below).collect::<Result<_>>()?)
-            }
+            Step::Union { inputs } => Tree::operator(Merge::new(inputs.len()), inputs.iter().map(below).collect::<Result<_>>()?),
             Step::Limit { input, skip, fetch } => Tree::operator(Limit::new(*skip, *fetch), vec![below(input)?]),
             Step::Hold { input, by } => Tree::operator(Hold::new(*by), vec![below(input)?]),
             Step::Lookup { input, fixed: plan, lookup, columns, schema } => {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
 use arrow::compute::{filter, filter_record_batch, is_not_null, max};
-use datafusion::physical_expr::PhysicalExpr;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use tokio::sync::mpsc;
@@ -147,7 +147,7 @@ impl Hub {
         if let Some(error) = self.decode.failed.take() {
             return Err(error);
         }
-        if self.decode.decoder.len() == 0 {
+        if self.decode.decoder.is_empty() {
             return Ok(());
         }
         let (rows, times) = self.decode.take()?;
@@ -254,7 +254,11 @@ impl Decode {
         let (rows, times) = self.decoder.take()?;
         let Some(time) = &self.time else { return Ok((rows, times)) };
         let computed = time.evaluate(&rows)?.into_array(rows.num_rows())?;
-        let computed = computed.as_any().downcast_ref::<TimestampArray>().ok_or_else(|| Error::bug("an event time of another type"))?.clone();
+        let computed = computed
+            .as_any()
+            .downcast_ref::<TimestampArray>()
+            .ok_or_else(|| Error::bug("an event time of another type"))?
+            .clone();
         if computed.null_count() == 0 {
             return Ok((rows, computed));
         }
@@ -286,7 +290,9 @@ impl Decode {
 fn over_decoded(expr: &Arc<dyn PhysicalExpr>, decoded: &[usize]) -> Result<Arc<dyn PhysicalExpr>> {
     let moved = Arc::clone(expr).transform(|expr| match (expr.as_ref() as &dyn Any).downcast_ref::<Column>() {
         Some(column) => {
-            let at = decoded.binary_search(&column.index()).map_err(|_| DataFusionError::from(Error::bug("a source is not decoded")))?;
+            let at = decoded
+                .binary_search(&column.index())
+                .map_err(|_| DataFusionError::from(Error::bug("a source is not decoded")))?;
             Ok(Transformed::yes(Arc::new(Column::new(column.name(), at)) as Arc<dyn PhysicalExpr>))
         }
         None => Ok(Transformed::no(expr)),

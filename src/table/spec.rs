@@ -80,7 +80,13 @@ impl Spec {
         Self::build(create, options, feed, columns, time).map_err(|errors| placed(errors, create.name.span))
     }
 
-    fn build(create: &CreateTable, options: TableOptions, feed: feed::Spec, columns: Columns, time: Time) -> Result<Spec, Vec<Error>> {
+    fn build(
+        create: &CreateTable,
+        options: TableOptions,
+        feed: feed::Spec,
+        columns: Columns,
+        time: Time,
+    ) -> Result<Spec, Vec<Error>> {
         let mark = |index: usize, field: &FieldRef| match time.column == Some(index) {
             true => {
                 let mut metadata = field.metadata().clone();
@@ -104,7 +110,14 @@ impl Spec {
             EventTime::Column(at) => Some(at),
             EventTime::Arrival | EventTime::Computed(_) => None,
         };
-        let format = format::Spec::new(options.format, options.framing, options.json_timestamp_format, endpoint, columns.decoded, decoded_time)?;
+        let format = format::Spec::new(
+            options.format,
+            options.framing,
+            options.json_timestamp_format,
+            endpoint,
+            columns.decoded,
+            decoded_time,
+        )?;
         Ok(Spec {
             name: create.name.text.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -156,7 +169,9 @@ type DeclaredColumn = (FieldRef, Given);
 
 fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
-    let value = |data_type: FieldRef, origin| (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()));
+    let value = |data_type: FieldRef, origin| {
+        (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()))
+    };
     if options.json_unstructured {
         if payload {
             return Err(vec![
@@ -167,7 +182,9 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
         return fields(create, vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)]);
     }
     match options.format {
-        Format::RawString if !payload => fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)]),
+        Format::RawString if !payload => {
+            fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)])
+        }
         Format::Json if create.columns.is_empty() => Err(vec![
             Error::new(Code::Query, format!("table '{}' has no columns", create.name))
                 .hint("declare the fields to decode, or set 'json.unstructured' = 'true' for one column 'value JSON'"),
@@ -182,20 +199,30 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<
     for column in &create.columns {
         let name = &column.name.text;
         if columns.iter().any(|(field, _)| field.name() == name) {
-            errors.push(Error::new(Code::Exists, format!("column '{name}' is declared twice")).hint("keep one of the two").at(column.span));
+            errors.push(
+                Error::new(Code::Exists, format!("column '{name}' is declared twice"))
+                    .hint("keep one of the two")
+                    .at(column.span),
+            );
             continue;
         }
         let given = match &column.origin {
             Declared::Payload => Ok(Given::Decoded(Origin::Payload, column.name.written.clone())),
-            Declared::Metadata { key, span } => {
-                Metadata::from_name(key).map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new())).map_err(|error| error.at(*span))
-            }
+            Declared::Metadata { key, span } => Metadata::from_name(key)
+                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new()))
+                .map_err(|error| error.at(*span)),
             Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
         };
         match (column.field(), given) {
             (Err(error), _) | (_, Err(error)) => errors.push(error.at(column.span)),
-            (Ok(None), Ok(given @ Given::Generated(..))) => columns.push((Arc::new(Field::new(name, DataType::Null, true)), given)),
-            (Ok(None), Ok(Given::Decoded(..))) => errors.push(Error::new(Code::Type, format!("column '{name}' has no type")).hint(format!("write {name} TEXT, for example")).at(column.span)),
+            (Ok(None), Ok(given @ Given::Generated(..))) => {
+                columns.push((Arc::new(Field::new(name, DataType::Null, true)), given))
+            }
+            (Ok(None), Ok(Given::Decoded(..))) => errors.push(
+                Error::new(Code::Type, format!("column '{name}' has no type"))
+                    .hint(format!("write {name} TEXT, for example"))
+                    .at(column.span),
+            ),
             (Ok(Some(field)), Ok(Given::Generated(expr, _, span))) => {
                 let data_type = field.data_type().clone();
                 columns.push((Arc::new(field), Given::Generated(expr, Some(data_type), span)));
@@ -281,9 +308,12 @@ struct Time {
 fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, session: &SessionState) -> Result<Time> {
     let (name, span) = match (&create.watermark, &options.event_time_field) {
         (Some(watermark), Some(field)) if watermark.column.text != *field => {
-            return Err(Error::new(Code::EventTime, format!("the event time is '{}' by WATERMARK FOR and '{field}' by event_time_field", watermark.column))
-                .hint("keep one of the two")
-                .at(watermark.span));
+            return Err(Error::new(
+                Code::EventTime,
+                format!("the event time is '{}' by WATERMARK FOR and '{field}' by event_time_field", watermark.column),
+            )
+            .hint("keep one of the two")
+            .at(watermark.span));
         }
         (Some(watermark), _) => (&watermark.column.text, watermark.span),
         (None, Some(field)) => (field, create.name.span),
@@ -291,8 +321,10 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
     };
     let names = || columns.fields.iter().map(|field| field.name().as_str());
     let Some(index) = names().position(|known| known == name) else {
-        let error = Error::new(Code::UnknownColumn, format!("the event time '{name}' is no column of table '{}'", create.name.text));
-        let hint = nearest(name, names()).map_or("name one of the table's columns".into(), |near| format!("did you mean '{near}'?"));
+        let error =
+            Error::new(Code::UnknownColumn, format!("the event time '{name}' is no column of table '{}'", create.name.text));
+        let hint =
+            nearest(name, names()).map_or("name one of the table's columns".into(), |near| format!("did you mean '{near}'?"));
         return Err(error.hint(hint).at(span));
     };
     let data_type = columns.fields[index].data_type();
@@ -307,9 +339,12 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
     };
     let delay = match (by_expr, options.watermark_delay) {
         (Some(one), Some(other)) if one != other => {
-            return Err(Error::new(Code::EventTime, "the watermark's delay is given twice, by WATERMARK FOR and by watermark_delay")
-                .hint("keep one of the two")
-                .at(span));
+            return Err(Error::new(
+                Code::EventTime,
+                "the watermark's delay is given twice, by WATERMARK FOR and by watermark_delay",
+            )
+            .hint("keep one of the two")
+            .at(span));
         }
         (Some(delay), _) | (None, Some(delay)) => delay,
         (None, None) => Duration::ZERO,

@@ -139,7 +139,9 @@ impl ExtensionPlanner for Nodes {
             return match plan::compile(plan, planner, session, context, emit).await {
                 Ok(plan) => Ok(Some(Arc::new(ContinuousExec::new(plan)))),
                 // What has no answer on an endless stream may have one on files.
-                Err(error) if plan::is_refusal(&error) && all_finite(plan) => Ok(Some(planner.create_physical_plan(plan, session).await?)),
+                Err(error) if plan::is_refusal(&error) && all_finite(plan) => {
+                    Ok(Some(planner.create_physical_plan(plan, session).await?))
+                }
                 Err(error) => Err(error.into()),
             };
         }

@@ -49,7 +49,8 @@ impl Run {
         let mut tables = Vec::new();
         for (index, (table, projection)) in sources.into_iter().enumerate() {
             let Subscription { messages } = table.subscribe(projection)?;
-            let messages = futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
+            let messages =
+                futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
             inputs.push(messages.map(move |message| (index, message)).boxed());
             tables.push(table);
         }
