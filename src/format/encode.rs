@@ -450,7 +450,7 @@ mod tests {
         let all = changes(batch.clone(), None);
         let encoder = |output| Encoder::append_only(output, batch.schema_ref());
         assert_eq!(
-            written(encoder(Output::Ndjson).view("v"), &[all.clone()]),
+            written(encoder(Output::Ndjson).view("v"), std::slice::from_ref(&all)),
             concat!(
                 r#"{"_view":"v","window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"text":"a,\"b\"\n\u001b[1m"}"#,
                 "\n",
@@ -490,7 +490,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         let all = changes(batch.clone(), Some(&[1, -1, 1, -1, 2, 0]));
         assert_eq!(
-            written(Encoder::changelog(Output::Ndjson, batch.schema_ref()).view("v"), &[all.clone()]),
+            written(Encoder::changelog(Output::Ndjson, batch.schema_ref()).view("v"), std::slice::from_ref(&all)),
             concat!(
                 "{\"_view\":\"v\",\"op\":\"added\",\"after\":{\"n\":1}}\n",
                 "{\"_view\":\"v\",\"op\":\"updated\",\"before\":{\"n\":1},\"after\":{\"n\":2}}\n",

@@ -16,7 +16,7 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn of<'a>(self, text: &'a str) -> &'a str {
+    pub fn of(self, text: &str) -> &str {
         &text[self.start..self.end]
     }
 }
