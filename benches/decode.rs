@@ -183,11 +183,13 @@ fn shapes(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(EVENTS as u64));
         for (title, output) in [("ndjson", Output::Ndjson), ("csv", Output::Csv)] {
             let mut encoder = Encoder::append_only(output, changes.rows.schema_ref());
-            let mut write = |mut out: Vec<u8>| {
-                encoder.write(black_box(&changes), &mut out).expect("good rows");
-                out
-            };
-            group.bench_function(title, |bench| bench.iter_batched(Vec::new, write, BatchSize::LargeInput));
+            group.bench_function(title, |bench| {
+                let write = |mut out: Vec<u8>| {
+                    encoder.write(black_box(&changes), &mut out).expect("good rows");
+                    out
+                };
+                bench.iter_batched(Vec::new, write, BatchSize::LargeInput);
+            });
         }
         group.bench_function("arrow-json", |bench| {
             bench.iter(|| {
