@@ -52,7 +52,7 @@ fn wide() -> Vec<String> {
             r#"{{"$schema":"/mediawiki/recentchange/1.0.0","meta":{{"uri":"https://en.example.org/wiki/Page_{index}","dt":"2026-03-01T12:00:00Z","domain":"en.example.org","offset":{index}}},"id":{},"type":"edit","namespace":0,"title":"Page {index} of \"many\"","comment":"typo fixed, [[link]] added","user":"Editor{}","bot":{},"length":{{"old":{},"new":{}}},"wiki":"enwiki""#,
             1_000_000 + index,
             index % 500,
-            index % 3 == 0,
+            index.is_multiple_of(3),
             index * 13 % 9000,
             index * 17 % 9000,
         );

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::util::pretty::pretty_format_batches;
 
 use super::writer::{Member, Writer, members, quote};
@@ -293,11 +293,6 @@ impl Flat {
         self.writer.text(array, row, out);
         true
     }
-}
-
-/// The columns of a table or CSV of such rows, without `op`.
-pub fn flat_names(schema: &SchemaRef) -> Vec<String> {
-    Flat::of(schema).into_iter().map(|flat| flat.name).collect()
 }
 
 /// Writes a CSV field, in quotes where it must be.
