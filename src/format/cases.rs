@@ -445,7 +445,7 @@ fn metadata() -> Vec<Column> {
         .iter()
         .map(|(name, metadata)| {
             let data_type = if *metadata == Metadata::ReceivedAt { NANOS } else { DataType::Utf8View };
-            Column::new(*name, data_type).from(Origin::Metadata(*metadata))
+            Column::new(*name, data_type).with_origin(Origin::Metadata(*metadata))
         })
         .collect()
 }
@@ -466,7 +466,7 @@ fn metadata_is_read_without_looking_at_the_data() {
 
 #[test]
 fn an_id_that_must_be_there_is_asked_for() {
-    let id = Column::new("id", DataType::Utf8View).from(Origin::Metadata(Metadata::EventId)).not_null();
+    let id = Column::new("id", DataType::Utf8View).with_origin(Origin::Metadata(Metadata::EventId)).not_null();
     let mut decoder = decoder(&spec(vec![id]));
     let mut reasons = Vec::new();
     decoder.push(Input { id: "", ..event("{}") }, &mut |bad| reasons.push(bad.reason));
@@ -475,7 +475,7 @@ fn an_id_that_must_be_there_is_asked_for() {
 
 #[test]
 fn unstructured_data_is_any_json_kept_as_it_is() {
-    let spec = spec(vec![Column::json("value").from(Origin::Whole)]);
+    let spec = spec(vec![Column::json("value").with_origin(Origin::Whole)]);
     let (batch, _, bad) = run(&spec, &["{\"b\": 1,\n\"a\":2}", "[1, 2]", "7", "{\"a\":", "x"]);
     assert_eq!(shown(batch.column(0)), ["{\"b\": 1,\n\"a\":2}", "[1, 2]", "7"]);
     let reasons: Vec<&str> = bad.iter().map(|bad| bad.reason.as_str()).collect();
@@ -514,7 +514,7 @@ fn a_framing_splits_an_event_and_a_bad_part_costs_only_itself() {
 
     let (batch, _, bad) = run(
         &framed(Framing::JsonArray),
-        &["[{\"x\":1}, 7,\n{\"x\":2},{\"x\":1.5}]", "{\"x\":3}", "[{\"x\":4},{\"x\"", "[]", "no"],
+        &["[{\"x\":1}, 7,\n{\"x\":2},{\"x\":1.5}]", "{\"x\":3}", "[{\"x\":4},{\"x\"", "[]", "no", "7", "[[1]]"],
     );
     assert_eq!(shown(batch.column(0)), ["1", "2", "3", "4"]);
     let reasons: Vec<&str> = bad.iter().map(|bad| bad.reason.as_str()).collect();
@@ -525,6 +525,8 @@ fn a_framing_splits_an_event_and_a_bad_part_costs_only_itself() {
             "column 'x': '1.5' is no whole number at line 2 column 14",
             "the JSON is cut off: EOF while parsing an object at line 1 column 13",
             "the data is no JSON: expected ident at line 1 column 2",
+            "the data is a number, not an array at line 1 column 1",
+            "the data is an array, not an object at line 1 column 2",
         ]
     );
 }

@@ -130,7 +130,8 @@ impl Decoder {
             Framing::JsonArray => {
                 let mut elements = std::mem::take(&mut self.elements);
                 elements.clear();
-                let end = object::elements(input.data, whole, &mut elements);
+                let end = must_be((b'[', "an array"), input.data, whole, self.framing)
+                    .and_then(|()| object::elements(input.data, whole, &mut elements));
                 for element in elements.iter().flatten() {
                     self.record(input, *element, bad);
                 }
@@ -186,7 +187,7 @@ impl Decoder {
         let scratch = &mut self.scratch;
         scratch.clear();
         if !self.fields.is_empty() {
-            object_only(input.data, part)?;
+            must_be((b'{', "an object"), input.data, part, self.framing)?;
             scratch.slots.resize(self.fields.len(), None);
             object::fields(input.data, part, &self.names, &mut scratch.slots)?;
         } else if self.whole {
@@ -235,19 +236,27 @@ fn unit(data_type: &DataType) -> i64 {
     }
 }
 
-/// Refuses what is no object, with what it is instead.
-fn object_only(data: &str, part: Part) -> Result<(), Fault> {
+/// Refuses JSON of another kind than `wanted` (its first byte and name) by saying what it is.
+fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Framing) -> Result<(), Fault> {
     let text = part.of(data).trim_ascii_start();
-    let kind = match text.as_bytes().first() {
-        Some(b'{') => return Ok(()),
-        Some(b'[') => "an array, not an object (set framing = 'json_array' to read each element as a row)",
-        Some(b'"') => "a string, not an object",
-        Some(b't' | b'f') => "a boolean, not an object",
-        Some(b'n') => "null, not an object",
-        _ => "a number, not an object",
+    let first = text.as_bytes().first();
+    if first == Some(&wanted.0) {
+        return Ok(());
+    }
+    let kind = match first {
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
     };
     object::check(data, part)?;
-    Err(Fault::new(part.end - text.len(), format!("the data is {kind}")))
+    let hint = match (first, framing) {
+        (Some(b'['), Framing::None) => " (set framing = 'json_array' to read each element as a row)",
+        _ => "",
+    };
+    Err(Fault::new(part.end - text.len(), format!("the data is {kind}, not {}{hint}", wanted.1)))
 }
 
 /// The fault as people read it, with line and column counted in characters from 1.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::util::pretty::pretty_format_batches;
 
 use super::writer::{Member, Writer, members, quote};
@@ -300,11 +300,6 @@ impl Flat {
     }
 }
 
-/// The columns of a table or CSV of such rows, without `op`.
-pub fn flat_names(schema: &SchemaRef) -> Vec<String> {
-    Flat::of(schema).into_iter().map(|flat| flat.name).collect()
-}
-
 /// Writes a CSV field, in quotes where it must be.
 fn csv_field(text: &[u8], out: &mut Vec<u8>) {
     if !text.is_empty() && !text.iter().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
@@ -455,7 +450,7 @@ mod tests {
         let all = changes(batch.clone(), None);
         let encoder = |output| Encoder::append_only(output, batch.schema_ref());
         assert_eq!(
-            written(encoder(Output::Ndjson).view("v"), &[all.clone()]),
+            written(encoder(Output::Ndjson).view("v"), std::slice::from_ref(&all)),
             concat!(
                 r#"{"_view":"v","window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"text":"a,\"b\"\n\u001b[1m"}"#,
                 "\n",
@@ -495,7 +490,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         let all = changes(batch.clone(), Some(&[1, -1, 1, -1, 2, 0]));
         assert_eq!(
-            written(Encoder::changelog(Output::Ndjson, batch.schema_ref()).view("v"), &[all.clone()]),
+            written(Encoder::changelog(Output::Ndjson, batch.schema_ref()).view("v"), std::slice::from_ref(&all)),
             concat!(
                 "{\"_view\":\"v\",\"op\":\"added\",\"after\":{\"n\":1}}\n",
                 "{\"_view\":\"v\",\"op\":\"updated\",\"before\":{\"n\":1},\"after\":{\"n\":2}}\n",

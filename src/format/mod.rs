@@ -84,7 +84,7 @@ impl Column {
         }
     }
 
-    pub fn from(self, origin: Origin) -> Self {
+    pub fn with_origin(self, origin: Origin) -> Self {
         Column { origin, ..self }
     }
 
@@ -288,9 +288,9 @@ mod tests {
             Column::new("b", DataType::List(Field::new("item", DataType::Null, true).into())),
             Column::new("c", DataType::Utf8View),
             Column::new("c", DataType::Int64),
-            Column::new("kind", DataType::Int32).from(Origin::Metadata(Metadata::EventType)),
-            Column::new("at", DataType::Utf8View).from(Origin::Metadata(Metadata::ReceivedAt)),
-            Column::new("doc", DataType::Int64).from(Origin::Whole),
+            Column::new("kind", DataType::Int32).with_origin(Origin::Metadata(Metadata::EventType)),
+            Column::new("at", DataType::Utf8View).with_origin(Origin::Metadata(Metadata::ReceivedAt)),
+            Column::new("doc", DataType::Int64).with_origin(Origin::Whole),
         ];
         assert_eq!(
             errors(Format::Json, Framing::None, columns, Some(2)),
@@ -309,8 +309,8 @@ mod tests {
     #[test]
     fn raw_string_fills_one_text_column() {
         let text = |name: &str| Column::new(name, DataType::Utf8View);
-        let arrival =
-            Column::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None)).from(Origin::Metadata(Metadata::ReceivedAt));
+        let arrival = Column::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None))
+            .with_origin(Origin::Metadata(Metadata::ReceivedAt));
         assert!(errors(Format::RawString, Framing::Newline, vec![text("value"), arrival], Some(1)).is_empty());
         assert_eq!(
             errors(Format::RawString, Framing::JsonArray, vec![text("a"), text("b")], None),

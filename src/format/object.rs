@@ -16,7 +16,7 @@ pub struct Part {
 }
 
 impl Part {
-    pub fn of<'a>(self, text: &'a str) -> &'a str {
+    pub fn of(self, text: &str) -> &str {
         &text[self.start..self.end]
     }
 }
@@ -49,9 +49,9 @@ impl Fault {
 pub struct Names {
     names: Vec<Box<str>>,
     /// By [`Names::bucket`]: one more than the first name, 0 for none.
-    heads: Vec<u16>,
+    heads: Vec<u32>,
     /// By name: one more than the next name in the same bucket, 0 for none.
-    next: Vec<u16>,
+    next: Vec<u32>,
 }
 
 impl Names {
@@ -61,8 +61,7 @@ impl Names {
             Names { heads: vec![0; (names.len() * 8).next_power_of_two().max(16)], next: vec![0; names.len()], names };
         for index in 0..lookup.names.len() {
             let bucket = lookup.bucket(&lookup.names[index]);
-            let number = u16::try_from(index + 1).expect("a table has fewer than 65,535 columns");
-            lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], number);
+            lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], index as u32 + 1);
         }
         lookup
     }
@@ -70,7 +69,7 @@ impl Names {
     fn find(&self, name: &str) -> Option<usize> {
         let mut number = self.heads[self.bucket(name)];
         while number != 0 {
-            let index = usize::from(number) - 1;
+            let index = number as usize - 1;
             if *self.names[index] == *name {
                 return Some(index);
             }

@@ -80,10 +80,8 @@ fn clock(bytes: &[u8]) -> Option<(i64, i64, &[u8])> {
     if length == 0 {
         return None;
     }
-    let mut nanos = 0;
-    for at in 0..9 {
-        nanos = nanos * 10 + if at < length { i64::from(digits[at] - b'0') } else { 0 };
-    }
+    let decimals = digits[..length].iter().map(|byte| i64::from(byte - b'0'));
+    let nanos = decimals.chain(std::iter::repeat(0)).take(9).fold(0, |nanos, digit| nanos * 10 + digit);
     Some((minutes + second, nanos, &digits[length..]))
 }
 

@@ -252,16 +252,16 @@ impl Writer {
         match self {
             Writer::Text(text) | Writer::Json(text) => return out.extend_from_slice(text.value(array, row).as_bytes()),
             Writer::Union(writers) => {
-                return match member(writers, array, row) {
-                    Some((writer, values, row)) => writer.text(values, row, out),
-                    None => {}
-                };
+                if let Some((writer, values, row)) = member(writers, array, row) {
+                    writer.text(values, row, out);
+                }
+                return;
             }
             Writer::Dictionary(values) => {
-                return match key(array, row) {
-                    Some(key) => values.text(array.as_any_dictionary().values(), key, out),
-                    None => {}
-                };
+                if let Some(key) = key(array, row) {
+                    values.text(array.as_any_dictionary().values(), key, out);
+                }
+                return;
             }
             Writer::Float32 | Writer::Float64 => {
                 let value = match self {
