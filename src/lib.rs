@@ -5,5 +5,6 @@ pub mod change;
 pub mod error;
 pub mod operator;
 pub mod options;
+pub mod sql;
 pub mod time;
 pub mod window;

@@ -1,0 +1,303 @@
+//! DataFusion's reasons why a query cannot be planned, as our errors: with the place in the script and the nearest known name.
+
+use std::ops::ControlFlow;
+
+use datafusion::common::{Column, SchemaError};
+use datafusion::error::DataFusionError;
+use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Visit, Visitor};
+
+use super::statement::fold;
+use super::syntax::small;
+use crate::error::{Code, Error, Span, nearest};
+
+/// The names a query may have meant.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Names<'a> {
+    pub tables: &'a [String],
+    pub functions: &'a [String],
+}
+
+/// Most columns that a hint lists.
+const LISTED_MAX: usize = 12;
+
+/// What DataFusion said about `query` as a sentence of ours. An error of ours that travelled through it comes out as it went in.
+pub fn explain_error(error: DataFusionError, query: &Query, known: Names) -> Error {
+    let root = error.find_root();
+    let explained = match root {
+        DataFusionError::SchemaError(error, _) => schema(error, query),
+        DataFusionError::Plan(text) => planning(text, query, known),
+        DataFusionError::NotImplemented(text) => unsupported(text),
+        _ => None,
+    };
+    let said = matches!(root, DataFusionError::Plan(_) | DataFusionError::NotImplemented(_));
+    match explained {
+        Some(explained) => explained,
+        None if said => {
+            let error = Error::from(error);
+            placed(Error::new(error.code(), in_sql(&small(error.message()))), error.span())
+        }
+        None => error.into(),
+    }
+}
+
+fn schema(error: &SchemaError, query: &Query) -> Option<Error> {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => Some(unknown_column(field, valid_fields, query)),
+        SchemaError::AmbiguousReference { field } => Some(
+            placed(Error::new(Code::Query, format!("column '{}' is in several tables", field.name)), find_column(query, field))
+                .hint(format!("write the table before it, as in t.{}", field.name)),
+        ),
+        _ => None,
+    }
+}
+
+fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
+    let place = find_column(query, field);
+    let relation = field.relation.as_ref().map(|relation| relation.table());
+    if let Some(table) = relation
+        && !valid.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table() == table))
+        && valid.iter().any(|column| column.relation.is_some())
+    {
+        let mut tables: Vec<&str> = valid.iter().filter_map(|column| Some(column.relation.as_ref()?.table())).collect();
+        tables.dedup();
+        let error = Error::new(Code::UnknownTable, format!("'{table}' in {table}.{} is no table of this query", field.name));
+        return placed(error, place).hint(suggestion(table, &tables));
+    }
+    let mut names: Vec<&str> = valid
+        .iter()
+        .filter(|column| relation.is_none() || column.relation.as_ref().map(|relation| relation.table()) == relation)
+        .map(|column| column.name.as_str())
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    names.retain(|name| seen.insert(*name));
+    let error = placed(Error::new(Code::UnknownColumn, format!("column '{}' is not there", field.name)), place);
+    match names.iter().find(|name| name.eq_ignore_ascii_case(&field.name)) {
+        // Only upper and lower case keep them apart.
+        Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => error.hint(format!("did you mean \"{name}\"?")),
+        Some(name) => error.hint(format!("did you mean {name}?")),
+        None if names.is_empty() => error,
+        None => error.hint(suggestion(&field.name, &names)),
+    }
+}
+
+fn suggestion(wrong: &str, names: &[&str]) -> String {
+    match nearest(wrong, names.iter().copied()) {
+        Some(near) => format!("did you mean '{near}'?"),
+        None if names.len() > LISTED_MAX => format!("known are {}, …", names[..LISTED_MAX].join(", ")),
+        None => format!("known are {}", names.join(", ")),
+    }
+}
+
+fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
+    if let Some(name) = between(text, "table '", "' not found") {
+        let name = name.rsplit('.').next().unwrap_or(name);
+        let tables: Vec<&str> = known.tables.iter().map(String::as_str).collect();
+        let error = placed(Error::new(Code::UnknownTable, format!("table '{name}' is not there")), find_table(query, name));
+        return Some(match tables.is_empty() {
+            true => error.hint("make it with CREATE TABLE"),
+            false => error.hint(suggestion(name, &tables)),
+        });
+    }
+    if let Some(name) = between(text, "Invalid function '", "'") {
+        let place = find_function(query, name);
+        let error = placed(Error::new(Code::UnknownFunction, format!("function '{name}' is not there")), place);
+        return Some(match function_hint(name, known) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
+    }
+    if text.starts_with("Aggregate functions are not allowed in the WHERE clause") {
+        return Some(
+            Error::new(Code::Query, "an aggregate stands in WHERE, where rows are not grouped yet")
+                .hint("filter groups with HAVING"),
+        );
+    }
+    if let Some(column) = between(text, "column \"", "\" must appear in the GROUP BY clause") {
+        let name = column.rsplit('.').next().unwrap_or(column);
+        let place = find_column(query, &Column::from_name(name));
+        return Some(
+            placed(Error::new(Code::Query, format!("column '{column}' is neither grouped nor aggregated")), place)
+                .hint(format!("add it to GROUP BY, or take one value of each group, as in MAX({name})")),
+        );
+    }
+    if let Some(sides) = between(text, "Cannot coerce arithmetic expression ", " to valid types") {
+        return Some(Error::new(Code::Query, format!("{} cannot be computed", in_sql(sides))).hint("CAST one of the two"));
+    }
+    if let (Some(condition), Some((_, kind))) = (between(text, "non-boolean predicate '", "'"), text.rsplit_once(" returning ")) {
+        return Some(
+            Error::new(Code::Query, format!("the condition {condition} is {}, neither true nor false", in_sql(kind)))
+                .hint("compare it with something"),
+        );
+    }
+    if let Some(name) = between(text, "Projections require unique expression names but the expression \"", "\" at position") {
+        return Some(
+            Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
+        );
+    }
+    if let Some(field) = between(text, "Field ", " not found in struct") {
+        let place = find_field(query, field);
+        return Some(placed(Error::new(Code::UnknownColumn, format!("field '{field}' is not there")), place));
+    }
+    if let Some((before, after)) = text.split_once(" No function matches the given name and argument types '") {
+        return Some(arguments(before, after, query));
+    }
+    None
+}
+
+/// `… No function matches the given name and argument types 'abs(Utf8)'. … Candidate functions:\n\tabs(Numeric(1))`
+fn arguments(before: &str, after: &str, query: &Query) -> Error {
+    let call = after.split("'.").next().unwrap_or(after);
+    let name = call.split('(').next().unwrap_or(call);
+    let message = match before.strip_prefix("Function '") {
+        Some(rest) if !before.contains('\n') => format!("function '{}", rest.trim_end_matches('.')),
+        _ => format!("function '{name}' does not take these arguments: {}", in_sql(call)),
+    };
+    let window = match name {
+        "tumble" => Some("give it the width: TUMBLE(INTERVAL '1 minute')"),
+        "hop" => Some("give it the slide, then the width: HOP(INTERVAL '10 seconds', INTERVAL '1 minute')"),
+        "session" => Some("give it the gap: SESSION(INTERVAL '5 minutes')"),
+        _ => None,
+    };
+    let candidates = after.split_once("Candidate functions:").map(|(_, list)| {
+        list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("Any")).collect::<Vec<_>>().join(", ")
+    });
+    let error = placed(Error::new(Code::Query, message), find_function(query, name));
+    match (window, candidates) {
+        (Some(window), _) => error.hint(window),
+        (None, Some(candidates)) if !candidates.is_empty() => {
+            error.hint(format!("it takes {}; CAST the arguments", in_sql(&candidates)))
+        }
+        _ => error.hint("CAST the arguments"),
+    }
+}
+
+/// DataFusion suggests the function that is nearest however far it is; ours must be near.
+fn function_hint(name: &str, known: Names) -> Option<String> {
+    const WINDOWS: [(&str, &str); 6] = [
+        ("tumble_start", "window.start"),
+        ("tumble_end", "window.end"),
+        ("hop_start", "window.start"),
+        ("hop_end", "window.end"),
+        ("session_start", "window.start"),
+        ("session_end", "window.end"),
+    ];
+    const OVER: [&str; 11] = [
+        "lag",
+        "lead",
+        "row_number",
+        "rank",
+        "dense_rank",
+        "percent_rank",
+        "cume_dist",
+        "ntile",
+        "first_value",
+        "last_value",
+        "nth_value",
+    ];
+    let lower = name.to_ascii_lowercase();
+    if let Some((_, field)) = WINDOWS.iter().find(|(wrong, _)| *wrong == lower) {
+        return Some(format!("give the window a name, as in TUMBLE(INTERVAL '1 minute') AS window, and write {field}"));
+    }
+    if OVER.contains(&lower.as_str()) {
+        return Some(format!("it needs an OVER, as in {name}(…) OVER (PARTITION BY … ORDER BY …)"));
+    }
+    nearest(name, known.functions.iter().map(String::as_str)).map(|near| format!("did you mean '{near}'?"))
+}
+
+fn unsupported(text: &str) -> Option<Error> {
+    text.strip_prefix("Unsupported SQL type ").map(|name| Error::new(Code::Type, format!("type {name} is not known")))
+}
+
+/// Arrow's names of types as SQL's.
+fn in_sql(text: &str) -> String {
+    const WORDS: [(&str, &str); 13] = [
+        ("Utf8View", "TEXT"),
+        ("LargeUtf8", "TEXT"),
+        ("Utf8", "TEXT"),
+        ("Boolean", "BOOLEAN"),
+        ("UInt64", "BIGINT UNSIGNED"),
+        ("UInt32", "INT UNSIGNED"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Float64", "DOUBLE"),
+        ("Float32", "REAL"),
+        ("Timestamp(ns)", "TIMESTAMP"),
+        ("Interval(MonthDayNano)", "INTERVAL"),
+        ("Date32", "DATE"),
+    ];
+    WORDS.iter().fold(text.into(), |text: String, (arrow, sql)| text.replace(arrow, sql))
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    let length = text[start..].find(after)?;
+    Some(&text[start..start + length])
+}
+
+fn placed(error: Error, place: Option<Span>) -> Error {
+    match place {
+        Some(place) => error.at(place),
+        None => error,
+    }
+}
+
+/// The first place where a query names this column.
+fn find_column(query: &Query, column: &Column) -> Option<Span> {
+    let table = column.relation.as_ref().map(|relation| relation.table());
+    let is = |ident: &Ident| fold(ident) == column.name;
+    let exactly = |expr: &Expr| match expr {
+        Expr::Identifier(ident) if is(ident) => Some(ident.span.into()),
+        Expr::CompoundIdentifier(parts) => match parts.as_slice() {
+            [first, field, ..] if is(field) && table.is_none_or(|table| fold(first) == table) => Some(expr.span().into()),
+            [first, ..] if table.is_none() && is(first) => Some(first.span.into()),
+            _ => None,
+        },
+        _ => None,
+    };
+    find(query, &exactly, &|_| None)
+}
+
+/// The first place where a query reads a field of this name.
+fn find_field(query: &Query, field: &str) -> Option<Span> {
+    let read = |expr: &Expr| match expr {
+        Expr::CompoundIdentifier(parts) => parts.iter().skip(1).find(|part| fold(part) == field).map(|part| part.span.into()),
+        _ => None,
+    };
+    find(query, &read, &|_| None)
+}
+
+fn find_function(query: &Query, name: &str) -> Option<Span> {
+    let called = |expr: &Expr| match expr {
+        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case(name) => Some(function.name.span().into()),
+        _ => None,
+    };
+    find(query, &called, &|_| None)
+}
+
+fn find_table(query: &Query, name: &str) -> Option<Span> {
+    let named = |table: &ObjectName| {
+        let last = table.0.last().and_then(|part| part.as_ident())?;
+        (fold(last) == name).then(|| table.span().into())
+    };
+    find(query, &|_| None, &named)
+}
+
+fn find(query: &Query, expr: &dyn Fn(&Expr) -> Option<Span>, table: &dyn Fn(&ObjectName) -> Option<Span>) -> Option<Span> {
+    struct Find<'a> {
+        expr: &'a dyn Fn(&Expr) -> Option<Span>,
+        table: &'a dyn Fn(&ObjectName) -> Option<Span>,
+    }
+    impl Visitor for Find<'_> {
+        type Break = Span;
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
+            (self.expr)(expr).map_or(ControlFlow::Continue(()), ControlFlow::Break)
+        }
+        fn pre_visit_relation(&mut self, table: &ObjectName) -> ControlFlow<Span> {
+            (self.table)(table).map_or(ControlFlow::Continue(()), ControlFlow::Break)
+        }
+    }
+    match query.visit(&mut Find { expr, table }) {
+        ControlFlow::Break(span) => Some(span),
+        ControlFlow::Continue(()) => None,
+    }
+}

@@ -1,0 +1,20 @@
+//! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
+
+mod columns;
+mod explain;
+mod parse;
+mod rewrite;
+mod statement;
+mod syntax;
+mod text;
+mod types;
+
+pub use explain::{Names, explain_error};
+pub use parse::parse;
+pub use rewrite::{Columns, rewrite};
+pub use statement::*;
+pub use text::Text;
+pub use types::{Types, arrow_type};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,343 @@
+//! A script is cut at its `;` into statements; the statements of the house are read here, their queries and expressions by sqlparser.
+
+use sqlparser::dialect::GenericDialect;
+use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Word};
+
+use super::columns;
+use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement};
+use super::syntax::{Cursor, is_word, untokenizable};
+use super::text::Text;
+use crate::error::{Code, Error, Place, Result, Span, nearest};
+use crate::options::Given;
+
+/// Reads a whole script. An error costs only its own statement: reading goes on after the next `;`.
+pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
+    let (mut statements, mut errors) = (Vec::new(), Vec::new());
+    let mut tokens = Vec::new();
+    let cut = Tokenizer::new(&GenericDialect {}, script).tokenize_with_location_into_buf(&mut tokens);
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    let mut parts: Vec<&[TokenWithSpan]> = tokens.split(|token| token.token == Token::SemiColon).collect();
+    if let Err(error) = cut {
+        // What stands before the broken token has no end.
+        parts.pop();
+        errors.push(untokenizable(error));
+    }
+    let text = Text::new(script);
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let (first, last) = (Span::from(part[0].span), Span::from(part[part.len() - 1].span));
+        let span = Span { start: first.start, end: last.end };
+        match statement(part, text.of(span)) {
+            Ok(kind) => statements.push(Statement { kind, span, text: text.of(span).into() }),
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.sort_by_key(|error| error.span().map(|span| span.start));
+    (statements, errors)
+}
+
+/// The statements a hint names.
+const STATEMENTS: [&str; 11] =
+    ["CREATE", "SELECT", "WITH", "VALUES", "SUBSCRIBE", "SHOW", "DESCRIBE", "EXPLAIN", "DROP", "SET", "INSERT"];
+
+fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<Kind> {
+    let (tokens, suffix) = split_emit_changes(tokens);
+    if let (true, Some(suffix)) = (tokens.is_empty(), suffix) {
+        return Err(Error::new(Code::Syntax, "`EMIT CHANGES` stands alone")
+            .at(suffix)
+            .hint("write it after a query: SELECT … EMIT CHANGES"));
+    }
+    let emit_changes = suffix.is_some();
+    let mut cursor = Cursor::new(tokens)?;
+    let kind = match cursor.takes("EXPLAIN") {
+        true => explain(&mut cursor, emit_changes, text)?,
+        false => plain(&mut cursor, emit_changes, text)?,
+    };
+    cursor.expect_end()?;
+    match (suffix, &kind) {
+        (None, _) | (_, Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_) | Kind::Explain { .. }) => Ok(kind),
+        (Some(suffix), _) => Err(Error::new(Code::Syntax, "`EMIT CHANGES` belongs to a query").at(suffix)),
+    }
+}
+
+/// The suffix is cut off before parsing: the parser would take `EMIT` for an alias.
+fn split_emit_changes(tokens: &[TokenWithSpan]) -> (&[TokenWithSpan], Option<Span>) {
+    match tokens {
+        [rest @ .., emit, changes] if is_word(&emit.token, "EMIT") && is_word(&changes.token, "CHANGES") => {
+            (rest, Some(Span { start: Span::from(emit.span).start, end: Span::from(changes.span).end }))
+        }
+        _ => (tokens, None),
+    }
+}
+
+fn explain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+    let analyze = cursor.takes("ANALYZE");
+    cursor.takes("VERBOSE");
+    let start = cursor.here();
+    match plain(cursor, emit_changes, text)? {
+        statement @ (Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_)) => {
+            Ok(Kind::Explain { analyze, statement: Box::new(statement) })
+        }
+        _ => Err(Error::new(Code::Syntax, "only a query or a CREATE VIEW can be explained").at(start)),
+    }
+}
+
+fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+    if cursor.takes("CREATE") {
+        return create(cursor, emit_changes, text);
+    }
+    if cursor.takes("DROP") {
+        return drop(cursor);
+    }
+    if cursor.takes("SHOW") {
+        return show(cursor);
+    }
+    if cursor.takes("DESCRIBE") || cursor.takes("DESC") {
+        let _ = cursor.takes("TABLE") || cursor.takes("VIEW");
+        return Ok(Kind::Describe(cursor.name("the name of a table or view")?));
+    }
+    if cursor.takes("SUBSCRIBE") {
+        cursor.takes("TO");
+        return subscribe(cursor);
+    }
+    if cursor.takes("INSERT") {
+        let _ = cursor.takes("INTO") || cursor.takes("OVERWRITE");
+        let table = cursor.name("the name of a table")?;
+        while !cursor.at_end() {
+            cursor.skip();
+        }
+        return Ok(Kind::Insert { table });
+    }
+    if cursor.takes("SET") {
+        return set(cursor);
+    }
+    if begins_query(cursor) {
+        let query = cursor.query()?;
+        return Ok(if emit_changes { Kind::Subscribe(query) } else { Kind::Query(query) });
+    }
+    Err(unknown(cursor))
+}
+
+fn begins_query(cursor: &Cursor) -> bool {
+    cursor.peek() == &Token::LParen || ["SELECT", "WITH", "VALUES", "FROM", "TABLE"].iter().any(|word| cursor.sees(word))
+}
+
+fn unknown(cursor: &Cursor) -> Error {
+    let error = cursor.expected("a statement");
+    let Token::Word(word) = cursor.peek() else { return error.hint(format!("known are {}", STATEMENTS.join(", "))) };
+    let hint = match word.value.to_ascii_uppercase().as_str() {
+        "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "event streams are read, never written; a view computes from them".into(),
+        "ALTER" => "DROP it and CREATE it again, or use CREATE OR REPLACE VIEW".into(),
+        "BEGIN" | "COMMIT" | "ROLLBACK" | "START" => "there are no transactions; leave it out".into(),
+        other => match nearest(other, STATEMENTS) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("known are {}", STATEMENTS.join(", ")),
+        },
+    };
+    error.hint(hint)
+}
+
+fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+    let or_replace = cursor.takes("OR REPLACE");
+    let materialized = cursor.takes("MATERIALIZED");
+    if cursor.takes("VIEW") {
+        let view = create_view(cursor, or_replace, materialized, emit_changes, text)?;
+        return Ok(Kind::CreateView(view));
+    }
+    if materialized {
+        return Err(cursor.expected("`VIEW`"));
+    }
+    if cursor.takes("TABLE") {
+        return Ok(Kind::CreateTable(Box::new(create_table(cursor, or_replace, text)?)));
+    }
+    let hint = match cursor.peek() {
+        Token::Word(word) => match word.value.to_ascii_uppercase().as_str() {
+            "SOURCE" | "STREAM" | "EXTERNAL" | "FOREIGN" => {
+                Some("a feed is CREATE TABLE name (columns…) WITH (connector = 'sse', …)")
+            }
+            "SINK" => Some("results leave through a view: CREATE VIEW name AS SELECT …, then SUBSCRIBE name"),
+            "TEMP" | "TEMPORARY" | "LIVE" | "CONTINUOUS" | "UNLOGGED" => Some("leave that word out"),
+            _ => None,
+        },
+        _ => None,
+    };
+    let error = cursor.expected("`TABLE` or `VIEW`");
+    Err(match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    })
+}
+
+fn create_table(cursor: &mut Cursor, or_replace: bool, text: &str) -> Result<CreateTable> {
+    let if_not_exists = cursor.takes("IF NOT EXISTS");
+    let name = cursor.name("the name of the table")?;
+    let (columns, watermark) = match cursor.takes_sign(&Token::LParen) {
+        true => columns::read(cursor)?,
+        false => (Vec::new(), None),
+    };
+    if cursor.sees("AS") {
+        return Err(cursor
+            .expected("`WITH (connector = …)`")
+            .hint("a table made of a query is a view: CREATE VIEW name AS SELECT …"));
+    }
+    let options = match cursor.sees("WITH") {
+        true => options(cursor)?,
+        false if cursor.at_end() => Vec::new(),
+        false => return Err(cursor.expected("`WITH (connector = …)`")),
+    };
+    Ok(CreateTable { name, or_replace, if_not_exists, columns, watermark, options, text: text.into() })
+}
+
+fn create_view(cursor: &mut Cursor, or_replace: bool, materialized: bool, emit_changes: bool, text: &str) -> Result<CreateView> {
+    let if_not_exists = cursor.takes("IF NOT EXISTS");
+    let name = cursor.name("the name of the view")?;
+    if cursor.peek() == &Token::LParen {
+        return Err(cursor.expected("`AS`").hint("name the columns in the query: SELECT expression AS name"));
+    }
+    let options = if cursor.sees("WITH") { options(cursor)? } else { Vec::new() };
+    cursor.expect("AS")?;
+    if !begins_query(cursor) {
+        return Err(cursor.expected("a query"));
+    }
+    let query = cursor.query()?;
+    Ok(CreateView { name, or_replace, if_not_exists, materialized, options, query, emit_changes, text: text.into() })
+}
+
+/// `WITH (name = value, …)`. Values keep their text: `INTERVAL '5 seconds'` is `5 seconds`.
+fn options(cursor: &mut Cursor) -> Result<Vec<Given>> {
+    cursor.expect("WITH")?;
+    cursor.expect_sign(&Token::LParen)?;
+    let mut options = Vec::new();
+    while cursor.peek() != &Token::RParen {
+        let start = cursor.here();
+        let name = option_name(cursor)?;
+        if !cursor.takes_sign(&Token::Eq) {
+            return Err(cursor.expected(&format!("`=` and the value of option '{name}'")));
+        }
+        let value = option_value(cursor, &name)?;
+        options.push(Given { name, value, span: Some(cursor.since(start)) });
+        match cursor.peek() {
+            Token::Comma => cursor.skip(),
+            Token::RParen => {}
+            _ => return Err(cursor.expected("`,` or `)` in the options")),
+        }
+    }
+    cursor.skip();
+    Ok(options)
+}
+
+fn option_name(cursor: &mut Cursor) -> Result<String> {
+    let mut name = match cursor.peek() {
+        Token::Word(Word { value, .. }) | Token::SingleQuotedString(value) => value.clone(),
+        _ => return Err(cursor.expected("the name of an option")),
+    };
+    cursor.skip();
+    while cursor.takes_sign(&Token::Period) {
+        match cursor.peek() {
+            Token::Word(word) => name += &format!(".{}", word.value),
+            _ => return Err(cursor.expected("the rest of the option's name")),
+        }
+        cursor.skip();
+    }
+    Ok(name)
+}
+
+fn option_value(cursor: &mut Cursor, name: &str) -> Result<String> {
+    cursor.takes("INTERVAL");
+    let sign = if cursor.takes_sign(&Token::Minus) { "-" } else { "" };
+    let value = match cursor.peek() {
+        Token::SingleQuotedString(text) => text.clone(),
+        Token::Number(number, _) => format!("{sign}{number}"),
+        Token::Word(word) if word.quote_style == Some('"') => word.value.clone(),
+        Token::Word(word) if is_word(cursor.peek(), "true") || is_word(cursor.peek(), "false") => word.value.to_ascii_lowercase(),
+        Token::Word(word) => {
+            let hint = format!("write it in single quotes: {name} = '{}'", word.value);
+            return Err(cursor.expected(&format!("the value of option '{name}'")).hint(hint));
+        }
+        _ => return Err(cursor.expected(&format!("the value of option '{name}'"))),
+    };
+    cursor.skip();
+    // The unit of `INTERVAL '5' SECOND` stands behind the text.
+    match cursor.peek() {
+        Token::Word(unit) => {
+            let value = format!("{value} {}", unit.value.to_ascii_lowercase());
+            cursor.skip();
+            Ok(value)
+        }
+        _ => Ok(value),
+    }
+}
+
+fn drop(cursor: &mut Cursor) -> Result<Kind> {
+    let what = match () {
+        () if cursor.takes("TABLE") => Object::Table,
+        () if cursor.takes("VIEW") || cursor.takes("MATERIALIZED VIEW") => Object::View,
+        () => return Err(cursor.expected("`TABLE` or `VIEW`")),
+    };
+    let if_exists = cursor.takes("IF EXISTS");
+    let mut names = Vec::new();
+    loop {
+        names.push(cursor.name("the name of a table or view")?);
+        if !cursor.takes_sign(&Token::Comma) {
+            break;
+        }
+    }
+    let cascade = cursor.takes("CASCADE");
+    if !cascade {
+        cursor.takes("RESTRICT");
+    }
+    Ok(Kind::Drop { what, names, if_exists, cascade })
+}
+
+fn show(cursor: &mut Cursor) -> Result<Kind> {
+    const NAME: &str = "the name of a table or view";
+    let show = match () {
+        () if cursor.takes("TABLES") => Show::Tables,
+        () if cursor.takes("VIEWS") || cursor.takes("MATERIALIZED VIEWS") => Show::Views,
+        () if cursor.takes("CREATE TABLE") => Show::Create(Object::Table, cursor.name(NAME)?),
+        () if cursor.takes("CREATE VIEW") || cursor.takes("CREATE MATERIALIZED VIEW") => {
+            Show::Create(Object::View, cursor.name(NAME)?)
+        }
+        () if cursor.takes("STATUS") => {
+            let _ = cursor.takes("FOR") || cursor.takes("OF");
+            Show::Status(if cursor.at_end() { None } else { Some(cursor.name(NAME)?) })
+        }
+        () => return Err(cursor.expected("`TABLES`, `VIEWS`, `CREATE TABLE`, `CREATE VIEW` or `STATUS`")),
+    };
+    Ok(Kind::Show(show))
+}
+
+/// `SUBSCRIBE v` is `SUBSCRIBE SELECT * FROM v`.
+fn subscribe(cursor: &mut Cursor) -> Result<Kind> {
+    if begins_query(cursor) {
+        return Ok(Kind::Subscribe(cursor.query()?));
+    }
+    let name = cursor.name("the name of a view, or a query")?;
+    let at = |token: Token| TokenWithSpan { token, span: between(name.span) };
+    let quoted =
+        Token::Word(Word { value: name.text.clone(), quote_style: Some('"'), keyword: sqlparser::keywords::Keyword::NoKeyword });
+    let tokens = [at(Token::make_keyword("SELECT")), at(Token::Mul), at(Token::make_keyword("FROM")), at(quoted)];
+    Ok(Kind::Subscribe(Cursor::new(&tokens)?.query()?))
+}
+
+fn set(cursor: &mut Cursor) -> Result<Kind> {
+    let start = cursor.here();
+    let name = option_name(cursor)?;
+    if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
+        return Err(cursor.expected("`=`"));
+    }
+    let name = Name { text: name.to_ascii_lowercase(), span: cursor.since(start), written: name };
+    let value = match cursor.peek() {
+        Token::Word(word) => {
+            let value = word.value.clone();
+            cursor.skip();
+            value
+        }
+        _ => option_value(cursor, &name.text)?,
+    };
+    Ok(Kind::Set { name, value })
+}
+
+fn between(span: Span) -> Between {
+    let place = |at: Place| sqlparser::tokenizer::Location { line: at.line, column: at.column };
+    Between { start: place(span.start), end: place(span.end) }
+}

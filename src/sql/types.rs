@@ -1,0 +1,150 @@
+//! SQL's names of types as Arrow: one table for column declarations and for `CAST` in queries.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit};
+use datafusion::logical_expr::planner::TypePlanner;
+use sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo};
+
+use crate::error::{Code, Error, Result, nearest};
+
+/// The types a "did you mean" chooses from.
+pub(super) const NAMES: [&str; 26] = [
+    "TEXT",
+    "VARCHAR",
+    "CHAR",
+    "STRING",
+    "UUID",
+    "JSON",
+    "JSONB",
+    "BOOLEAN",
+    "BOOL",
+    "TINYINT",
+    "SMALLINT",
+    "INT",
+    "INTEGER",
+    "BIGINT",
+    "REAL",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "NUMERIC",
+    "TIMESTAMP",
+    "TIMESTAMPTZ",
+    "DATETIME",
+    "DATE",
+    "TIME",
+    "BYTEA",
+    "BLOB",
+];
+
+/// Digits of a DECIMAL that Arrow's 128 bits hold, and what DataFusion takes where none are given.
+const DECIMAL: (u8, i8) = (38, 10);
+
+/// The type as a nullable field without a name; JSON is text with Arrow's extension name `arrow.json`.
+///
+/// All timestamps are nanoseconds in UTC without a zone, `TIMESTAMP WITH TIME ZONE` too: one type compares without casts, and a zone
+/// in the data is turned into UTC when it is read. `FLOAT` is double precision, as JSON's numbers are; `REAL` is single.
+pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
+    use ast::DataType::*;
+    let simple = match data_type {
+        JSON | JSONB => return Ok(Arc::new(json())),
+        Text
+        | TinyText
+        | MediumText
+        | LongText
+        | String(_)
+        | Varchar(_)
+        | Nvarchar(_)
+        | Char(_)
+        | Character(_)
+        | CharacterVarying(_)
+        | CharVarying(_)
+        | CharacterLargeObject(_)
+        | CharLargeObject(_)
+        | Clob(_)
+        | Uuid => DataType::Utf8View,
+        Boolean | Bool => DataType::Boolean,
+        TinyInt(_) => DataType::Int8,
+        SmallInt(_) | Int2(_) | Int16 => DataType::Int16,
+        Int(_) | Integer(_) | Int4(_) | MediumInt(_) | Int32 => DataType::Int32,
+        BigInt(_) | Int8(_) | Int64 => DataType::Int64,
+        TinyIntUnsigned(_) | UTinyInt | UInt8 => DataType::UInt8,
+        SmallIntUnsigned(_) | Int2Unsigned(_) | USmallInt | UInt16 => DataType::UInt16,
+        IntUnsigned(_) | IntegerUnsigned(_) | Int4Unsigned(_) | MediumIntUnsigned(_) | UInt32 => DataType::UInt32,
+        BigIntUnsigned(_) | Int8Unsigned(_) | UBigInt | UInt64 => DataType::UInt64,
+        Real | Float4 | Float32 => DataType::Float32,
+        Float(_) | Float8 | Float64 | Double(_) | DoublePrecision => DataType::Float64,
+        Decimal(info) | Numeric(info) | Dec(info) | BigDecimal(info) | BigNumeric(info) => decimal(data_type, info)?,
+        Timestamp(..) | TimestampNtz(_) | Datetime(_) => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        Date | Date32 => DataType::Date32,
+        Time(..) => DataType::Time64(TimeUnit::Nanosecond),
+        Interval { .. } => DataType::Interval(IntervalUnit::MonthDayNano),
+        Bytea | Blob(_) | Binary(_) | Varbinary(_) | Bytes(_) => DataType::Binary,
+        Array(
+            ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::Parenthesis(item),
+        ) => {
+            let item = arrow_type(item)?;
+            DataType::List(Arc::new(item.as_ref().clone().with_name(Field::LIST_FIELD_DEFAULT_NAME)))
+        }
+        Struct(fields, _) => DataType::Struct(struct_fields(data_type, fields)?),
+        Map(..) => return Err(unknown(data_type).hint("declare the column as JSON and read it by `->` and `->>`")),
+        Custom(name, _) if name.to_string().eq_ignore_ascii_case("timestamp_s") => {
+            DataType::Timestamp(TimeUnit::Nanosecond, None)
+        }
+        _ => return Err(unknown(data_type)),
+    };
+    Ok(Arc::new(Field::new("", simple, true)))
+}
+
+fn json() -> Field {
+    let name = HashMap::from([("ARROW:extension:name".to_string(), "arrow.json".to_string())]);
+    Field::new("", DataType::Utf8View, true).with_metadata(name)
+}
+
+fn decimal(data_type: &ast::DataType, info: &ExactNumberInfo) -> Result<DataType> {
+    let (precision, scale) = match *info {
+        ExactNumberInfo::None => return Ok(DataType::Decimal128(DECIMAL.0, DECIMAL.1)),
+        ExactNumberInfo::Precision(precision) => (precision, 0),
+        ExactNumberInfo::PrecisionAndScale(precision, scale) => (precision, scale),
+    };
+    match (u8::try_from(precision), i8::try_from(scale)) {
+        (Ok(precision @ 1..=38), Ok(scale)) if scale >= 0 && scale.unsigned_abs() <= precision => {
+            Ok(DataType::Decimal128(precision, scale))
+        }
+        _ => Err(Error::new(Code::Type, format!("{data_type} cannot be kept"))
+            .hint("give 1 to 38 digits, and no more of them behind the point, as in DECIMAL(18, 6)")),
+    }
+}
+
+fn struct_fields(data_type: &ast::DataType, fields: &[ast::StructField]) -> Result<Fields> {
+    fields
+        .iter()
+        .map(|field| match &field.field_name {
+            Some(name) => Ok(arrow_type(&field.field_type)?.as_ref().clone().with_name(super::statement::fold(name))),
+            None => Err(Error::new(Code::Type, format!("a field of {data_type} has no name")).hint("write STRUCT<name TYPE, …>")),
+        })
+        .collect()
+}
+
+fn unknown(data_type: &ast::DataType) -> Error {
+    let shown = data_type.to_string();
+    let error = Error::new(Code::Type, format!("type {shown} is not known"));
+    match nearest(&shown, NAMES) {
+        Some(near) => error.hint(format!("did you mean {near}?")),
+        None => error.hint(
+            "known are TEXT, BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL, TIMESTAMP, DATE, TIME, JSON, BYTEA, arrays and STRUCT<…>",
+        ),
+    }
+}
+
+/// The same types in queries: `CAST(x AS JSON)`. What is not ours is left to DataFusion.
+#[derive(Debug)]
+pub struct Types;
+
+impl TypePlanner for Types {
+    fn plan_type_field(&self, data_type: &ast::DataType) -> datafusion::error::Result<Option<FieldRef>> {
+        Ok(arrow_type(data_type).ok())
+    }
+}
