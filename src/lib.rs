@@ -1,6 +1,7 @@
 //! Streamgauge: Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod change;
 pub mod error;
 pub mod operator;
