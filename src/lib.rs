@@ -3,6 +3,7 @@
 
 pub mod catalog;
 pub mod change;
+pub mod cli;
 pub mod error;
 pub mod operator;
 pub mod options;
