@@ -73,7 +73,7 @@ fn column(cursor: &mut Cursor) -> Result<ColumnDef> {
         } else if cursor.takes("GENERATED ALWAYS AS") || cursor.takes("AS") {
             let expr = cursor.expr()?;
             let _ = cursor.takes("STORED") || cursor.takes("VIRTUAL");
-            set_origin(&mut column, Origin::Generated(expr), cursor)?;
+            set_origin(&mut column, Origin::Generated(Box::new(expr)), cursor)?;
         } else {
             let known = ["NOT NULL", "PRIMARY KEY", "METADATA FROM", "GENERATED ALWAYS AS"];
             let error = cursor.expected("`,` or `)` after a column");

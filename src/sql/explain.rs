@@ -7,6 +7,7 @@ use datafusion::error::DataFusionError;
 use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Visit, Visitor};
 
 use super::statement::fold;
+use super::syntax::small;
 use crate::error::{Code, Error, Span, nearest};
 
 /// The names a query may have meant.
@@ -28,8 +29,13 @@ pub fn explain_error(error: DataFusionError, query: &Query, known: Names) -> Err
         DataFusionError::NotImplemented(text) => unsupported(text),
         _ => None,
     };
+    let said = matches!(root, DataFusionError::Plan(_) | DataFusionError::NotImplemented(_));
     match explained {
         Some(explained) => explained,
+        None if said => {
+            let error = Error::from(error);
+            placed(Error::new(error.code(), in_sql(&small(error.message()))), error.span())
+        }
         None => error.into(),
     }
 }
@@ -66,8 +72,9 @@ fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
     names.retain(|name| seen.insert(*name));
     let error = placed(Error::new(Code::UnknownColumn, format!("column '{}' is not there", field.name)), place);
     match names.iter().find(|name| name.eq_ignore_ascii_case(&field.name)) {
-        // Only letters in upper case keep them apart.
-        Some(name) => error.hint(format!("did you mean \"{name}\", in double quotes?")),
+        // Only upper and lower case keep them apart.
+        Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => error.hint(format!("did you mean \"{name}\"?")),
+        Some(name) => error.hint(format!("did you mean {name}?")),
         None if names.is_empty() => error,
         None => error.hint(suggestion(&field.name, &names)),
     }
@@ -113,6 +120,24 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
                 .hint(format!("add it to GROUP BY, or take one value of each group, as in MAX({name})")),
         );
     }
+    if let Some(sides) = between(text, "Cannot coerce arithmetic expression ", " to valid types") {
+        return Some(Error::new(Code::Query, format!("{} cannot be computed", in_sql(sides))).hint("CAST one of the two"));
+    }
+    if let (Some(condition), Some((_, kind))) = (between(text, "non-boolean predicate '", "'"), text.rsplit_once(" returning ")) {
+        return Some(
+            Error::new(Code::Query, format!("the condition {condition} is {}, neither true nor false", in_sql(kind)))
+                .hint("compare it with something"),
+        );
+    }
+    if let Some(name) = between(text, "Projections require unique expression names but the expression \"", "\" at position") {
+        return Some(
+            Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
+        );
+    }
+    if let Some(field) = between(text, "Field ", " not found in struct") {
+        let place = find_field(query, field);
+        return Some(placed(Error::new(Code::UnknownColumn, format!("field '{field}' is not there")), place));
+    }
     if let Some((before, after)) = text.split_once(" No function matches the given name and argument types '") {
         return Some(arguments(before, after, query));
     }
@@ -125,14 +150,23 @@ fn arguments(before: &str, after: &str, query: &Query) -> Error {
     let name = call.split('(').next().unwrap_or(call);
     let message = match before.strip_prefix("Function '") {
         Some(rest) if !before.contains('\n') => format!("function '{}", rest.trim_end_matches('.')),
-        _ => format!("function '{name}' does not take these arguments: {call}"),
+        _ => format!("function '{name}' does not take these arguments: {}", in_sql(call)),
+    };
+    let window = match name {
+        "tumble" => Some("give it the width: TUMBLE(INTERVAL '1 minute')"),
+        "hop" => Some("give it the slide, then the width: HOP(INTERVAL '10 seconds', INTERVAL '1 minute')"),
+        "session" => Some("give it the gap: SESSION(INTERVAL '5 minutes')"),
+        _ => None,
     };
     let candidates = after.split_once("Candidate functions:").map(|(_, list)| {
         list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("Any")).collect::<Vec<_>>().join(", ")
     });
     let error = placed(Error::new(Code::Query, message), find_function(query, name));
-    match candidates {
-        Some(candidates) if !candidates.is_empty() => error.hint(format!("it takes {candidates}; CAST the arguments")),
+    match (window, candidates) {
+        (Some(window), _) => error.hint(window),
+        (None, Some(candidates)) if !candidates.is_empty() => {
+            error.hint(format!("it takes {}; CAST the arguments", in_sql(&candidates)))
+        }
         _ => error.hint("CAST the arguments"),
     }
 }
@@ -174,6 +208,26 @@ fn unsupported(text: &str) -> Option<Error> {
     text.strip_prefix("Unsupported SQL type ").map(|name| Error::new(Code::Type, format!("type {name} is not known")))
 }
 
+/// Arrow's names of types as SQL's.
+fn in_sql(text: &str) -> String {
+    const WORDS: [(&str, &str); 13] = [
+        ("Utf8View", "TEXT"),
+        ("LargeUtf8", "TEXT"),
+        ("Utf8", "TEXT"),
+        ("Boolean", "BOOLEAN"),
+        ("UInt64", "BIGINT UNSIGNED"),
+        ("UInt32", "INT UNSIGNED"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Float64", "DOUBLE"),
+        ("Float32", "REAL"),
+        ("Timestamp(ns)", "TIMESTAMP"),
+        ("Interval(MonthDayNano)", "INTERVAL"),
+        ("Date32", "DATE"),
+    ];
+    WORDS.iter().fold(text.into(), |text: String, (arrow, sql)| text.replace(arrow, sql))
+}
+
 fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let start = text.find(before)? + before.len();
     let length = text[start..].find(after)?;
@@ -201,6 +255,15 @@ fn find_column(query: &Query, column: &Column) -> Option<Span> {
         _ => None,
     };
     find(query, &exactly, &|_| None)
+}
+
+/// The first place where a query reads a field of this name.
+fn find_field(query: &Query, field: &str) -> Option<Span> {
+    let read = |expr: &Expr| match expr {
+        Expr::CompoundIdentifier(parts) => parts.iter().skip(1).find(|part| fold(part) == field).map(|part| part.span.into()),
+        _ => None,
+    };
+    find(query, &read, &|_| None)
 }
 
 fn find_function(query: &Query, name: &str) -> Option<Span> {

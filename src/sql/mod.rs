@@ -16,6 +16,9 @@ pub use statement::*;
 pub use text::Text;
 pub use types::{Types, arrow_type};
 
+#[cfg(test)]
+mod tests;
+
 /// What the last part of a name means, folded as the parser folds it.
 pub fn folded(name: &sqlparser::ast::ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(statement::fold)

@@ -36,43 +36,44 @@ pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
 }
 
 /// The statements a hint names.
-const STATEMENTS: [&str; 12] =
-    ["CREATE", "SELECT", "WITH", "VALUES", "SUBSCRIBE", "SHOW", "DESCRIBE", "EXPLAIN", "DROP", "SET", "INSERT", "DESC"];
+const STATEMENTS: [&str; 11] =
+    ["CREATE", "SELECT", "WITH", "VALUES", "SUBSCRIBE", "SHOW", "DESCRIBE", "EXPLAIN", "DROP", "SET", "INSERT"];
 
 fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<Kind> {
-    let (tokens, emit_changes) = without_emit_changes(tokens);
-    if tokens.is_empty() {
-        return Err(Error::new(Code::Syntax, "`EMIT CHANGES` stands alone").hint("write it after a query: SELECT … EMIT CHANGES"));
+    let (tokens, suffix) = split_emit_changes(tokens);
+    if let (true, Some(suffix)) = (tokens.is_empty(), suffix) {
+        return Err(Error::new(Code::Syntax, "`EMIT CHANGES` stands alone")
+            .at(suffix)
+            .hint("write it after a query: SELECT … EMIT CHANGES"));
     }
+    let emit_changes = suffix.is_some();
     let mut cursor = Cursor::new(tokens)?;
     let kind = match cursor.takes("EXPLAIN") {
-        true => explain(&mut cursor, tokens, emit_changes, text)?,
-        false => plain(&mut cursor, tokens, emit_changes, text)?,
+        true => explain(&mut cursor, emit_changes, text)?,
+        false => plain(&mut cursor, emit_changes, text)?,
     };
     cursor.expect_end()?;
-    match (emit_changes, &kind) {
-        (true, Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_) | Kind::Explain { .. }) | (false, _) => Ok(kind),
-        (true, _) => Err(Error::new(Code::Syntax, "`EMIT CHANGES` belongs to a query").at(end_words(tokens))),
+    match (suffix, &kind) {
+        (None, _) | (_, Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_) | Kind::Explain { .. }) => Ok(kind),
+        (Some(suffix), _) => Err(Error::new(Code::Syntax, "`EMIT CHANGES` belongs to a query").at(suffix)),
     }
-}
-
-fn end_words(tokens: &[TokenWithSpan]) -> Span {
-    tokens[tokens.len() - 1].span.into()
 }
 
 /// The suffix is cut off before parsing: the parser would take `EMIT` for an alias.
-fn without_emit_changes(tokens: &[TokenWithSpan]) -> (&[TokenWithSpan], bool) {
+fn split_emit_changes(tokens: &[TokenWithSpan]) -> (&[TokenWithSpan], Option<Span>) {
     match tokens {
-        [rest @ .., emit, changes] if is_word(&emit.token, "EMIT") && is_word(&changes.token, "CHANGES") => (rest, true),
-        _ => (tokens, false),
+        [rest @ .., emit, changes] if is_word(&emit.token, "EMIT") && is_word(&changes.token, "CHANGES") => {
+            (rest, Some(Span { start: Span::from(emit.span).start, end: Span::from(changes.span).end }))
+        }
+        _ => (tokens, None),
     }
 }
 
-fn explain(cursor: &mut Cursor, tokens: &[TokenWithSpan], emit_changes: bool, text: &str) -> Result<Kind> {
+fn explain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
     let analyze = cursor.takes("ANALYZE");
     cursor.takes("VERBOSE");
     let start = cursor.here();
-    match plain(cursor, tokens, emit_changes, text)? {
+    match plain(cursor, emit_changes, text)? {
         statement @ (Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_)) => {
             Ok(Kind::Explain { analyze, statement: Box::new(statement) })
         }
@@ -80,7 +81,7 @@ fn explain(cursor: &mut Cursor, tokens: &[TokenWithSpan], emit_changes: bool, te
     }
 }
 
-fn plain(cursor: &mut Cursor, tokens: &[TokenWithSpan], emit_changes: bool, text: &str) -> Result<Kind> {
+fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
     if cursor.takes("CREATE") {
         return create(cursor, emit_changes, text);
     }
@@ -113,21 +114,20 @@ fn plain(cursor: &mut Cursor, tokens: &[TokenWithSpan], emit_changes: bool, text
         let query = cursor.query()?;
         return Ok(if emit_changes { Kind::Subscribe(query) } else { Kind::Query(query) });
     }
-    Err(unknown(tokens, cursor))
+    Err(unknown(cursor))
 }
 
 fn begins_query(cursor: &Cursor) -> bool {
     cursor.peek() == &Token::LParen || ["SELECT", "WITH", "VALUES", "FROM", "TABLE"].iter().any(|word| cursor.sees(word))
 }
 
-fn unknown(tokens: &[TokenWithSpan], cursor: &Cursor) -> Error {
+fn unknown(cursor: &Cursor) -> Error {
     let error = cursor.expected("a statement");
     let Token::Word(word) = cursor.peek() else { return error.hint(format!("known are {}", STATEMENTS.join(", "))) };
     let hint = match word.value.to_ascii_uppercase().as_str() {
         "UPDATE" | "DELETE" | "MERGE" | "TRUNCATE" => "event streams are read, never written; a view computes from them".into(),
         "ALTER" => "DROP it and CREATE it again, or use CREATE OR REPLACE VIEW".into(),
         "BEGIN" | "COMMIT" | "ROLLBACK" | "START" => "there are no transactions; leave it out".into(),
-        "CHANGES" if tokens.len() == 1 => "write SUBSCRIBE and the name of a view".into(),
         other => match nearest(other, STATEMENTS) {
             Some(near) => format!("did you mean {near}?"),
             None => format!("known are {}", STATEMENTS.join(", ")),
@@ -147,7 +147,7 @@ fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
         return Err(cursor.expected("`VIEW`"));
     }
     if cursor.takes("TABLE") {
-        return Ok(Kind::CreateTable(create_table(cursor, or_replace, text)?));
+        return Ok(Kind::CreateTable(Box::new(create_table(cursor, or_replace, text)?)));
     }
     let hint = match cursor.peek() {
         Token::Word(word) => match word.value.to_ascii_uppercase().as_str() {

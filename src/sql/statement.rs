@@ -18,7 +18,7 @@ pub struct Statement {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView(CreateView),
     /// A query that is answered once, as far as its tables end.
     Query(Box<ast::Query>),
@@ -143,7 +143,7 @@ pub enum Origin {
     /// `METADATA FROM 'key'`: the event around the data.
     Metadata { key: String, span: Span },
     /// `GENERATED ALWAYS AS (expr)` or `AS expr`: the other columns.
-    Generated(ast::Expr),
+    Generated(Box<ast::Expr>),
 }
 
 /// `WATERMARK FOR column [AS expr]`.

@@ -342,7 +342,7 @@ fn split_place(text: &str) -> (&str, Option<Place>) {
 }
 
 /// The text as a part of our sentences: with a small first letter, unless it begins with a word in capitals.
-fn small(text: &str) -> String {
+pub(super) fn small(text: &str) -> String {
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
         (Some(first), second) if !second.is_some_and(char::is_uppercase) => first.to_lowercase().chain(letters).collect(),

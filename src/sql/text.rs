@@ -6,14 +6,25 @@ use crate::error::{Place, Span};
 
 pub struct Text<'a> {
     script: &'a str,
-    /// Where each line starts, in bytes.
-    lines: Vec<usize>,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    /// In bytes of the script, the line break in the end.
+    bytes: Range<usize>,
+    /// Each character is one byte: a long line need not be walked for each place in it.
+    ascii: bool,
 }
 
 impl<'a> Text<'a> {
     pub fn new(script: &'a str) -> Self {
-        let lines = std::iter::once(0).chain(script.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Text { script, lines }
+        let mut start = 0;
+        let lines = script.split_inclusive('\n').map(|line| {
+            let bytes = start..start + line.len();
+            start = bytes.end;
+            Line { bytes, ascii: line.is_ascii() }
+        });
+        Text { script, lines: lines.collect() }
     }
 
     /// What stands at a span.
@@ -29,9 +40,11 @@ impl<'a> Text<'a> {
 
     fn offset(&self, place: Place) -> usize {
         let line = usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX);
-        let Some(&start) = self.lines.get(line) else { return self.script.len() };
-        let end = self.lines.get(line.saturating_add(1)).copied().unwrap_or(self.script.len());
+        let Some(Line { bytes, ascii }) = self.lines.get(line) else { return self.script.len() };
         let characters = usize::try_from(place.column.saturating_sub(1)).unwrap_or(usize::MAX);
-        self.script[start..end].char_indices().nth(characters).map_or(end, |(at, _)| start + at)
+        match ascii {
+            true => bytes.start.saturating_add(characters).min(bytes.end),
+            false => self.script[bytes.clone()].char_indices().nth(characters).map_or(bytes.end, |(at, _)| bytes.start + at),
+        }
     }
 }

@@ -162,7 +162,7 @@ fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> 
 enum Given {
     /// The origin, and the name of the payload's field.
     Decoded(Origin, String),
-    Generated(ast::Expr, Option<DataType>, Span),
+    Generated(Box<ast::Expr>, Option<DataType>, Span),
 }
 
 type DeclaredColumn = (FieldRef, Given);

@@ -21,7 +21,11 @@ pub struct Aliases<'a> {
 struct Alias {
     expr: Expr,
     parts: usize,
+    depth: usize,
 }
+
+/// Deepest expression that an alias may stand for where it is used: trees are cloned and dropped on the stack.
+const DEPTH_MAX: usize = 128;
 
 impl<'a> Aliases<'a> {
     pub fn new(visible: Visible, budget: &'a mut usize) -> Self {
@@ -30,8 +34,8 @@ impl<'a> Aliases<'a> {
 
     /// The first of two aliases of one name holds.
     pub fn add(&mut self, alias: &Ident, expr: &Expr) {
-        let parts = parts(expr);
-        self.known.entry(fold(alias)).or_insert_with(|| Alias { expr: expr.clone(), parts });
+        let (parts, depth) = size(expr);
+        self.known.entry(fold(alias)).or_insert_with(|| Alias { expr: expr.clone(), parts, depth });
     }
 
     /// The window call that an alias stands for, also where a column of `FROM` has its name.
@@ -132,7 +136,7 @@ impl Replace<'_, '_> {
         if hidden {
             return Ok(None);
         }
-        **budget = budget.checked_sub(alias.parts).ok_or_else(|| {
+        **budget = budget.checked_sub(alias.parts).filter(|_| alias.depth <= DEPTH_MAX).ok_or_else(|| {
             Error::new(Code::Query, "aliases that stand for aliases make this query too large")
                 .at(expr.span())
                 .hint("compute the first ones in a view or a subquery")
@@ -164,17 +168,28 @@ fn closed(expr: Expr) -> Expr {
     }
 }
 
-/// How many expressions an expression is made of.
-fn parts(expr: &Expr) -> usize {
-    struct Count(usize);
+/// How many expressions an expression is made of, and how deep they are nested.
+fn size(expr: &Expr) -> (usize, usize) {
+    #[derive(Default)]
+    struct Count {
+        parts: usize,
+        depth: usize,
+        deepest: usize,
+    }
     impl Visitor for Count {
         type Break = ();
         fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
-            self.0 += 1;
+            self.parts += 1;
+            self.depth += 1;
+            self.deepest = self.deepest.max(self.depth);
+            ControlFlow::Continue(())
+        }
+        fn post_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+            self.depth -= 1;
             ControlFlow::Continue(())
         }
     }
-    let mut count = Count(0);
+    let mut count = Count::default();
     let _ = expr.visit(&mut count);
-    count.0
+    (count.parts, count.deepest)
 }

@@ -46,7 +46,8 @@ impl ScalarUDFImpl for Marker {
 
 const TIME: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
-/// `stocks(symbol, price, time)`, `gauges(k, v, window)` where `window` is a number, and `minutes(k, n, window)` where it is a window.
+/// `stocks(symbol, price, time)`, `gauges(k, v, window)` where `window` is a number, `minutes(k, n, window)` where it is a window,
+/// and `cased("userId")`.
 fn tables() -> Vec<(&'static str, Schema)> {
     let window = Marker::new("", 0).return_type(&[]).unwrap();
     let schema = |fields: &[(&str, DataType)]| {
@@ -55,6 +56,7 @@ fn tables() -> Vec<(&'static str, Schema)> {
     vec![
         ("stocks", schema(&[("symbol", DataType::Utf8View), ("price", DataType::Float64), ("time", TIME)])),
         ("gauges", schema(&[("k", DataType::Utf8View), ("v", DataType::Float64), ("window", DataType::Int64)])),
+        ("cased", schema(&[("userId", DataType::Utf8View)])),
         ("minutes", schema(&[("k", DataType::Utf8View), ("n", DataType::Int64), ("window", window)])),
     ]
 }
@@ -264,6 +266,13 @@ fn windows_without_a_meaning_are_refused_with_what_would_work() {
          add it to the query: SELECT TUMBLE(INTERVAL '1 minute') AS window, … GROUP BY window",
     );
     refused(
+        &format!("SELECT k FROM stocks JOIN minutes ON {MINUTE} = minutes.window"),
+        Code::Window,
+        (38, 65),
+        "TUMBLE(INTERVAL '1 minute') stands in a JOIN, where rows are not in windows yet; \
+         compute the windows in views, and join those ON a.window = b.window",
+    );
+    refused(
         "SELECT * FROM TUMBLE(stocks, time, INTERVAL '1 minute')",
         Code::Window,
         (15, 21),
@@ -326,9 +335,25 @@ fn a_condition_on_an_over_moves_to_qualify() {
 
 #[test]
 fn aliases_of_aliases_cannot_grow_without_end() {
-    let items: Vec<String> = (1..40).map(|n| format!("a{} + a{} AS a{n}", n - 1, n - 1)).collect();
-    let error = rewritten(&format!("SELECT price AS a0, {} FROM stocks", items.join(", "))).unwrap_err();
-    assert_eq!(error.message(), "aliases that stand for aliases make this query too large");
+    for (sum, count) in [("{} + {}", 40), ("{} + 1", 1_000), ("f({}) + 1", 1_000)] {
+        let items: Vec<String> = (1..count).map(|n| format!("{} AS a{n}", sum.replace("{}", &format!("a{}", n - 1)))).collect();
+        let error = rewritten(&format!("SELECT price AS a0, {} FROM stocks", items.join(", "))).unwrap_err();
+        assert_eq!(error.message(), "aliases that stand for aliases make this query too large");
+    }
+    // What people write is far from the bound.
+    let items: Vec<String> = (1..20).map(|n| format!("a{} + 1 AS a{n}", n - 1)).collect();
+    plan(&format!("SELECT price AS a0, {} FROM stocks WHERE a19 > 0", items.join(", "))).unwrap();
+    plan(&format!("SELECT price{} AS a FROM stocks WHERE a{} > 0", " + 1".repeat(100), " + 1".repeat(100))).unwrap();
+}
+
+#[tokio::test]
+async fn datafusion_sorts_windows_itself() {
+    let sql = "SELECT n FROM (SELECT named_struct('start', n, 'end', n) AS window, n FROM (VALUES (2), (3), (1)) AS t (n)) \
+               ORDER BY window DESC";
+    let rows = SessionContext::new().sql(sql).await.unwrap().collect().await.unwrap();
+    let rows = arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
+    let n: &arrow::array::Int64Array = arrow::array::AsArray::as_primitive(rows.column(0));
+    assert_eq!(n.values(), &[3, 2, 1]);
 }
 
 #[test]
@@ -359,6 +384,23 @@ fn reasons_of_datafusion_become_errors_with_a_place() {
             "column 'stocks.symbol' is neither grouped nor aggregated; add it to GROUP BY, or take one value of each group, as in MAX(symbol)",
         ),
         (
+            "SELECT sum(symbol) FROM stocks",
+            Code::Query,
+            (8, 11),
+            "function 'sum' does not take these arguments: sum(TEXT); it takes sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), \
+             sum(DOUBLE), sum(Duration), sum(Interval); CAST the arguments",
+        ),
+        (
+            "SELECT HOP(INTERVAL '1 minute') AS w, count(*) FROM stocks GROUP BY w",
+            Code::Query,
+            (8, 11),
+            "function 'hop' does not take these arguments: hop(INTERVAL); \
+             give it the slide, then the width: HOP(INTERVAL '10 seconds', INTERVAL '1 minute')",
+        ),
+        ("SELECT \"Price\" FROM stocks", Code::UnknownColumn, (8, 15), "column 'Price' is not there; did you mean price?"),
+        ("SELECT \"userid\" FROM cased", Code::UnknownColumn, (8, 16), "column 'userid' is not there; did you mean \"userId\"?"),
+        ("SELECT window.begin FROM minutes", Code::UnknownColumn, (15, 20), "field 'begin' is not there"),
+        (
             "SELECT k FROM gauges, minutes",
             Code::Query,
             (8, 9),
@@ -373,4 +415,51 @@ fn reasons_of_datafusion_become_errors_with_a_place() {
     ] {
         refused(sql, code, at, text);
     }
+    for (sql, text) in [
+        ("SELECT price + symbol FROM stocks", "DOUBLE + TEXT cannot be computed; CAST one of the two"),
+        (
+            "SELECT count(*) AS n FROM stocks WHERE n > 1",
+            "an aggregate stands in WHERE, where rows are not grouped yet; filter groups with HAVING",
+        ),
+        ("SELECT CAST(price AS GEOMETRY) FROM stocks", "type GEOMETRY is not known"),
+        (
+            "SELECT price FROM stocks WHERE symbol",
+            "the condition stocks.symbol is TEXT, neither true nor false; compare it with something",
+        ),
+        ("SELECT price, price FROM stocks", "'stocks.price' is twice in the result; give one of them another name with AS"),
+        ("SELECT price FROM stocks UNION SELECT 1, 2", "UNION queries have different number of columns"),
+        ("SELECT max(price) OVER w FROM stocks", "the window w is not defined!"),
+    ] {
+        assert_eq!(plan(sql).map(|plan| plan.to_string()).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn the_documented_views_are_planned() {
+    let context = context();
+    let (statements, _) = parse(crate::sql::tests::DOCUMENTED);
+    let mut known = Vec::new();
+    for statement in &statements {
+        match &statement.kind {
+            Kind::CreateTable(table) => {
+                let fields: Vec<Field> = table.columns.iter().map(|column| column.field().unwrap().unwrap()).collect();
+                known.push((table.name.text.clone(), fields.iter().map(|field| field.name().clone()).collect::<Vec<_>>()));
+                let table_of = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).unwrap();
+                context.register_table(table.name.text.as_str(), Arc::new(table_of)).unwrap();
+            }
+            Kind::CreateView(view) => {
+                let mut query = view.query.clone();
+                let columns = |name: &ast::ObjectName| {
+                    known.iter().find(|(table, _)| *table == name.to_string()).map(|(_, columns)| columns.clone())
+                };
+                rewrite(&mut query, &columns).unwrap();
+                let statement = Statement::Statement(Box::new(ast::Statement::Query(query)));
+                let plan = block_on(context.state().statement_to_plan(statement)).unwrap();
+                assert!(!leaves_a_marker(&plan), "{}", plan.display_indent());
+                context.state().optimize(&plan).unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(known.len(), 7);
 }

@@ -111,6 +111,11 @@ pub fn check(select: &Select, grouped: Option<&Expr>) -> Result<()> {
             .at(place(&call))
             .hint(format!("add it: GROUP BY {group_by}")));
     }
+    if let Some(call) = select.from.iter().find_map(|from| stray(from, None)) {
+        return Err(Error::new(Code::Window, format!("{call} stands in a JOIN, where rows are not in windows yet"))
+            .at(place(&call))
+            .hint("compute the windows in views, and join those ON a.window = b.window"));
+    }
     let clauses = [("HAVING", select.having.as_ref()), ("QUALIFY", select.qualify.as_ref())];
     for (clause, expr) in clauses.into_iter().filter_map(|(clause, expr)| Some((clause, expr?))) {
         check_expr(expr, clause, grouped)?;
@@ -145,8 +150,8 @@ pub fn refuse_in_from(from: &[TableWithJoins]) -> Result<()> {
 }
 
 /// A window call that is not the grouped one.
-fn stray(expr: &Expr, grouped: Option<&Expr>) -> Option<Expr> {
-    find(expr, &|expr| matches!(expr, Expr::Function(_)) && is_call(expr) && !grouped.is_some_and(|grouped| same(expr, grouped)))
+fn stray(part: &impl Visit, grouped: Option<&Expr>) -> Option<Expr> {
+    find(part, &|expr| matches!(expr, Expr::Function(_)) && is_call(expr) && !grouped.is_some_and(|grouped| same(expr, grouped)))
 }
 
 /// The one window among these, if any.
@@ -197,7 +202,7 @@ fn position(value: &Value) -> Option<usize> {
 }
 
 /// The first expression that `wanted` picks, not looking into subqueries.
-fn find(expr: &Expr, wanted: &dyn Fn(&Expr) -> bool) -> Option<Expr> {
+fn find(part: &impl Visit, wanted: &dyn Fn(&Expr) -> bool) -> Option<Expr> {
     struct Find<'a> {
         wanted: &'a dyn Fn(&Expr) -> bool,
         queries: usize,
@@ -219,7 +224,7 @@ fn find(expr: &Expr, wanted: &dyn Fn(&Expr) -> bool) -> Option<Expr> {
             ControlFlow::Continue(())
         }
     }
-    match expr.visit(&mut Find { wanted, queries: 0 }) {
+    match part.visit(&mut Find { wanted, queries: 0 }) {
         ControlFlow::Break(found) => Some(found),
         ControlFlow::Continue(()) => None,
     }
