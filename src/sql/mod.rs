@@ -1,6 +1,7 @@
 //! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
 
 mod columns;
+mod dialect;
 mod explain;
 mod parse;
 mod rewrite;

@@ -1,6 +1,6 @@
 //! A script is cut at its `;` into statements; the statements of the house are read here, their queries and expressions by sqlparser.
 
-use sqlparser::dialect::GenericDialect;
+use super::dialect::Sql;
 use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::columns;
@@ -14,7 +14,7 @@ use crate::options::Given;
 pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
     let (mut statements, mut errors) = (Vec::new(), Vec::new());
     let mut tokens = Vec::new();
-    let cut = Tokenizer::new(&GenericDialect {}, script).tokenize_with_location_into_buf(&mut tokens);
+    let cut = Tokenizer::new(&Sql, script).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     let mut parts: Vec<&[TokenWithSpan]> = tokens.split(|token| token.token == Token::SemiColon).collect();
     if let Err(error) = cut {

@@ -1,7 +1,7 @@
 //! A cursor over one statement's tokens: what is expected next, and a sentence with its place where something else stands.
 
+use super::dialect::Sql;
 use sqlparser::ast;
-use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
@@ -31,8 +31,7 @@ impl<'a> Cursor<'a> {
     /// A cursor at the first of `tokens`: one statement without its `;`, without blanks and comments, not empty.
     pub fn new(tokens: &'a [TokenWithSpan]) -> Result<Self> {
         check_depth(tokens)?;
-        let parser =
-            Parser::new(&GenericDialect {}).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
+        let parser = Parser::new(&Sql).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
         Ok(Cursor { parser, tokens })
     }
 
