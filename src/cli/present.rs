@@ -1,5 +1,6 @@
 //! Running queries on standard output: rows as they come, and on standard error why there are none.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::print::Printer;
 use crate::change::Changes;
 use crate::engine::{Engine, Output, Query};
 use crate::error::{Code, Result};
+use crate::plan::readable;
 use crate::table::Table;
 
 /// How a run ends before its feeds do.
@@ -43,6 +45,7 @@ pub async fn present(
     let mut printer = Printer::of(format, &outputs)?;
     let mut changes = changes_of(&mut outputs);
     let mut status = Status::new(engine.tables());
+    let mut losses = Losses::default();
     let mut left = ends.limit.unwrap_or(u64::MAX);
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
     let mut tick = interval(STATUS_TICK);
@@ -69,7 +72,10 @@ pub async fn present(
                 }
                 None => break,
             },
-            _ = tick.tick() => status.show(&outputs),
+            _ = tick.tick() => {
+                losses.tell(&outputs, &mut status, false);
+                status.show(&outputs);
+            }
             () = until(deadline) => break,
             () = &mut interrupted => {
                 exit = Exit::Interrupted;
@@ -78,6 +84,7 @@ pub async fn present(
         }
     }
     status.clear();
+    losses.tell(&outputs, &mut status, true);
     match printer.finish() {
         Err(error) if error.code() != Code::Closed => Err(error),
         _ => Ok(exit),
@@ -100,6 +107,53 @@ pub async fn until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// What did not become rows, told on standard error: at its first sight, and how much it was at the end.
+#[derive(Default)]
+struct Losses {
+    told: HashMap<String, u64>,
+}
+
+impl Losses {
+    fn tell(&mut self, outputs: &[Output], status: &mut Status, last: bool) {
+        for (what, count, sample) in losses(outputs, &status.tables) {
+            let told = self.told.get(&what).copied().unwrap_or(0);
+            if told == 0 || last && told < count {
+                status.clear();
+                eprintln!("note: {what}: {count}{sample}");
+                self.told.insert(what, count);
+            }
+        }
+    }
+}
+
+/// Each kind of loss with its number, if there is any, and a sentence about the last one.
+fn losses(outputs: &[Output], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
+    let mut losses = Vec::new();
+    for table in tables.iter().filter(|table| table.is_read()) {
+        let name = &table.spec().name;
+        let rows = table.status().snapshot();
+        let sample = rows.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
+        losses.push((format!("table {name}: events that could not be read"), rows.bad, sample));
+        let oversized = table.feed_status().snapshot().oversized;
+        losses.push((format!("table {name}: events over max_event_bytes, which were dropped"), oversized, String::new()));
+    }
+    for output in outputs {
+        let Some(progress) = &output.progress else { continue };
+        let report = progress.read().1;
+        let name = output.name.as_ref().map_or_else(|| "query".to_string(), |name| format!("view {name}"));
+        let sample = report.bad_samples.last();
+        let sample = sample.map_or(String::new(), |sample| format!("; the last: {} ({})", sample.reason, readable(&sample.row)));
+        losses.push((format!("{name}: rows that could not be computed"), report.bad_rows, sample));
+        let sample = report.late_samples.last();
+        let sample = sample.map_or(String::new(), |sample| {
+            format!("; the last: {} when the watermark was at {} ({})", sample.time, sample.watermark, readable(&sample.row))
+        });
+        losses.push((format!("{name}: rows that came too late and were dropped"), report.late_rows, sample));
+    }
+    losses.retain(|(_, count, _)| *count > 0);
+    losses
 }
 
 /// The line below the rows: what the feeds do, and why nothing comes.

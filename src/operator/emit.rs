@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StructArray};
 use arrow::compute::{concat_batches, interleave_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 
-use super::Message;
+use super::{Message, Report};
 use crate::change::{Changes, difference};
 use crate::error::{Error, Result};
 use crate::time::{TimestampArray, nanos_of};
@@ -57,6 +57,9 @@ pub trait Finish: Send {
     }
 
     fn describe(&self) -> String;
+
+    /// Adds the rows that could not be computed.
+    fn report(&self, _report: &mut Report) {}
 }
 
 /// Finishes nothing: the output is the result, whose rows are identified by the group columns.

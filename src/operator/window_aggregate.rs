@@ -132,6 +132,7 @@ impl Operator for WindowAggregate {
     fn report(&self, report: &mut Report) {
         self.basis.late.report(report);
         self.basis.bad.report(report);
+        self.basis.emitter.finish.report(report);
         self.windows.report(&self.basis, report);
     }
 }

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod compile;
+mod describe;
 mod finish;
 mod lookup;
 mod marker;
@@ -10,6 +11,7 @@ mod step;
 
 pub use bounded::SlotNode;
 pub use compile::{Emit, compile, is_refusal, session, tables};
+pub use describe::readable;
 pub use marker::functions;
 pub use node::{FindWindows, WindowNode};
 pub use step::{Fixed, Instance, Plan, Step};

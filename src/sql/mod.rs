@@ -10,7 +10,7 @@ mod syntax;
 mod text;
 mod types;
 
-pub use explain::{Names, explain_error};
+pub use explain::{Names, explain_error, explain_plan};
 pub use parse::parse;
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;

@@ -1,9 +1,9 @@
 //! A script is cut at its `;` into statements; the statements of the house are read here, their queries and expressions by sqlparser.
 
-use super::dialect::Sql;
 use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::columns;
+use super::dialect::Sql;
 use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement};
 use super::syntax::{Cursor, is_word, untokenizable};
 use super::text::Text;

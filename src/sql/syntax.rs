@@ -1,11 +1,11 @@
 //! A cursor over one statement's tokens: what is expected next, and a sentence with its place where something else stands.
 
-use super::dialect::Sql;
 use sqlparser::ast;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
+use super::dialect::Sql;
 use super::statement::{Name, fold};
 use crate::error::{Code, Error, Place, Result, Span};
 
@@ -112,6 +112,12 @@ impl<'a> Cursor<'a> {
                     Token::Word(Word { keyword: Keyword::CREATE | Keyword::SELECT | Keyword::DROP | Keyword::SHOW, .. }) => {
                         Err(error.hint("is a `;` missing before it?"))
                     }
+                    Token::Minus => match (self.tokens.get(self.parser.index().wrapping_sub(1)), self.peek_nth(1)) {
+                        (Some(TokenWithSpan { token: Token::Word(word), .. }), Token::Word(next)) => {
+                            Err(error.hint(format!("a name with a dash stands in double quotes: \"{word}-{next}\"")))
+                        }
+                        _ => Err(error),
+                    },
                     _ => Err(error),
                 }
             }
