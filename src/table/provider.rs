@@ -73,12 +73,21 @@ impl Table {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner).running.is_some()
     }
 
+    /// What the feed does, in a word or two.
+    pub fn state_text(&self) -> String {
+        match self.feed_status.snapshot().state {
+            State::Connecting if !self.is_read() => "not read".into(),
+            state => state.to_string(),
+        }
+    }
+
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
         let feed = self.feed_status.snapshot();
         let table = self.status.snapshot();
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
+            State::Connecting if !self.is_read() => Some("no query reads it yet".into()),
             State::Connecting => Some(format!("connecting{}", error())),
             State::BackingOff => {
                 let next = feed.reconnect_at.map_or(String::new(), |at| format!(", next attempt at {at}"));
