@@ -6,6 +6,7 @@
 //!   `endpoint = 'http://feed/NAME'`. A line `---` cuts there: what follows is sent once all rows before it have been taken, so that it
 //!   is a batch of its own; a line `--- cut` ends the connection too. Over HTTP the feed then ends, by a 204 to the next request.
 //! - `[sql]`: statements, run in order. Queries run to their end.
+//! - `[check]`: as `[sql]`, but queries are only planned; their plans come out.
 //! - `[views]`: runs every view that no other view reads, all at once.
 //! - `[out]`: what the section before gives: rows as NDJSON, errors as drawn, notes; and after the rows of a query what was lost on
 //!   the way: late rows, rows that could not be computed, events that could not be read.
@@ -49,7 +50,10 @@ async fn every_golden_script_gives_what_it_says() {
         let expected = std::fs::read_to_string(&path).unwrap();
         let found = match tokio::time::timeout(HUNG, run(&expected)).await {
             Ok(found) => found,
-            Err(_) => format!("{name} hangs\n"),
+            Err(_) => {
+                writeln!(wrong, "\n=== {name}\nhangs").unwrap();
+                continue;
+            }
         };
         if found == expected {
             continue;
@@ -102,7 +106,8 @@ async fn run(script: &str) -> String {
         text.push_str(section.trim_end());
         text.push('\n');
         let out = match head {
-            "[sql]" => Some(case.sql(body.trim_end()).await),
+            "[sql]" => Some(case.sql(body.trim_end(), Queries::Run).await),
+            "[check]" => Some(case.sql(body.trim_end(), Queries::Plan).await),
             "[views]" => Some(case.views().await),
             _ => {
                 if let Some(name) = head.strip_prefix("[feed ").and_then(|rest| rest.strip_suffix(']')) {
@@ -123,7 +128,14 @@ async fn run(script: &str) -> String {
 
 fn is_head(line: &str) -> bool {
     let line = line.trim_end();
-    matches!(line, "[sql]" | "[views]" | "[out]") || line.starts_with("[feed ") && line.ends_with(']')
+    matches!(line, "[sql]" | "[check]" | "[views]" | "[out]") || line.starts_with("[feed ") && line.ends_with(']')
+}
+
+/// What is done with a query.
+#[derive(Clone, Copy)]
+enum Queries {
+    Run,
+    Plan,
 }
 
 /// The state of a script while it runs.
@@ -169,12 +181,13 @@ impl Case {
                 _ => connections.last_mut().unwrap().last_mut().unwrap().push_str(line),
             }
         }
-        let whole: String = connections.iter().flatten().map(String::as_str).collect();
+        let mut whole: String = connections.iter().flatten().map(String::as_str).collect();
+        whole.push_str("\n\n");
         std::fs::write(self.directory.path().join(name), whole).unwrap();
         self.feeds.insert(name.into(), Fed { connections });
     }
 
-    async fn sql(&mut self, text: &str) -> String {
+    async fn sql(&mut self, text: &str, queries: Queries) -> String {
         let mut out = String::new();
         let (statements, errors) = sql::parse(text);
         for error in &errors {
@@ -185,7 +198,13 @@ impl Case {
             match self.engine.execute(&statement).await {
                 Ok(Answer::Done(notes)) => notes.iter().for_each(|note| writeln!(out, "note: {note}").unwrap()),
                 Ok(Answer::Rows(rows)) => out.push_str(&table(rows)),
-                Ok(Answer::Query(query)) => out.push_str(&self.drain(&[*query]).await),
+                Ok(Answer::Query(query)) => match queries {
+                    Queries::Run => out.push_str(&self.drain(&[*query]).await),
+                    Queries::Plan => out.push_str(&match query.continuous() {
+                        Some(continuous) => continuous.plan().describe().unwrap(),
+                        None => "by DataFusion\n".into(),
+                    }),
+                },
                 Err(errors) => errors.into_iter().for_each(|error| self.complain(&error.at(statement.span), text, &mut out)),
             }
         }
