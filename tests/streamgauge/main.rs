@@ -2,4 +2,5 @@
 
 mod cli;
 mod feed;
+mod readme;
 mod support;
