@@ -42,7 +42,7 @@ impl Progress {
 }
 
 impl Run {
-    /// Joins the tables as a reader. Nothing flows before [`Run::start`], so that several runs can see a feed's first event.
+    /// Joins the tables as a reader. Nothing flows before their [`Table::start`], so that several runs can see a feed's first event.
     pub fn new(plan: &Plan, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
         let Instance { chain, sources, fixed } = plan.instance()?;
         let mut inputs: Vec<Input> = Vec::new();

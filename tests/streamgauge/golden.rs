@@ -133,13 +133,13 @@ fn is_head(line: &str) -> bool {
 
 /// What is done with a query.
 #[derive(Clone, Copy)]
-enum Queries {
+pub enum Queries {
     Run,
     Plan,
 }
 
 /// The state of a script while it runs.
-struct Case {
+pub struct Case {
     engine: Engine,
     directory: tempfile::TempDir,
     feeds: HashMap<String, Fed>,
@@ -162,7 +162,7 @@ struct Served {
 }
 
 impl Case {
-    fn new() -> Case {
+    pub fn new() -> Case {
         Case {
             engine: Engine::new().unwrap(),
             directory: tempfile::tempdir().unwrap(),
@@ -172,7 +172,7 @@ impl Case {
         }
     }
 
-    fn feed(&mut self, name: &str, text: &str) {
+    pub fn feed(&mut self, name: &str, text: &str) {
         let mut connections = vec![vec![String::new()]];
         for line in text.split_inclusive('\n') {
             match line.trim_end() {
@@ -187,7 +187,7 @@ impl Case {
         self.feeds.insert(name.into(), Fed { connections });
     }
 
-    async fn sql(&mut self, text: &str, queries: Queries) -> String {
+    pub async fn sql(&mut self, text: &str, queries: Queries) -> String {
         let mut out = String::new();
         let (statements, errors) = sql::parse(text);
         for error in &errors {
@@ -211,7 +211,7 @@ impl Case {
         out
     }
 
-    async fn views(&mut self) -> String {
+    pub async fn views(&mut self) -> String {
         let views = self.engine.top_views().await.unwrap();
         self.drain(&views).await
     }

@@ -3,4 +3,10 @@
 mod cli;
 mod feed;
 mod golden;
+mod library;
+mod oracle;
+mod readme;
+mod rooms;
+mod seeds;
+mod stories;
 mod support;
