@@ -4,6 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -170,6 +172,22 @@ impl Engine {
     }
 }
 
+/// Makes a table over a feed in a DataFusion session, by a `CREATE TABLE` statement. Nothing is connected to before a query runs.
+pub fn create_table(session: &SessionContext, statement: &str) -> Result<Arc<Table>> {
+    let (statements, errors) = sql::parse(statement);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let [Statement { kind: Kind::CreateTable(create), .. }] = statements.as_slice() else {
+        return Err(Error::new(Code::Syntax, "this is not one CREATE TABLE statement")
+            .hint("write CREATE TABLE … WITH (connector = 'sse', …)"));
+    };
+    let spec = Spec::new(create, &session.state()).map_err(|mut errors| errors.swap_remove(0))?;
+    let table = Table::new(spec);
+    session.register_table(TableReference::bare(create.name.text.as_str()), Arc::clone(&table) as Arc<dyn TableProvider>)?;
+    Ok(table)
+}
+
 impl Engine {
     fn create_table(&self, create: &CreateTable) -> Result<Answer, Vec<Error>> {
         let name = &create.name.text;
@@ -208,8 +226,8 @@ impl Engine {
         Ok(Answer::Done(query.notices().iter().map(|notice| format!("view {name}: {notice}")).collect()))
     }
 
-    fn register(&self, name: &str, provider: Arc<dyn datafusion::catalog::TableProvider>) -> Result<()> {
-        let reference = datafusion::common::TableReference::bare(name);
+    fn register(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+        let reference = TableReference::bare(name);
         self.session.deregister_table(reference.clone())?;
         self.session.register_table(reference, provider)?;
         Ok(())
@@ -296,7 +314,7 @@ impl Engine {
                 Object::View => catalog.drop_view(&name.text, if_exists, cascade),
             };
             for gone in dropped.map_err(|error| error.at(name.span))? {
-                self.session.deregister_table(datafusion::common::TableReference::bare(gone.as_str()))?;
+                self.session.deregister_table(TableReference::bare(gone.as_str()))?;
                 done.push(format!("{gone} dropped"));
             }
         }
@@ -333,7 +351,7 @@ impl Engine {
         };
         let rows = RecordBatch::try_from_iter([
             ("table", text(&|table| table.spec().name.clone())),
-            ("state", text(&|table| table.feed_status().snapshot().state.to_string())),
+            ("state", text(&|table| table.state_text())),
             ("rows", text(&|table| table.status().snapshot().rows.to_string())),
             ("bad", text(&|table| table.status().snapshot().bad.to_string())),
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),

@@ -132,7 +132,6 @@ impl Operator for WindowAggregate {
     fn report(&self, report: &mut Report) {
         self.basis.late.report(report);
         self.basis.bad.report(report);
-        self.basis.emitter.finish.report(report);
         self.windows.report(&self.basis, report);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::datatypes::{FieldRef, SchemaRef, TimestampNanosecondType};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
@@ -13,11 +14,8 @@ use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use super::bounded::{BoundedPlan, BoundedRun, SlotNode};
 use super::marker;
 use super::node::WindowNode;
-use crate::change::Changes;
-use crate::error::{Code, Error, Result};
-use crate::operator::rows::{BadRows, Evaluated, evaluate_rows};
-use crate::operator::{Finish, Report};
-use crate::time::TimestampArray;
+use crate::error::Result;
+use crate::operator::Finish;
 
 /// The window that `plan` looks at one at a time: every node from its root down to the window keeps windows apart.
 pub fn window_under(plan: &LogicalPlan) -> Option<&WindowNode> {
@@ -126,9 +124,9 @@ fn is_key(plan: &LogicalPlan, index: usize, node: &WindowNode) -> bool {
 #[derive(Debug, Clone)]
 pub enum Finished {
     /// Row by row: computed at once, for any number of windows.
-    Rows { steps: Vec<RowStep>, keys: Vec<usize>, schema: SchemaRef, window_index: usize },
+    Rows { steps: Vec<RowStep>, keys: Vec<usize>, schema: SchemaRef },
     /// A bounded plan, run for each window apart.
-    Plan { plan: BoundedPlan, keys: Vec<usize>, schema: SchemaRef, window_index: usize },
+    Plan { plan: BoundedPlan, keys: Vec<usize>, schema: SchemaRef },
 }
 
 #[derive(Debug, Clone)]
@@ -141,20 +139,12 @@ impl Finished {
     /// A runner with state of its own.
     pub fn runner(&self) -> Result<Box<dyn Finish>> {
         Ok(match self {
-            Finished::Rows { steps, keys, schema, window_index } => Box::new(FinishRows {
-                steps: steps.clone(),
-                keys: keys.clone(),
-                schema: Arc::clone(schema),
-                window_index: *window_index,
-                bad: BadRows::default(),
-            }),
-            Finished::Plan { plan, keys, schema, window_index } => Box::new(FinishPlan {
-                run: plan.runner(1)?,
-                keys: keys.clone(),
-                schema: Arc::clone(schema),
-                window_index: *window_index,
-                bad: BadRows::default(),
-            }),
+            Finished::Rows { steps, keys, schema } => {
+                Box::new(FinishRows { steps: steps.clone(), keys: keys.clone(), schema: Arc::clone(schema) })
+            }
+            Finished::Plan { plan, keys, schema } => {
+                Box::new(FinishPlan { run: plan.runner(1)?, keys: keys.clone(), schema: Arc::clone(schema) })
+            }
         })
     }
 }
@@ -163,42 +153,25 @@ struct FinishRows {
     steps: Vec<RowStep>,
     keys: Vec<usize>,
     schema: SchemaRef,
-    window_index: usize,
-    bad: BadRows,
 }
 
 impl Finish for FinishRows {
-    fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        let mut changes = timed(rows, self.window_index)?;
+    fn run(&mut self, mut rows: RecordBatch) -> Result<RecordBatch> {
         for step in &self.steps {
-            let exprs = match step {
-                RowStep::Project { exprs, .. } => exprs.as_slice(),
-                RowStep::Filter { predicate } => std::slice::from_ref(predicate),
+            rows = match step {
+                RowStep::Project { exprs, schema } => {
+                    let columns = exprs.iter().map(|expr| expr.evaluate(&rows)?.into_array(rows.num_rows()));
+                    let columns = columns.collect::<Result<_, datafusion::error::DataFusionError>>()?;
+                    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+                    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
+                }
+                RowStep::Filter { predicate } => {
+                    let keep = predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
+                    filter_record_batch(&rows, as_boolean_array(&keep)?)?
+                }
             };
-            let Evaluated { columns, kept } = evaluate_rows(exprs, &changes, &mut self.bad)?;
-            if let Some(kept) = kept {
-                changes = changes.take(&kept)?;
-            }
-            match step {
-                RowStep::Project { schema, .. } => {
-                    let options = RecordBatchOptions::new().with_row_count(Some(changes.len()));
-                    changes.rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
-                }
-                RowStep::Filter { .. } => {
-                    let holds = as_boolean_array(&columns[0])?.iter().enumerate();
-                    let holds = holds.filter(|(_, holds)| *holds == Some(true)).map(|(row, _)| row as u32);
-                    let holds = UInt32Array::from_iter_values(holds);
-                    if holds.len() < changes.len() {
-                        changes = changes.take(&holds)?;
-                    }
-                }
-            }
         }
-        with_schema(changes.rows, &self.schema)
-    }
-
-    fn report(&self, report: &mut Report) {
-        self.bad.report(report);
+        with_schema(rows, &self.schema)
     }
 
     fn schema(&self) -> SchemaRef {
@@ -232,54 +205,12 @@ struct FinishPlan {
     run: BoundedRun,
     keys: Vec<usize>,
     schema: SchemaRef,
-    window_index: usize,
-    bad: BadRows,
-}
-
-impl FinishPlan {
-    fn try_run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        self.run.put(0, rows);
-        with_schema(self.run.run()?, &self.schema)
-    }
-
-    /// The rows of a stretch that the plan can be run on: halves it until those that fail stand alone, which are noted as bad.
-    fn good_rows(&mut self, changes: &Changes, start: usize, length: usize, good: &mut Vec<u32>) -> Result<()> {
-        match self.try_run(changes.rows.slice(start, length)) {
-            Ok(_) => good.extend(start as u32..(start + length) as u32),
-            Err(error) if error.code() != Code::Runtime => return Err(error),
-            Err(error) if length == 1 => self.bad.note(changes, start, &error),
-            Err(_) => {
-                let half = length / 2;
-                self.good_rows(changes, start, half, good)?;
-                self.good_rows(changes, start + half, length - half, good)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 impl Finish for FinishPlan {
-    /// A row on which an expression fails costs only itself; where only several together fail, they cost their window.
     fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        match self.try_run(rows.clone()) {
-            Err(error) if error.code() == Code::Runtime && rows.num_rows() > 0 => {}
-            result => return result,
-        }
-        let changes = timed(rows, self.window_index)?;
-        let mut good = Vec::new();
-        self.good_rows(&changes, 0, changes.len(), &mut good)?;
-        let rest = changes.take(&UInt32Array::from(good))?;
-        match self.try_run(rest.rows.clone()) {
-            Err(error) if error.code() == Code::Runtime && !rest.is_empty() => {
-                (0..rest.len()).for_each(|row| self.bad.note(&rest, row, &error));
-                Ok(RecordBatch::new_empty(Arc::clone(&self.schema)))
-            }
-            result => result,
-        }
-    }
-
-    fn report(&self, report: &mut Report) {
-        self.bad.report(report);
+        self.run.put(0, rows);
+        with_schema(self.run.run()?, &self.schema)
     }
 
     fn schema(&self) -> SchemaRef {
@@ -293,15 +224,6 @@ impl Finish for FinishPlan {
     fn describe(&self) -> String {
         self.run.describe()
     }
-}
-
-/// The rows of windows with their event times: the last moment of each one's window.
-fn timed(rows: RecordBatch, window_index: usize) -> Result<Changes> {
-    let windows = rows.column(window_index).as_struct_opt().ok_or_else(|| Error::bug("a window's column is no struct"))?;
-    let ends = windows.column(1).as_primitive_opt::<TimestampNanosecondType>();
-    let ends = ends.ok_or_else(|| Error::bug("a window's end is no time"))?;
-    let times = TimestampArray::from_iter_values(ends.values().iter().map(|end| end - 1));
-    Ok(Changes::inserts(rows, times))
 }
 
 /// The same columns under the names and marks that the query gives them.

@@ -2,4 +2,11 @@
 
 mod cli;
 mod feed;
+mod golden;
+mod library;
+mod oracle;
+mod readme;
+mod rooms;
+mod seeds;
+mod stories;
 mod support;
