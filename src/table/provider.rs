@@ -68,7 +68,7 @@ impl Table {
 
     /// What the feed does, in a word or two.
     pub fn state_text(&self) -> String {
-        match self.feed_status.snapshot().state {
+        match self.shared.feed.snapshot().state {
             State::Connecting if !self.is_read() => "not read".into(),
             state => state.to_string(),
         }

@@ -122,7 +122,12 @@ async fn l29_l30_rolling_metrics_counts_every_row_in_six_windows() {
     let metric = |name: &str, value: f64| {
         ("metric_update", json!({"metric_name": name, "value": value, "dimensions": {"host": "a"}, "timestamp": AT}))
     };
-    let stream = events(&[metric("cpu", 1.5), metric("cpu", 4.5), metric("mem", 7.0), ("other", json!({"metric_name": "cpu", "value": 99}))]);
+    let stream = events(&[
+        metric("cpu", 1.5),
+        metric("cpu", 4.5),
+        metric("mem", 7.0),
+        ("other", json!({"metric_name": "cpu", "value": 99})),
+    ]);
     let (rows, _) = run(&seed, &stream, "").await;
     let mut points: BTreeMap<String, i64> = BTreeMap::new();
     let mut windows = BTreeSet::new();
@@ -167,7 +172,13 @@ async fn l31_l32_price_alerts_finds_moves_of_more_than_five_percent() {
         .map(|row| {
             let number = |key: &str| row[key].as_f64().unwrap();
             let timestamp = row["timestamp"].as_str().unwrap();
-            (row["symbol"].as_str().unwrap(), number("current_price"), number("prev_price"), number("pct_change").round(), timestamp)
+            (
+                row["symbol"].as_str().unwrap(),
+                number("current_price"),
+                number("prev_price"),
+                number("pct_change").round(),
+                timestamp,
+            )
         })
         .collect();
     assert_eq!(
@@ -191,7 +202,12 @@ async fn l33_l34_repo_activity_counts_events_and_contributors() {
     let event = |kind: &str, actor: Value| {
         ("", json!({"event_type": kind, "repo_name": "r", "actor": actor, "action": null, "payload": {}, "created_at": AT}))
     };
-    let stream = events(&[event("Push", json!("ann")), event("Push", json!("ann")), event("Push", json!("bob")), event("Fork", Value::Null)]);
+    let stream = events(&[
+        event("Push", json!("ann")),
+        event("Push", json!("ann")),
+        event("Push", json!("bob")),
+        event("Fork", Value::Null),
+    ]);
     let (rows, _) = run(&seed, &stream, "").await;
     assert_eq!(
         without_window(rows),
@@ -211,7 +227,10 @@ async fn l35_l36_trending_topics_orders_the_rows_of_each_window() {
         variable: "NEWS_API_KEY",
     };
     let article = |kind: &'static str, category: &str, source: &str| {
-        (kind, json!({"article_id": "1", "title": "t", "category": category, "source": source, "summary": "s", "url": "u", "published_at": AT}))
+        (
+            kind,
+            json!({"article_id": "1", "title": "t", "category": category, "source": source, "summary": "s", "url": "u", "published_at": AT}),
+        )
     };
     let stream = events(&[
         article("update", "sport", "Post"),
