@@ -1,6 +1,6 @@
 //! Running queries on standard output: rows as they come, and on standard error why there are none.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,11 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, interval, sleep_until};
 
 use super::args::{Exit, Format};
+use super::diagnostic::complain;
 use super::print::Printer;
 use crate::change::Changes;
 use crate::engine::{Engine, Output, Query};
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
 use crate::plan::readable;
 use crate::table::Table;
 
@@ -51,23 +52,28 @@ pub async fn present(
     let mut tick = interval(STATUS_TICK);
     tokio::pin!(interrupted);
     let mut exit = Exit::Done;
+    let mut failures: Vec<Error> = Vec::new();
     loop {
         tokio::select! {
             next = changes.next() => match next {
-                Some((index, changes)) => {
+                Some((index, Ok(changes))) => {
                     status.clear();
-                    let printed = changes.and_then(|changes| printer.print(index, &changes, left));
-                    match printed {
+                    match printer.print(index, &changes, left) {
                         Ok(count) => (left, status.rows) = (left - count, status.rows + count),
                         // The reader has seen enough: an end as good as any.
                         Err(error) if error.code() == Code::Closed => return Ok(Exit::Done),
-                        Err(error) => {
-                            printer.finish()?;
-                            return Err(error);
-                        }
+                        Err(error) => return Err(error),
                     }
                     if left == 0 {
                         break;
+                    }
+                }
+                // One result has failed; the others go on. Several over one feed fail for one reason.
+                Some((_, Err(error))) => {
+                    status.clear();
+                    if !failures.contains(&error) {
+                        complain(&error);
+                        failures.push(error);
                     }
                 }
                 None => break,
@@ -85,8 +91,12 @@ pub async fn present(
     }
     status.clear();
     losses.tell(&outputs, &mut status, true);
-    match printer.finish() {
-        Err(error) if error.code() != Code::Closed => Err(error),
+    if failures.is_empty() {
+        status.explain_end(&outputs);
+    }
+    match (printer.finish(), failures.first()) {
+        (Err(error), _) if error.code() != Code::Closed => Err(error),
+        (_, Some(failure)) if exit == Exit::Done => Ok(Exit::from(failure)),
         _ => Ok(exit),
     }
 }
@@ -113,10 +123,19 @@ pub async fn until(deadline: Option<Instant>) {
 #[derive(Default)]
 struct Losses {
     told: HashMap<String, u64>,
+    warned: HashSet<String>,
 }
 
 impl Losses {
     fn tell(&mut self, outputs: &[Output], status: &mut Status, last: bool) {
+        for (name, warning) in warnings(&status.tables) {
+            let note = format!("note: table {name}: {warning}");
+            if !self.warned.contains(&note) {
+                status.clear();
+                eprintln!("{note}");
+                self.warned.insert(note);
+            }
+        }
         for (what, count, sample) in losses(outputs, &status.tables) {
             let told = self.told.get(&what).copied().unwrap_or(0);
             if told == 0 || last && told < count {
@@ -126,6 +145,15 @@ impl Losses {
             }
         }
     }
+}
+
+/// What feeds have to say without having failed.
+fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
+    let of = |table: &Arc<Table>| {
+        let name = table.spec().name.clone();
+        table.feed_status().snapshot().warnings.into_iter().map(move |warning| (name.clone(), warning))
+    };
+    tables.iter().filter(|table| table.is_read()).flat_map(of).collect()
 }
 
 /// Each kind of loss with its number, if there is any, and a sentence about the last one.
@@ -183,6 +211,14 @@ impl Status {
         let text: String = format!("{} rows · {}", self.rows, self.text(outputs)).chars().take(width.saturating_sub(1)).collect();
         let _ = write!(stderr(), "\r\x1b[2K\x1b[2m{text}\x1b[0m");
         self.shown = true;
+    }
+
+    /// A run that ends without a row says why, if a feed knows.
+    fn explain_end(&self, outputs: &[Output]) {
+        let silent = self.tables.iter().any(|table| table.is_read() && table.silence().is_some());
+        if self.rows == 0 && !self.explained && silent {
+            eprintln!("note: no rows came: {}", self.text(outputs));
+        }
     }
 
     fn clear(&mut self) {
