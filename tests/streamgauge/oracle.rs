@@ -118,8 +118,7 @@ fn settled(out: &str) -> Vec<String> {
 
 /// Both sides through one reader of JSON, so that only values count.
 fn normal(lines: Vec<String>) -> Vec<String> {
-    let mut lines: Vec<String> =
-        lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap().to_string()).collect();
+    let mut lines: Vec<String> = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap().to_string()).collect();
     lines.sort();
     lines
 }
@@ -244,9 +243,19 @@ fn question() -> impl Strategy<Value = Question> {
     let filter = select(vec!["true", "true", "v IS NOT NULL", "v > 0 OR k = 'a'"]);
     let having = select(vec!["", "", "HAVING count(*) > 1", "HAVING max(v) > 2 AND count(v) < 9"]);
     (shape(), keys, subsequence(AGGREGATES, 0..5), filter, having, select(ABOVE), options)
-        .prop_map(|(shape, keys, aggregates, filter, having, above, options)| Question { shape, keys, aggregates, filter, having, above, options })
+        .prop_map(|(shape, keys, aggregates, filter, having, above, options)| Question {
+            shape,
+            keys,
+            aggregates,
+            filter,
+            having,
+            above,
+            options,
+        })
         .prop_filter("corrections of sessions are not ranked inside", |question| {
-            !(matches!(question.shape, Shape::Session(_)) && !question.options.is_empty() && !question.above.starts_with("SELECT * "))
+            !(matches!(question.shape, Shape::Session(_))
+                && !question.options.is_empty()
+                && !question.above.starts_with("SELECT * "))
         })
 }
 
@@ -325,11 +334,11 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
         "avg(v) OVER (PARTITION BY k, v % 2 ORDER BY ts ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)",
     ];
     check(60, (rows(80), subsequence(FUNCTIONS, 1..4)), |(rows, functions)| {
-        let columns: Vec<String> = functions.iter().enumerate().map(|(index, function)| format!("{function} AS f{index}")).collect();
+        let columns: Vec<String> =
+            functions.iter().enumerate().map(|(index, function)| format!("{function} AS f{index}")).collect();
         let sql = format!("SELECT id, k, {} FROM rows", columns.join(", "));
-        let (found, expected) = wait(async {
-            (normal(settled(&streamed(&rows, &sql, "").await)), normal(batch_lines(&batch(&rows), &sql).await))
-        });
+        let (found, expected) =
+            wait(async { (normal(settled(&streamed(&rows, &sql, "").await)), normal(batch_lines(&batch(&rows), &sql).await)) });
         prop_assert_eq!(found, expected, "{}", sql);
         Ok(())
     });
@@ -366,7 +375,11 @@ fn a_window_over_a_window_equals_the_batch_query() {
                 let nanos = matches!(outer, Shape::Session(_));
                 let sql = format!(
                     "SELECT k AS key, sum(n) AS n, max(v) AS top, count(*) AS parts, {} FROM ({}) GROUP BY k, window",
-                    if nanos { "named_struct('start', window['start'] + INTERVAL '999999 nanoseconds', 'end', window['end'] + INTERVAL '999999 nanoseconds') AS window" } else { "window" },
+                    if nanos {
+                        "named_struct('start', window['start'] + INTERVAL '999999 nanoseconds', 'end', window['end'] + INTERVAL '999999 nanoseconds') AS window"
+                    } else {
+                        "window"
+                    },
                     outer.placed("true", &["k"])
                 );
                 (normal(found), normal(batch_lines(&second, &sql).await))

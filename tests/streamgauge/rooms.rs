@@ -4,16 +4,42 @@ use std::path::{Path, PathBuf};
 
 /// From left to right: a room imports only rooms to its left.
 const ROOMS: &[&str] = &[
-    "error", "options", "time", "change", "feed", "format", "window", "sql", "operator", "table", "catalog", "plan", "view", "checkpoint",
-    "engine", "serve", "cli",
+    "error",
+    "options",
+    "time",
+    "change",
+    "feed",
+    "format",
+    "window",
+    "sql",
+    "operator",
+    "table",
+    "catalog",
+    "plan",
+    "view",
+    "checkpoint",
+    "engine",
+    "serve",
+    "cli",
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
 const PURE: &[&str] = &["change", "format", "window", "sql", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
-const IMPURE: &[&str] =
-    &["tokio::", "reqwest::", "std::fs", "std::net", "std::env", "std::thread", "SystemTime", "Instant", "Timestamp::now", "async ", ".await"];
+const IMPURE: &[&str] = &[
+    "tokio::",
+    "reqwest::",
+    "std::fs",
+    "std::net",
+    "std::env",
+    "std::thread",
+    "SystemTime",
+    "Instant",
+    "Timestamp::now",
+    "async ",
+    ".await",
+];
 
 /// Where DataFusion's planner and its streams, which are asynchronous, are asked: file, word, reason.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
@@ -107,9 +133,8 @@ fn sources() -> Vec<Source> {
 fn is_test(path: &Path) -> bool {
     let stem = path.file_stem().unwrap().to_string_lossy();
     let folder = path.parent().unwrap();
-    let declared = |file: PathBuf| {
-        std::fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("#[cfg(test)]\nmod {stem};")))
-    };
+    let declared =
+        |file: PathBuf| std::fs::read_to_string(file).is_ok_and(|text| text.contains(&format!("#[cfg(test)]\nmod {stem};")));
     declared(folder.join("mod.rs")) || declared(folder.with_extension("rs"))
 }
 

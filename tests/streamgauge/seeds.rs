@@ -37,7 +37,8 @@ async fn run(seed: &Seed, stream: &str, query: &str) -> (Vec<Value>, Request) {
     assert!(script.contains(seed.endpoint), "{}", seed.script);
     let script = script.replace(seed.endpoint, &server.url());
     let mut command = program();
-    command.args(["run", "-c"]).arg(format!("{script}\n{query}"));
+    let file = written(&format!("{script}\n{query}"));
+    command.arg("run").arg(file.path());
     if !seed.variable.is_empty() {
         command.env(seed.variable, SECRET);
     }
@@ -47,6 +48,13 @@ async fn run(seed: &Seed, stream: &str, query: &str) -> (Vec<Value>, Request) {
     assert!(!out.contains(SECRET) && !err.contains(SECRET), "L-58: {out}{err}");
     let rows = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (rows, server.request(0).await)
+}
+
+/// A script as a file that goes with the value.
+fn written(script: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    file
 }
 
 fn events(events: &[(&str, Value)]) -> String {
@@ -122,7 +130,12 @@ async fn l29_l30_rolling_metrics_counts_every_row_in_six_windows() {
     let metric = |name: &str, value: f64| {
         ("metric_update", json!({"metric_name": name, "value": value, "dimensions": {"host": "a"}, "timestamp": AT}))
     };
-    let stream = events(&[metric("cpu", 1.5), metric("cpu", 4.5), metric("mem", 7.0), ("other", json!({"metric_name": "cpu", "value": 99}))]);
+    let stream = events(&[
+        metric("cpu", 1.5),
+        metric("cpu", 4.5),
+        metric("mem", 7.0),
+        ("other", json!({"metric_name": "cpu", "value": 99})),
+    ]);
     let (rows, _) = run(&seed, &stream, "").await;
     let mut points: BTreeMap<String, i64> = BTreeMap::new();
     let mut windows = BTreeSet::new();
@@ -167,7 +180,13 @@ async fn l31_l32_price_alerts_finds_moves_of_more_than_five_percent() {
         .map(|row| {
             let number = |key: &str| row[key].as_f64().unwrap();
             let timestamp = row["timestamp"].as_str().unwrap();
-            (row["symbol"].as_str().unwrap(), number("current_price"), number("prev_price"), number("pct_change").round(), timestamp)
+            (
+                row["symbol"].as_str().unwrap(),
+                number("current_price"),
+                number("prev_price"),
+                number("pct_change").round(),
+                timestamp,
+            )
         })
         .collect();
     assert_eq!(
@@ -191,7 +210,12 @@ async fn l33_l34_repo_activity_counts_events_and_contributors() {
     let event = |kind: &str, actor: Value| {
         ("", json!({"event_type": kind, "repo_name": "r", "actor": actor, "action": null, "payload": {}, "created_at": AT}))
     };
-    let stream = events(&[event("Push", json!("ann")), event("Push", json!("ann")), event("Push", json!("bob")), event("Fork", Value::Null)]);
+    let stream = events(&[
+        event("Push", json!("ann")),
+        event("Push", json!("ann")),
+        event("Push", json!("bob")),
+        event("Fork", Value::Null),
+    ]);
     let (rows, _) = run(&seed, &stream, "").await;
     assert_eq!(
         without_window(rows),
@@ -211,7 +235,10 @@ async fn l35_l36_trending_topics_orders_the_rows_of_each_window() {
         variable: "NEWS_API_KEY",
     };
     let article = |kind: &'static str, category: &str, source: &str| {
-        (kind, json!({"article_id": "1", "title": "t", "category": category, "source": source, "summary": "s", "url": "u", "published_at": AT}))
+        (
+            kind,
+            json!({"article_id": "1", "title": "t", "category": category, "source": source, "summary": "s", "url": "u", "published_at": AT}),
+        )
     };
     let stream = events(&[
         article("update", "sport", "Post"),
@@ -267,7 +294,8 @@ async fn l07_without_the_right_token_the_feed_fails_with_the_reason() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/streamgauge/seeds/system_alerts.sql");
     let script = std::fs::read_to_string(path).unwrap().replace("https://monitoring.internal/sse/metrics", &server.url());
     let mut command = program();
-    command.args(["run", "-c", &script]).env("MONITORING_TOKEN", SECRET);
+    let file = written(&script);
+    command.arg("run").arg(file.path()).env("MONITORING_TOKEN", SECRET);
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{err}");
@@ -278,7 +306,7 @@ async fn l07_without_the_right_token_the_feed_fails_with_the_reason() {
 async fn l56_an_unset_variable_is_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/streamgauge/seeds/system_alerts.sql");
     let mut command = program();
-    command.args(["run", "-c", &std::fs::read_to_string(path).unwrap()]).env_remove("MONITORING_TOKEN");
+    command.arg("run").arg(path).env_remove("MONITORING_TOKEN");
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{err}");
