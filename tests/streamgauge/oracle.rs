@@ -349,8 +349,8 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
 fn a_window_over_a_window_equals_the_batch_query() {
     check(60, (rows(120), shape(), shape()), |(rows, inner, outer)| {
         let streaming = format!(
-            "CREATE VIEW answer AS SELECT key, sum(n) AS n, max(top) AS top, count(*) AS parts, {} AS window FROM (
-             SELECT k AS key, count(*) AS n, max(v) AS top, {} AS inside FROM rows GROUP BY k, inside) GROUP BY key, window",
+            "CREATE VIEW answer AS SELECT key, sum(n) AS n, max(most) AS most, count(*) AS parts, {} AS window FROM (
+             SELECT k AS key, count(*) AS n, max(v) AS most, {} AS inside FROM rows GROUP BY k, inside) GROUP BY key, window",
             outer.sql(),
             inner.sql(),
         );
@@ -359,11 +359,11 @@ fn a_window_over_a_window_equals_the_batch_query() {
             let session = batch(&rows);
             // The last nanosecond of a window lies in the same windows as its last millisecond, for lengths of whole milliseconds.
             let inside = format!(
-                "SELECT k, count(*) AS n, max(v) AS top, window['end'] AS e FROM ({}) GROUP BY k, window",
+                "SELECT k, count(*) AS n, max(v) AS most, window['end'] AS e FROM ({}) GROUP BY k, window",
                 inner.placed("true", &["k"])
             );
             let first = session
-                .sql(&format!("SELECT k, n, top AS v, 0 AS id, '' AS s, e AS ts, CAST(to_unixtime(e) * 1000 + date_part('millisecond', e) % 1000 - 1 AS BIGINT) AS ms FROM ({inside})"))
+                .sql(&format!("SELECT k, n, most AS v, 0 AS id, '' AS s, e AS ts, CAST(to_unixtime(e) * 1000 + date_part('millisecond', e) % 1000 - 1 AS BIGINT) AS ms FROM ({inside})"))
                 .await
                 .unwrap()
                 .collect()
@@ -374,7 +374,7 @@ fn a_window_over_a_window_equals_the_batch_query() {
                 second.register_batch("rows", arrow::compute::concat_batches(&schema, &first).unwrap()).unwrap();
                 let nanos = matches!(outer, Shape::Session(_));
                 let sql = format!(
-                    "SELECT k AS key, sum(n) AS n, max(v) AS top, count(*) AS parts, {} FROM ({}) GROUP BY k, window",
+                    "SELECT k AS key, sum(n) AS n, max(v) AS most, count(*) AS parts, {} FROM ({}) GROUP BY k, window",
                     if nanos {
                         "named_struct('start', window['start'] + INTERVAL '999999 nanoseconds', 'end', window['end'] + INTERVAL '999999 nanoseconds') AS window"
                     } else {

@@ -309,6 +309,6 @@ async fn l56_an_unset_variable_is_named() {
     command.arg("run").arg(path).env_remove("MONITORING_TOKEN");
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("MONITORING_TOKEN"), "{err}");
 }
