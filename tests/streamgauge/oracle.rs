@@ -307,7 +307,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 /// L-44, and all of it that stands above the windows.
 #[test]
 fn every_windowed_view_equals_the_batch_query_over_the_same_rows() {
-    check(150, (rows(120), question()), |(rows, question)| {
+    check(64, (rows(80), question()), |(rows, question)| {
         let (found, expected) = wait(async {
             let found = streamed(&rows, &question.streaming(), "answer").await;
             (normal(settled(&found)), normal(batch_lines(&batch(&rows), &question.batch()).await))
@@ -333,7 +333,7 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
         "min(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5 seconds' PRECEDING AND CURRENT ROW)",
         "avg(v) OVER (PARTITION BY k, v % 2 ORDER BY ts ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)",
     ];
-    check(60, (rows(80), subsequence(FUNCTIONS, 1..4)), |(rows, functions)| {
+    check(32, (rows(60), subsequence(FUNCTIONS, 1..4)), |(rows, functions)| {
         let columns: Vec<String> =
             functions.iter().enumerate().map(|(index, function)| format!("{function} AS f{index}")).collect();
         let sql = format!("SELECT id, k, {} FROM rows", columns.join(", "));
@@ -347,7 +347,7 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
 /// A window over a window: the results of the first are rows of the second, at the last moment of their windows.
 #[test]
 fn a_window_over_a_window_equals_the_batch_query() {
-    check(60, (rows(120), shape(), shape()), |(rows, inner, outer)| {
+    check(32, (rows(80), shape(), shape()), |(rows, inner, outer)| {
         let streaming = format!(
             "CREATE VIEW answer AS SELECT key, sum(n) AS n, max(most) AS most, count(*) AS parts, {} AS window FROM (
              SELECT k AS key, count(*) AS n, max(v) AS most, {} AS inside FROM rows GROUP BY k, inside) GROUP BY key, window",
