@@ -63,7 +63,8 @@ pub enum EventTime {
     Arrival,
     /// The decoded column at this index of `format.columns`.
     Column(usize),
-    Computed(Generated),
+    /// The generated column at this index of `columns`.
+    Computed(usize),
 }
 
 impl Spec {
@@ -97,10 +98,10 @@ impl Spec {
         };
         let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
         let notices = notices(&fields, &time);
-        let event_time = match time.column.map(|index| &columns.sources[index]) {
+        let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
-            Some(Source::Decoded(at)) => EventTime::Column(*at),
-            Some(Source::Generated(generated)) => EventTime::Computed(generated.clone()),
+            Some((_, Source::Decoded(at))) => EventTime::Column(*at),
+            Some((index, Source::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
             (Some(endpoint), _) => endpoint.to_string(),

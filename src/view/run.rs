@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use datafusion::execution::TaskContext;
-use futures::stream::{SelectAll, select_all};
+use futures::stream::{SelectAll, select_all, unfold};
 use futures::{Stream, StreamExt};
 
 use crate::error::Result;
 use crate::operator::{Chain, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::{Subscription, Table};
+use crate::table::Table;
 use crate::time::Timestamp;
 
 /// A query that runs. It is driven by whoever asks for its next message; dropping it leaves its tables.
@@ -48,9 +48,8 @@ impl Run {
         let mut inputs: Vec<Input> = Vec::new();
         let mut tables = Vec::new();
         for (index, (table, projection)) in sources.into_iter().enumerate() {
-            let Subscription { messages } = table.subscribe(projection)?;
-            let messages =
-                futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
+            let subscription = table.subscribe(projection)?;
+            let messages = unfold(subscription, |mut messages| async move { Some((messages.next().await?, messages)) });
             inputs.push(messages.map(move |message| (index, message)).boxed());
             tables.push(table);
         }
