@@ -6,6 +6,7 @@ use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
+use super::arrows;
 use super::statement::{Name, fold};
 use crate::error::{Code, Error, Place, Result, Span};
 
@@ -160,11 +161,11 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn expr(&mut self) -> Result<ast::Expr> {
-        self.read(Parser::parse_expr)
+        self.read(Parser::parse_expr).map(arrows::bind)
     }
 
     pub fn query(&mut self) -> Result<Box<ast::Query>> {
-        self.read(Parser::parse_query)
+        self.read(Parser::parse_query).map(arrows::bind)
     }
 
     pub fn data_type(&mut self) -> Result<ast::DataType> {
