@@ -4,3 +4,4 @@ mod cli;
 mod feed;
 mod readme;
 mod support;
+mod table;
