@@ -345,7 +345,7 @@ impl Engine {
         };
         let rows = RecordBatch::try_from_iter([
             ("table", text(&|table| table.spec().name.clone())),
-            ("state", text(&|table| table.feed_status().snapshot().state.to_string())),
+            ("state", text(&|table| table.state_text())),
             ("rows", text(&|table| table.status().snapshot().rows.to_string())),
             ("bad", text(&|table| table.status().snapshot().bad.to_string())),
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),

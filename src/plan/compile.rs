@@ -264,27 +264,23 @@ impl Compiler<'_> {
         }
         let input = Box::pin(self.step(stream, place)).await?;
         let numbered = lookup::numbered(stream.schema())?;
-        // The fixed side comes first: that is the side a hash join builds, and it is built once.
-        let turned = Join {
-            left: Arc::new(SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema()))),
-            right: Arc::new(SlotNode::plan(lookup::STREAM, numbered)),
-            on: join
-                .on
-                .iter()
-                .map(|(left, right)| if stream_left { (right.clone(), left.clone()) } else { (left.clone(), right.clone()) })
-                .collect(),
-            join_type: if stream_left { join.join_type.swap() } else { join.join_type },
-            ..join.clone()
-        };
+        let (on_stream, on_fixed) =
+            (SlotNode::plan(lookup::STREAM, numbered), SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema())));
+        // The fixed side comes first: that is the side a hash join builds, and it is built once. Only NOT IN (SELECT …) cannot be turned.
+        let build = if join.null_aware { lookup::Build::EachBatch } else { lookup::Build::Once };
+        let stays = stream_left == (build == lookup::Build::EachBatch);
+        let (left, right) = if build == lookup::Build::Once { (on_fixed, on_stream) } else { (on_stream, on_fixed) };
+        let turn =
+            |(left, right): &(Expr, Expr)| if stays { (left.clone(), right.clone()) } else { (right.clone(), left.clone()) };
         let turned = Join::try_new(
-            turned.left,
-            turned.right,
-            turned.on,
-            turned.filter,
-            turned.join_type,
-            turned.join_constraint,
-            turned.null_equality,
-            turned.null_aware,
+            Arc::new(left),
+            Arc::new(right),
+            join.on.iter().map(turn).collect(),
+            join.filter.clone(),
+            if stays { join.join_type } else { join.join_type.swap() },
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
         )?;
         let turned = LogicalPlan::Join(turned);
         let columns = lookup::Columns::new(turned.schema(), plan.schema())?;
@@ -294,6 +290,7 @@ impl Compiler<'_> {
             input: Box::new(input),
             fixed,
             lookup: BoundedPlan::new(lookup, self.bounded.task_ctx()),
+            build,
             columns,
             schema: Arc::clone(plan.schema().inner()),
         })

@@ -68,6 +68,7 @@ pub enum Step {
         input: Box<Step>,
         fixed: Arc<dyn ExecutionPlan>,
         lookup: BoundedPlan,
+        build: lookup::Build,
         columns: lookup::Columns,
         schema: SchemaRef,
     },
@@ -162,11 +163,11 @@ impl Step {
             Step::Union { inputs } => Tree::operator(Merge::new(inputs.len()), inputs.iter().map(below).collect::<Result<_>>()?),
             Step::Limit { input, skip, fetch } => Tree::operator(Limit::new(*skip, *fetch), vec![below(input)?]),
             Step::Hold { input, by } => Tree::operator(Hold::new(*by), vec![below(input)?]),
-            Step::Lookup { input, fixed: plan, lookup, columns, schema } => {
+            Step::Lookup { input, fixed: plan, lookup, build, columns, schema } => {
                 let input = below(input)?;
                 let rows = Arc::default();
                 fixed.push(Fixed { plan: Arc::clone(plan), rows: Arc::clone(&rows) });
-                Tree::operator(Lookup::new(lookup.runner(2)?, rows, columns.clone(), Arc::clone(schema)), vec![input])
+                Tree::operator(Lookup::new(lookup.runner(2)?, *build, rows, columns.clone(), Arc::clone(schema)), vec![input])
             }
         })
     }

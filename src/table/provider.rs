@@ -66,6 +66,14 @@ impl Table {
         self.started.load(Relaxed)
     }
 
+    /// What the feed does, in a word or two.
+    pub fn state_text(&self) -> String {
+        match self.shared.feed.snapshot().state {
+            State::Connecting if !self.is_read() => "not read".into(),
+            state => state.to_string(),
+        }
+    }
+
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
         let feed = self.shared.feed.snapshot();

@@ -2,6 +2,12 @@
 
 mod cli;
 mod feed;
+mod golden;
+mod library;
+mod oracle;
 mod readme;
+mod rooms;
+mod seeds;
+mod stories;
 mod support;
 mod table;
