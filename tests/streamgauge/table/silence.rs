@@ -75,3 +75,13 @@ async fn no_silence_while_rows_flow_and_none_for_others() {
     until(|| table(&engine).silence().as_deref() == Some("no query reads it any more")).await;
     assert_eq!(rest(&mut open(&engine, "SELECT n FROM t LIMIT 0").await).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn what_an_earlier_query_has_seen_is_no_sign_of_life() {
+    let server = Server::start([Answer::stream().text(&event(1, 0.5)).stall(), Answer::stream().stall()]).await;
+    let engine = engine(&create("t", &server, TIMED, "")).await;
+    take(&mut open(&engine, "SELECT n FROM t").await, 1).await;
+    server.closed().await;
+    let _output = open(&engine, "SELECT n FROM t").await;
+    until(|| table(&engine).silence().as_deref() == Some("connected, no events yet")).await;
+}
