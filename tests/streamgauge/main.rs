@@ -10,3 +10,4 @@ mod rooms;
 mod seeds;
 mod stories;
 mod support;
+mod table;
