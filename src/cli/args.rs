@@ -51,7 +51,7 @@ pub struct Run {
     #[arg(value_name = "FILE", required_unless_present = "command")]
     pub files: Vec<Input>,
     /// SQL to run after the files.
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
     /// How rows are written. Default: a table on a terminal, NDJSON in a pipe.
     #[arg(long, value_enum)]

@@ -83,7 +83,7 @@ impl<'a> Hub<'a> {
 
     /// Until the feed has ended or all readers have left.
     async fn run(&mut self, feed: &mut Feed, door: &Door) -> Result<()> {
-        self.shared.status.begin();
+        self.shared.status.begin(&self.shared.feed.snapshot());
         let mut tick = interval(CLOCK_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.readers.is_empty() {

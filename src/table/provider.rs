@@ -76,8 +76,12 @@ impl Table {
 
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
+        // What was counted before is asked for first, so that it is never more than what is counted now.
+        let before = self.shared.status.before();
         let feed = self.shared.feed.snapshot();
         let table = self.shared.status.snapshot();
+        let (events, filtered) = (feed.events - before.events, feed.filtered - before.filtered);
+        let (rows, bad, ahead) = (table.rows - before.rows, table.bad - before.bad, table.ahead - before.ahead);
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
             State::Connecting if !self.is_read() => Some("no query reads it yet".into()),
@@ -88,19 +92,18 @@ impl Table {
             }
             State::Paused => Some("no query reads it any more".into()),
             State::Failed => Some(format!("failed{}", error())),
-            State::Completed if table.rows == 0 => Some("the feed has ended without a row".into()),
+            State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
             State::Completed => Some("the feed has ended".into()),
-            State::Connected if feed.events == 0 && feed.filtered > 0 => {
-                Some(format!("all {} events so far are of types that are not wanted", feed.filtered))
+            State::Connected if events == 0 && filtered > 0 => {
+                Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
-            State::Connected if feed.events == 0 => Some("connected, no events yet".into()),
-            State::Connected if table.rows == 0 && table.bad > 0 => {
+            State::Connected if events == 0 => Some("connected, no events yet".into()),
+            State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
-                Some(format!("none of {} events could be read{reason}", table.bad))
+                Some(format!("none of {bad} events could be read{reason}"))
             }
-            State::Connected if table.ahead > 0 && table.watermark.is_none() => Some(format!(
-                "the times of {} rows lie more than a day ahead of the clock and move no window; correct the clocks or the event time",
-                table.ahead
+            State::Connected if ahead > 0 && table.watermark.is_none() => Some(format!(
+                "the times of {ahead} rows lie more than a day ahead of the clock and move no window; correct the clocks or the event time"
             )),
             State::Connected if table.idle => Some("connected, no rows for longer than idle_timeout".into()),
             State::Connected => None,

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use crate::feed;
 use crate::format::Bad;
 use crate::time::{Timestamp, Watermark};
 
@@ -19,6 +20,17 @@ pub struct Status {
     watermark: AtomicI64,
     idle: AtomicBool,
     samples: Mutex<VecDeque<Sample>>,
+    before: Mutex<Before>,
+}
+
+/// What had been counted when the feed began anew: silence is a matter of what came since.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    pub(super) events: u64,
+    pub(super) filtered: u64,
+    pub(super) rows: u64,
+    pub(super) bad: u64,
+    pub(super) ahead: u64,
 }
 
 /// A bad event: what came, and why it is no row.
@@ -53,6 +65,7 @@ impl Default for Status {
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
             samples: Mutex::default(),
+            before: Mutex::default(),
         }
     }
 }
@@ -70,9 +83,20 @@ impl Status {
         }
     }
 
-    /// A connection begins anew, and the watermark with it; what was counted stays.
-    pub(super) fn begin(&self) {
+    /// The feed begins anew, and the watermark with it; what was counted stays.
+    pub(super) fn begin(&self, feed: &feed::Snapshot) {
         self.watermark(Watermark::at(Timestamp::MIN));
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
+            events: feed.events,
+            filtered: feed.filtered,
+            rows: self.rows.load(Relaxed),
+            bad: self.bad.load(Relaxed),
+            ahead: self.ahead.load(Relaxed),
+        };
+    }
+
+    pub(super) fn before(&self) -> Before {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn rows(&self, rows: usize, ahead: usize) {

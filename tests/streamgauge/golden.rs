@@ -201,7 +201,7 @@ impl Case {
                 Ok(Answer::Query(query)) => match queries {
                     Queries::Run => out.push_str(&self.drain(&[*query]).await),
                     Queries::Plan => out.push_str(&match query.continuous() {
-                        Some(continuous) => continuous.plan().describe().unwrap(),
+                        Some(continuous) => format!("{}\n", continuous.plan().describe().unwrap()),
                         None => "by DataFusion\n".into(),
                     }),
                 },

@@ -11,3 +11,4 @@ mod rooms;
 mod seeds;
 mod stories;
 mod support;
+mod table;

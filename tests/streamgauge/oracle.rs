@@ -307,7 +307,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 /// L-44, and all of it that stands above the windows.
 #[test]
 fn every_windowed_view_equals_the_batch_query_over_the_same_rows() {
-    check(150, (rows(120), question()), |(rows, question)| {
+    check(64, (rows(80), question()), |(rows, question)| {
         let (found, expected) = wait(async {
             let found = streamed(&rows, &question.streaming(), "answer").await;
             (normal(settled(&found)), normal(batch_lines(&batch(&rows), &question.batch()).await))
@@ -333,7 +333,7 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
         "min(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '5 seconds' PRECEDING AND CURRENT ROW)",
         "avg(v) OVER (PARTITION BY k, v % 2 ORDER BY ts ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)",
     ];
-    check(60, (rows(80), subsequence(FUNCTIONS, 1..4)), |(rows, functions)| {
+    check(32, (rows(60), subsequence(FUNCTIONS, 1..4)), |(rows, functions)| {
         let columns: Vec<String> =
             functions.iter().enumerate().map(|(index, function)| format!("{function} AS f{index}")).collect();
         let sql = format!("SELECT id, k, {} FROM rows", columns.join(", "));
@@ -347,10 +347,10 @@ fn window_functions_over_a_stream_equal_the_batch_query() {
 /// A window over a window: the results of the first are rows of the second, at the last moment of their windows.
 #[test]
 fn a_window_over_a_window_equals_the_batch_query() {
-    check(60, (rows(120), shape(), shape()), |(rows, inner, outer)| {
+    check(32, (rows(80), shape(), shape()), |(rows, inner, outer)| {
         let streaming = format!(
-            "CREATE VIEW answer AS SELECT key, sum(n) AS n, max(top) AS top, count(*) AS parts, {} AS window FROM (
-             SELECT k AS key, count(*) AS n, max(v) AS top, {} AS inside FROM rows GROUP BY k, inside) GROUP BY key, window",
+            "CREATE VIEW answer AS SELECT key, sum(n) AS n, max(most) AS most, count(*) AS parts, {} AS window FROM (
+             SELECT k AS key, count(*) AS n, max(v) AS most, {} AS inside FROM rows GROUP BY k, inside) GROUP BY key, window",
             outer.sql(),
             inner.sql(),
         );
@@ -359,11 +359,11 @@ fn a_window_over_a_window_equals_the_batch_query() {
             let session = batch(&rows);
             // The last nanosecond of a window lies in the same windows as its last millisecond, for lengths of whole milliseconds.
             let inside = format!(
-                "SELECT k, count(*) AS n, max(v) AS top, window['end'] AS e FROM ({}) GROUP BY k, window",
+                "SELECT k, count(*) AS n, max(v) AS most, window['end'] AS e FROM ({}) GROUP BY k, window",
                 inner.placed("true", &["k"])
             );
             let first = session
-                .sql(&format!("SELECT k, n, top AS v, 0 AS id, '' AS s, e AS ts, CAST(to_unixtime(e) * 1000 + date_part('millisecond', e) % 1000 - 1 AS BIGINT) AS ms FROM ({inside})"))
+                .sql(&format!("SELECT k, n, most AS v, 0 AS id, '' AS s, e AS ts, CAST(to_unixtime(e) * 1000 + date_part('millisecond', e) % 1000 - 1 AS BIGINT) AS ms FROM ({inside})"))
                 .await
                 .unwrap()
                 .collect()
@@ -374,7 +374,7 @@ fn a_window_over_a_window_equals_the_batch_query() {
                 second.register_batch("rows", arrow::compute::concat_batches(&schema, &first).unwrap()).unwrap();
                 let nanos = matches!(outer, Shape::Session(_));
                 let sql = format!(
-                    "SELECT k AS key, sum(n) AS n, max(v) AS top, count(*) AS parts, {} FROM ({}) GROUP BY k, window",
+                    "SELECT k AS key, sum(n) AS n, max(v) AS most, count(*) AS parts, {} FROM ({}) GROUP BY k, window",
                     if nanos {
                         "named_struct('start', window['start'] + INTERVAL '999999 nanoseconds', 'end', window['end'] + INTERVAL '999999 nanoseconds') AS window"
                     } else {

@@ -37,7 +37,8 @@ async fn run(seed: &Seed, stream: &str, query: &str) -> (Vec<Value>, Request) {
     assert!(script.contains(seed.endpoint), "{}", seed.script);
     let script = script.replace(seed.endpoint, &server.url());
     let mut command = program();
-    command.args(["run", "-c"]).arg(format!("{script}\n{query}"));
+    let file = written(&format!("{script}\n{query}"));
+    command.arg("run").arg(file.path());
     if !seed.variable.is_empty() {
         command.env(seed.variable, SECRET);
     }
@@ -47,6 +48,13 @@ async fn run(seed: &Seed, stream: &str, query: &str) -> (Vec<Value>, Request) {
     assert!(!out.contains(SECRET) && !err.contains(SECRET), "L-58: {out}{err}");
     let rows = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (rows, server.request(0).await)
+}
+
+/// A script as a file that goes with the value.
+fn written(script: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    file
 }
 
 fn events(events: &[(&str, Value)]) -> String {
@@ -286,7 +294,8 @@ async fn l07_without_the_right_token_the_feed_fails_with_the_reason() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/streamgauge/seeds/system_alerts.sql");
     let script = std::fs::read_to_string(path).unwrap().replace("https://monitoring.internal/sse/metrics", &server.url());
     let mut command = program();
-    command.args(["run", "-c", &script]).env("MONITORING_TOKEN", SECRET);
+    let file = written(&script);
+    command.arg("run").arg(file.path()).env("MONITORING_TOKEN", SECRET);
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{err}");
@@ -297,9 +306,9 @@ async fn l07_without_the_right_token_the_feed_fails_with_the_reason() {
 async fn l56_an_unset_variable_is_named() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/streamgauge/seeds/system_alerts.sql");
     let mut command = program();
-    command.args(["run", "-c", &std::fs::read_to_string(path).unwrap()]).env_remove("MONITORING_TOKEN");
+    command.arg("run").arg(path).env_remove("MONITORING_TOKEN");
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let err = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("MONITORING_TOKEN"), "{err}");
 }
