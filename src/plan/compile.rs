@@ -297,10 +297,13 @@ impl Compiler<'_> {
         if !keeps_stream {
             return Err(Error::new(
                 Code::Endless,
-                format!(
-                    "a {} join waits for rows of the stream that may still come",
-                    join.join_type.to_string().to_ascii_uppercase()
-                ),
+                match join.join_type {
+                    JoinType::Left | JoinType::Right | JoinType::Full => format!(
+                        "a {} join waits for rows of the stream that may still come",
+                        join.join_type.to_string().to_ascii_uppercase()
+                    ),
+                    _ => "IN or EXISTS over a stream waits for rows that may still come".into(),
+                },
             )
             .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
         }

@@ -34,16 +34,13 @@ impl Case {
     }
 
     /// The statement is refused with all of these texts.
-    #[track_caller]
-    fn refuses(&self, sql: &str, expect: &[&str]) -> impl Future<Output = ()> {
-        async move {
-            let (code, out, err) = self.run(sql).await;
-            assert_eq!((code, out.as_str()), (2, ""), "{sql}: {err}");
-            for text in expect {
-                assert!(err.contains(text), "{sql}: {text} is not in\n{err}");
-            }
-            assert!(!err.contains("IntervalMonthDayNano") && !err.contains("Physical plan"), "{err}");
+    async fn refuses(&self, sql: &str, expect: &[&str]) {
+        let (code, out, err) = self.run(sql).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{sql}: {err}");
+        for text in expect {
+            assert!(err.contains(text), "{sql}: {text} is not in\n{err}");
         }
+        assert!(!err.contains("IntervalMonthDayNano") && !err.contains("Physical plan"), "{err}");
     }
 }
 
