@@ -60,6 +60,14 @@ pub fn explain_plan(error: Error, query: &Query) -> Error {
 
 /// Nothing runs yet: what fails here is the statement's fault.
 fn planned(error: Error, query: &Query) -> Error {
+    if error.message().starts_with("Cannot run range queries on datatype: Struct") {
+        let is_over = |expr: &Expr| match expr {
+            Expr::Function(function) if function.over.is_some() => Some(super::rewrite::place(expr)),
+            _ => None,
+        };
+        let error = Error::new(Code::Query, "a window, or another STRUCT, is no order for OVER (… ORDER BY …)");
+        return placed(error, find(query, &is_over, &|_| None)).hint("order by one of its fields: ORDER BY window.start");
+    }
     if error.code() != Code::Runtime {
         return error;
     }

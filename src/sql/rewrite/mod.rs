@@ -93,7 +93,11 @@ impl Pass<'_> {
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    let (field, written) = (field_name(expr), written_name(expr));
+                    let is_window = matches!(expr, Expr::Identifier(ident) if fold(ident) == windows::NAME);
+                    let (field, written) = match is_window {
+                        true => (Some(Ident::new(windows::NAME)).filter(|_| unnamed.is_some()), None),
+                        false => (field_name(expr), written_name(expr)),
+                    };
                     let name = match aliases.replace(expr)? {
                         true => field.or(written),
                         false => written,

@@ -450,7 +450,7 @@ fn named_windows_are_spelled_out() {
         "SELECT rank() OVER (PARTITION BY symbol ORDER BY time) AS r FROM stocks QUALIFY lag(price) OVER (PARTITION BY symbol) > 1",
     );
     for (over, at, text) in [
-        ("v", (24, 25), "there is no window 'v'; did you mean 'w1'?"),
+        ("w", (24, 25), "there is no window 'w'; did you mean 'w1'?"),
         (
             "(w1 PARTITION BY time)",
             (25, 27),
