@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::catalog::Catalog;
 use crate::change::Changes;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, nearest};
 use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -91,6 +91,11 @@ impl Query {
     /// The plan of a query over feeds; `None` for one that DataFusion answers by itself.
     pub fn continuous(&self) -> Option<&ContinuousExec> {
         (self.plan.as_ref() as &dyn std::any::Any).downcast_ref()
+    }
+
+    /// What its author may not expect of it.
+    pub fn notices(&self) -> &[String] {
+        self.continuous().map_or(&[], |continuous| &continuous.plan().notices)
     }
 }
 
@@ -211,13 +216,14 @@ impl Engine {
         let emit = Emit { early, allowed_lateness: options.allowed_lateness };
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
-        self.physical(&plan, emit).await.map_err(one)?;
+        let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
+        let query = Query { name: Some(name.clone()), plan: physical, state };
         let reads = self.reads(&create.query).map_err(one)?;
         let view = Arc::new(View { name: name.clone(), text: create.text.clone(), plan: plan.clone(), emit });
         let mut catalog = self.catalog_mut();
         catalog.create_view(name, view, reads, create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
         self.register(name, Arc::new(ViewTable::new(plan, Some(create.text.clone())))).map_err(one)?;
-        Ok(Answer::Done(Vec::new()))
+        Ok(Answer::Done(query.notices().iter().map(|notice| format!("view {name}: {notice}")).collect()))
     }
 
     fn register(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
@@ -229,7 +235,7 @@ impl Engine {
 
     async fn query(&self, query: &ast::Query, emit: Emit) -> Result<Query> {
         let plan = self.logical(query).await?;
-        let (plan, state) = self.physical(&plan, emit).await?;
+        let (plan, state) = self.physical(&plan, emit).await.map_err(|error| sql::explain_plan(error, query))?;
         Ok(Query { name: None, plan, state })
     }
 
@@ -294,7 +300,7 @@ impl Engine {
         };
         let text = match query.continuous() {
             Some(continuous) => continuous.plan().describe()?,
-            None => datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string(),
+            None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
         };
         column("plan", text.lines().map(str::to_string))
     }
@@ -393,7 +399,19 @@ impl Engine {
 
     async fn set(&self, name: &Name, value: &str) -> Result<Answer> {
         let statement = format!("SET {} = '{}'", name.text, value.replace('\'', "''"));
-        self.session.sql(&statement).await?;
+        self.session.sql(&statement).await.map_err(|error| {
+            let known = self.session.state().config_options().entries();
+            let error = Error::from(error);
+            let problem = match known.iter().any(|entry| entry.key == name.text) {
+                true => format!("setting '{}': {}", name.text, error.message()),
+                false => format!("there is no setting '{}'", name.text),
+            };
+            let hint = match nearest(&name.text, known.iter().map(|entry| entry.key.as_str())) {
+                Some(near) if near != name.text => format!("did you mean {near}?"),
+                _ => "settings are those of DataFusion, such as datafusion.execution.batch_size".into(),
+            };
+            Error::new(Code::BadOption, problem).hint(hint).at(name.span)
+        })?;
         Ok(Answer::Done(Vec::new()))
     }
 

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use super::Message;
 use super::rows::BadRows;
 use crate::change::{Changes, difference};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::time::{TimestampArray, nanos_of};
 use crate::window::Window;
 
@@ -133,18 +133,23 @@ impl Emitter {
     }
 
     /// Finishes the rows of windows, of which the last ends at `end`. A row that fails on its own is dropped and noted in `bad`: the
-    /// others stand.
+    /// others stand. Where rows fail only together (a rank or sum over them), all of them are.
     pub fn finish(&mut self, rows: RecordBatch, end: i64, bad: &mut BadRows) -> Result<RecordBatch> {
-        let error = match self.finish.run(rows.clone()) {
-            Ok(finished) => return Ok(finished),
-            Err(error) => error,
-        };
+        match self.finish.run(rows.clone()) {
+            Err(error) if error.code() == Code::Runtime && rows.num_rows() > 0 => {}
+            finished => return finished,
+        }
         let changes = self.first(rows, end);
         let mut good = Vec::new();
         self.sift(&changes, 0, changes.len(), &mut good, bad);
-        match good.len() < changes.len() {
-            true => self.finish.run(take_record_batch(&changes.rows, &UInt32Array::from(good))?),
-            false => Err(error),
+        let rest = take_record_batch(&changes.rows, &UInt32Array::from(good))?;
+        match self.finish.run(rest.clone()) {
+            Err(error) if error.code() == Code::Runtime && rest.num_rows() > 0 => {
+                let rest = self.first(rest, end);
+                (0..rest.len()).for_each(|row| bad.note(&rest, row, &error));
+                Ok(RecordBatch::new_empty(self.finish.schema()))
+            }
+            finished => finished,
         }
     }
 

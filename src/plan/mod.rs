@@ -12,6 +12,7 @@
 
 mod bounded;
 mod compile;
+mod describe;
 mod finish;
 mod lookup;
 mod marker;
@@ -20,6 +21,7 @@ mod step;
 
 pub use bounded::SlotNode;
 pub use compile::{Emit, compile, is_refusal, session, tables};
+pub use describe::readable;
 pub use marker::functions;
 pub use node::{FindWindows, WindowNode};
 pub use step::{Fixed, Instance, Plan, Step};

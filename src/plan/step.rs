@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::bounded::BoundedPlan;
+use super::describe::readable;
 use super::finish::Finished;
 use super::lookup::{self, Lookup};
 use crate::error::Result;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub root: Step,
     /// The columns of the result.
     pub schema: SchemaRef,
+    /// What its author may not expect of it.
+    pub notices: Vec<String>,
 }
 
 /// One step and what it reads from.
@@ -104,8 +107,8 @@ pub struct Fixed {
 }
 
 impl Plan {
-    pub fn new(root: Step, schema: SchemaRef) -> Self {
-        Plan { root, schema }
+    pub fn new(root: Step, schema: SchemaRef, notices: Vec<String>) -> Self {
+        Plan { root, schema, notices }
     }
 
     /// Whether results are corrected later, so that rows carry weights.
@@ -127,7 +130,7 @@ impl Plan {
 
     /// The chain for `EXPLAIN`: a line an operator, the last one first, two blanks a level.
     pub fn describe(&self) -> Result<String> {
-        Ok(self.instance()?.chain.describe())
+        Ok(readable(&self.instance()?.chain.describe()))
     }
 }
 

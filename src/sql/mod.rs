@@ -1,7 +1,7 @@
 //! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
 
-mod arrows;
 mod columns;
+mod dialect;
 mod explain;
 mod parse;
 mod rewrite;
@@ -10,7 +10,7 @@ mod syntax;
 mod text;
 mod types;
 
-pub use explain::{Names, explain_error};
+pub use explain::{Names, explain_error, explain_plan};
 pub use parse::parse;
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;

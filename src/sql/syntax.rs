@@ -1,12 +1,11 @@
 //! A cursor over one statement's tokens: what is expected next, and a sentence with its place where something else stands.
 
 use sqlparser::ast;
-use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
-use super::arrows;
+use super::dialect::Sql;
 use super::statement::{Name, fold};
 use crate::error::{Code, Error, Place, Result, Span};
 
@@ -32,8 +31,7 @@ impl<'a> Cursor<'a> {
     /// A cursor at the first of `tokens`: one statement without its `;`, without blanks and comments, not empty.
     pub fn new(tokens: &'a [TokenWithSpan]) -> Result<Self> {
         check_depth(tokens)?;
-        let parser =
-            Parser::new(&GenericDialect {}).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
+        let parser = Parser::new(&Sql).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
         Ok(Cursor { parser, tokens })
     }
 
@@ -114,6 +112,12 @@ impl<'a> Cursor<'a> {
                     Token::Word(Word { keyword: Keyword::CREATE | Keyword::SELECT | Keyword::DROP | Keyword::SHOW, .. }) => {
                         Err(error.hint("is a `;` missing before it?"))
                     }
+                    Token::Minus => match (self.tokens.get(self.parser.index().wrapping_sub(1)), self.peek_nth(1)) {
+                        (Some(TokenWithSpan { token: Token::Word(word), .. }), Token::Word(next)) => {
+                            Err(error.hint(format!("a name with a dash stands in double quotes: \"{word}-{next}\"")))
+                        }
+                        _ => Err(error),
+                    },
                     _ => Err(error),
                 }
             }
@@ -161,11 +165,11 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn expr(&mut self) -> Result<ast::Expr> {
-        self.read(Parser::parse_expr).map(arrows::bind)
+        self.read(Parser::parse_expr)
     }
 
     pub fn query(&mut self) -> Result<Box<ast::Query>> {
-        self.read(Parser::parse_query).map(arrows::bind)
+        self.read(Parser::parse_query)
     }
 
     pub fn data_type(&mut self) -> Result<ast::DataType> {

@@ -1,6 +1,7 @@
 //! What users write and DataFusion does not read as meant, said in DataFusion's words: window calls, and aliases in `SELECT` and `WHERE`.
 
 mod aliases;
+mod named;
 mod scope;
 mod windows;
 
@@ -9,8 +10,10 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut};
 
 use self::aliases::Aliases;
+use self::named::Named;
 pub use self::scope::Columns;
 use self::scope::Scopes;
+pub use self::windows::{is_call as is_window_call, place};
 use super::statement::fold;
 use crate::error::{Code, Error, Result};
 
@@ -20,6 +23,7 @@ use crate::error::{Code, Error, Result};
 ///   given its own name is called `window`.
 /// - An alias can be used in the items after its own, in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
 /// - A condition of `WHERE` that holds an `OVER` moves to `QUALIFY`.
+/// - `OVER w` and `OVER (w …)` are spelled out.
 ///
 /// `columns` tells the columns of a table or view by its name. Windows that have no meaning are refused ([`Code::Window`]).
 pub fn rewrite(query: &mut Query, columns: Columns) -> Result<()> {
@@ -69,8 +73,15 @@ impl Pass<'_> {
         }
     }
 
-    fn select(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
+    fn select(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Result<()> {
         windows::refuse_in_from(&select.from)?;
+        let named = Named::take(select)?;
+        named.expand(&mut select.projection)?;
+        named.expand(&mut select.selection)?;
+        named.expand(&mut select.qualify)?;
+        if let Some(order_by) = order_by.as_deref_mut() {
+            named.expand(order_by)?;
+        }
         let mut aliases = Aliases::new(self.scopes.visible(&select.from), &mut self.budget);
         name_windows(&mut select.projection);
         for item in &mut select.projection {
@@ -89,9 +100,6 @@ impl Pass<'_> {
                 }
                 _ => {}
             }
-        }
-        for definition in &mut select.named_window {
-            aliases.replace(definition)?;
         }
         if let Some(condition) = select.selection.take() {
             let (rows, windowed) = split_where(condition, &mut aliases)?;
