@@ -126,7 +126,9 @@ mod tests {
             Expr::BinaryOp { left, op, right } => format!("({} {op} {})", shown(left), shown(right)),
             Expr::IsNotNull(of) => format!("({} IS NOT NULL)", shown(of)),
             Expr::IsTrue(of) => format!("({} IS TRUE)", shown(of)),
-            Expr::InList { expr, list, .. } => format!("({} IN {list:?})", shown(expr)),
+            Expr::InList { expr, list, .. } => {
+                format!("({} IN {})", shown(expr), list.iter().map(shown).collect::<Vec<_>>().join(", "))
+            }
             Expr::Between { expr, low, high, .. } => format!("({} BETWEEN {low} AND {high})", shown(expr)),
             Expr::Like { expr, pattern, .. } => format!("({} LIKE {})", shown(expr), shown(pattern)),
             Expr::UnaryOp { op, expr } => format!("({op} {})", shown(expr)),
