@@ -215,7 +215,8 @@ impl Status {
 
     /// A run that ends without a row says why, if a feed knows.
     fn explain_end(&self, outputs: &[Output]) {
-        let silent = self.tables.iter().any(|table| table.is_read() && table.silence().is_some());
+        let is_silent = |table: &Arc<Table>| table.status().snapshot().rows == 0 && table.silence().is_some();
+        let silent = self.tables.iter().any(|table| table.is_read() && is_silent(table));
         if self.rows == 0 && !self.explained && silent {
             eprintln!("note: no rows came: {}", self.text(outputs));
         }

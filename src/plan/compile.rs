@@ -345,8 +345,8 @@ impl Compiler<'_> {
     fn expr(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
         let is_subquery = |expr: &Expr| matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_));
         if expr.exists(|part| Ok(is_subquery(part)))? {
-            return Err(Error::new(Code::NotYet, "a subquery inside an expression is not built for streams yet")
-                .hint("join a static table instead: JOIN (SELECT …) AS t ON …"));
+            return Err(Error::new(Code::NotYet, "a subquery in the place of a value is not built for streams yet")
+                .hint("join with its result: FROM feed CROSS JOIN (SELECT …) AS t, where it reads files only"));
         }
         Ok(self.planner.create_physical_expr(expr, schema, self.session, self.context)?)
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
-use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Visit, Visitor};
+use sqlparser::ast::{Expr, FunctionArguments, Ident, ObjectName, Query, Spanned, Visit, Visitor};
 
 use super::statement::fold;
 use super::syntax::small;
@@ -296,9 +296,15 @@ fn find_column(query: &Query, column: &Column) -> Option<Span> {
             [first, ..] if table.is_none() && is(first) => Some(first.span.into()),
             _ => None,
         },
+        // `user` without a column of that name is a function to the parser.
+        Expr::Function(function) if matches!(function.args, FunctionArguments::None) => match function.name.0.as_slice() {
+            [part] => part.as_ident().filter(|ident| is(ident)).map(|ident| ident.span.into()),
+            _ => None,
+        },
         _ => None,
     };
-    find(query, &exactly, &|_| None)
+    let qualified = |expr: &Expr| exactly(expr).filter(|_| table.is_none() || matches!(expr, Expr::CompoundIdentifier(_)));
+    find(query, &qualified, &|_| None).or_else(|| find(query, &exactly, &|_| None))
 }
 
 /// The first place where a query reads a field of this name.

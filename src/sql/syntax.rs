@@ -205,10 +205,27 @@ impl<'a> Cursor<'a> {
             None => small(text),
         };
         let error = Error::new(Code::Syntax, message).at(span);
-        match token.map(|token| &token.token) {
-            Some(Token::DoubleQuotedString(_)) => error.hint("text stands in single quotes"),
+        let at =
+            token.and_then(|token| self.tokens.iter().position(|other| other.span == token.span)).unwrap_or(self.tokens.len());
+        let near = self.tokens[at.saturating_sub(1)..].iter().take(2).find_map(|token| column_word(&token.token));
+        match (token.map(|token| &token.token), near) {
+            (Some(Token::DoubleQuotedString(_)), _) => error.hint("text stands in single quotes"),
+            (_, Some(word)) => error.hint(format!("{word} is a word of SQL; as a name it stands in double quotes: \"{word}\"")),
             _ => error,
         }
+    }
+}
+
+/// A word that people call columns by and that the parser takes for the start of a clause.
+fn column_word(token: &Token) -> Option<&str> {
+    use Keyword::*;
+    match token {
+        Token::Word(word) if word.quote_style.is_none() => matches!(
+            word.keyword,
+            OFFSET | LIMIT | END | FETCH | TABLE | VALUES | VIEW | SET | DEFAULT | INTERVAL | PARTITION | CLUSTER | SORT | TOP
+        )
+        .then_some(word.value.as_str()),
+        _ => None,
     }
 }
 

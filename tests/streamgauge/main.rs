@@ -1,5 +1,6 @@
 //! All tests from outside, in one binary: each binary links the whole of DataFusion.
 
+mod bad_input;
 mod cli;
 mod feed;
 mod golden;

@@ -7,7 +7,9 @@ mod windows;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut};
+use sqlparser::ast::{
+    Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+};
 
 use self::aliases::Aliases;
 use self::named::Named;
@@ -84,14 +86,20 @@ impl Pass<'_> {
         }
         let mut aliases = Aliases::new(self.scopes.visible(&select.from), &mut self.budget);
         name_windows(&mut select.projection);
+        let unnamed = unnamed_window(select, &aliases);
+        if let Some(window) = &unnamed {
+            aliases.add(&Ident::new(windows::NAME), window);
+        }
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    let field = field_name(expr);
-                    if aliases.replace(expr)?
-                        && let Some(field) = field
-                    {
-                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: field };
+                    let (field, written) = (field_name(expr), written_name(expr));
+                    let name = match aliases.replace(expr)? {
+                        true => field.or(written),
+                        false => written,
+                    };
+                    if let Some(alias) = name {
+                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                     }
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
@@ -113,6 +121,10 @@ impl Pass<'_> {
         windows::check(select, grouped.as_ref())?;
         if let Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) = order_by {
             for order in exprs {
+                // Whatever else ORDER BY names is in the result, where DataFusion finds it.
+                if unnamed.is_some() && windows::reads(&order.expr, windows::NAME) {
+                    aliases.replace(&mut order.expr)?;
+                }
                 windows::check_expr(&order.expr, "ORDER BY", grouped.as_ref())?;
             }
         }
@@ -133,6 +145,35 @@ fn name_windows(items: &mut [SelectItem]) {
     {
         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new(windows::NAME) };
     }
+}
+
+/// The window that only `GROUP BY` spells out: it is called `window` too, unless something else is.
+fn unnamed_window(select: &Select, aliases: &Aliases) -> Option<Expr> {
+    let GroupByExpr::Expressions(exprs, _) = &select.group_by else { return None };
+    let window = exprs.iter().find(|expr| windows::is_call(expr))?;
+    let named = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if fold(alias) == windows::NAME);
+    match aliases.sees(windows::NAME) || select.projection.iter().any(named) {
+        true => None,
+        false => Some(window.clone()),
+    }
+}
+
+/// The name of a column that DataFusion would name with the types of literals, as in `Int64(1)`: the expression as it is written.
+fn written_name(expr: &Expr) -> Option<Ident> {
+    struct Literal;
+    impl Visitor for Literal {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Literal).is_break().then(|| Ident::with_quote('"', expr.to_string()))
 }
 
 /// The last part of `window.start`: the name of its column in the result.
