@@ -76,12 +76,16 @@ fn clock(bytes: &[u8]) -> Option<(i64, i64, &[u8])> {
     }
     let rest = &bytes[8..];
     let [b'.' | b',', digits @ ..] = rest else { return Some((minutes + second, 0, rest)) };
-    let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (mut length, mut nanos, mut unit) = (0, 0, 1_000_000_000);
+    while let Some(digit @ b'0'..=b'9') = digits.get(length) {
+        // Zero after the ninth digit.
+        unit /= 10;
+        nanos += i64::from(digit - b'0') * unit;
+        length += 1;
+    }
     if length == 0 {
         return None;
     }
-    let decimals = digits[..length].iter().map(|byte| i64::from(byte - b'0'));
-    let nanos = decimals.chain(std::iter::repeat(0)).take(9).fold(0, |nanos, digit| nanos * 10 + digit);
     Some((minutes + second, nanos, &digits[length..]))
 }
 

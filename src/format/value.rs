@@ -200,14 +200,18 @@ impl Value {
             },
             Kind::Timestamp { unit, written } => {
                 let nanos = instant(raw, *written).map_err(wrong)?;
-                let value = nanos.div_euclid(nanos_per(*unit).into());
-                let range = match unit {
-                    TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
-                    _ => format!("lies outside what {} holds", self.shown),
+                let value = match (unit, i64::try_from(nanos)) {
+                    (TimeUnit::Nanosecond, Ok(nanos)) => Some(nanos),
+                    (_, Ok(nanos)) => Some(nanos.div_euclid(nanos_per(*unit))),
+                    (_, Err(_)) => i64::try_from(nanos.div_euclid(nanos_per(*unit).into())).ok(),
                 };
-                Cell::Int(
-                    i64::try_from(value).map_err(|_| wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written))))?,
-                )
+                Cell::Int(value.ok_or_else(|| {
+                    let range = match unit {
+                        TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
+                        _ => format!("lies outside what {} holds", self.shown),
+                    };
+                    wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written)))
+                })?)
             }
             Kind::Date => match string(raw).as_deref().and_then(temporal::date) {
                 Some(days) => Cell::Int(days.into()),
@@ -345,8 +349,9 @@ fn number_text(raw: &str) -> Option<Cow<'_, str>> {
 
 /// Nanoseconds since 1970 of a time written as text or, if the option says so, as a number.
 fn instant(raw: &str, written: TimestampFormat) -> Result<i128, String> {
-    let string = string(raw);
-    if let Some(nanos) = string.as_deref().and_then(temporal::instant) {
+    let quoted = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+    // Escapes are no part of a time, and rare in its text: they are resolved only where it is no time as it stands.
+    if let Some(nanos) = quoted.and_then(|text| temporal::instant(text).or_else(|| temporal::instant(&string(raw)?))) {
         return Ok(nanos);
     }
     let decimals = match written {
