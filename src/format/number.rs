@@ -23,7 +23,7 @@ pub fn integer(text: &str) -> Result<i128, Wrong> {
 }
 
 /// The common case: an optional minus and at most 18 digits.
-fn small(text: &str) -> Option<i64> {
+pub fn small(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),

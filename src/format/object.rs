@@ -69,6 +69,14 @@ impl Names {
         lookup
     }
 
+    /// As [`Names::find`], with `guess` tried first.
+    fn find_near(&self, guess: usize, name: &[u8]) -> Option<usize> {
+        match self.names.get(guess) {
+            Some(guessed) if guessed.as_bytes() == name => Some(guess),
+            _ => self.find(name),
+        }
+    }
+
     fn find(&self, name: &[u8]) -> Option<usize> {
         let mut number = self.heads[self.bucket(name)];
         while number != 0 {
@@ -89,14 +97,17 @@ impl Names {
 
 /// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
 pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+    // Columns are mostly declared in the order of the fields.
+    let mut guess = 0;
     let scanned = scan::object(data, part, |name, value| {
         let quoted = &data.as_bytes()[name.part.start..name.part.end];
         let found = match name.escaped {
-            false => names.find(&quoted[1..quoted.len() - 1]),
+            false => names.find_near(guess, &quoted[1..quoted.len() - 1]),
             true => names.find(serde_json::from_slice::<String>(quoted).ok()?.as_bytes()),
         };
         if let Some(slot) = found {
             slots[slot] = Some(value);
+            guess = slot + 1;
         }
         Some(())
     });

@@ -184,6 +184,7 @@ impl<'d> Scan<'d> {
         }
     }
 
+    #[inline]
     fn scalar(&mut self) -> Option<()> {
         match self.peek()? {
             b't' => self.word(b"true"),
@@ -232,7 +233,7 @@ impl<'d> Scan<'d> {
     }
 
     /// `string = quotation-mark *char quotation-mark`
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Option<Text> {
         let start = self.at;
         self.expect(b'"')?;
@@ -251,7 +252,7 @@ impl<'d> Scan<'d> {
     }
 
     /// `unescaped = %x20-21 / %x23-5B / %x5D-10FFFF`, as many as there are.
-    #[inline]
+    #[inline(always)]
     fn unescaped(&mut self) {
         while let Some(chunk) = self.bytes[self.at..].first_chunk::<16>() {
             let bytes = u8x16::new(*chunk);

@@ -6,7 +6,7 @@ const DAY_SECONDS: i64 = 86_400;
 /// for the `T`, no seconds, the date alone. Digits beyond nanoseconds are cut. `None` where the text has another shape.
 pub fn instant(text: &str) -> Option<i128> {
     let bytes = text.as_bytes();
-    let days = days(bytes.get(..10)?)?;
+    let days = days(bytes.first_chunk()?)?;
     let (seconds, nanos) = match bytes.get(10) {
         None => (0, 0),
         Some(b'T' | b't' | b' ') => {
@@ -21,7 +21,7 @@ pub fn instant(text: &str) -> Option<i128> {
 /// Days since 1970 of `2026-03-01`, or of the UTC day in which a point in time lies.
 pub fn date(text: &str) -> Option<i32> {
     let days = match text.len() {
-        10 => days(text.as_bytes())?,
+        10 => days(text.as_bytes().first_chunk()?)?,
         _ => i64::try_from(instant(text)?.div_euclid(i128::from(DAY_SECONDS) * 1_000_000_000)).ok()?,
     };
     i32::try_from(days).ok()
@@ -36,7 +36,7 @@ pub fn time_of_day(text: &str) -> Option<i64> {
 }
 
 /// Days since 1970 of the ten bytes `YYYY-MM-DD`, in the Gregorian calendar.
-fn days(bytes: &[u8]) -> Option<i64> {
+fn days(bytes: &[u8; 10]) -> Option<i64> {
     if bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
@@ -107,6 +107,7 @@ fn offset(bytes: &[u8]) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60)
 }
 
+#[inline]
 fn two(bytes: &[u8], at: usize) -> Option<i64> {
     let (tens, ones) = (bytes.get(at)?.wrapping_sub(b'0'), bytes.get(at + 1)?.wrapping_sub(b'0'));
     (tens < 10 && ones < 10).then(|| i64::from(tens) * 10 + i64::from(ones))

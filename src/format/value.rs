@@ -177,8 +177,11 @@ impl Value {
                 Cell::Float(read.map_err(|why| wrong(self.no_number(raw, why)))?.into())
             }
             Kind::Int { min, max } => {
-                let value = self.integer(raw).map_err(wrong)?;
-                let value = i64::try_from(value).ok().filter(|value| (min..=max).contains(&value));
+                let value = match number::small(raw) {
+                    Some(value) => Some(value),
+                    None => i64::try_from(self.integer(raw).map_err(wrong)?).ok(),
+                };
+                let value = value.filter(|value| (min..=max).contains(&value));
                 Cell::Int(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
             }
             Kind::UInt { max } => {
