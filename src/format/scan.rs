@@ -70,6 +70,19 @@ pub fn value(data: &str, part: Part) -> Option<()> {
     scan.end()
 }
 
+/// Whether the content of a string is other than it stands there.
+pub fn has_escapes(content: &str) -> bool {
+    let bytes = content.as_bytes();
+    match bytes.last_chunk::<16>() {
+        None => bytes.contains(&b'\\'),
+        // The last sixteen bytes may be looked at twice.
+        Some(last) => bytes.as_chunks::<16>().0.iter().chain([last]).any(|chunk| {
+            let escapes = u8x16::new(*chunk).simd_eq(u8x16::splat(b'\\'));
+            escapes.to_bitmask() != 0
+        }),
+    }
+}
+
 struct Scan<'d> {
     /// The event's data up to the end of the text.
     bytes: &'d [u8],
@@ -403,6 +416,14 @@ mod tests {
                     same_verdict(&format!("{text}                "));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_escape_is_found_wherever_it_stands() {
+        for length in 0..50 {
+            assert!(!has_escapes(&"x".repeat(length)));
+            assert!((0..length).all(|at| has_escapes(&format!("{}\\{}", "x".repeat(at), "y".repeat(length - at - 1)))));
         }
     }
 

@@ -62,19 +62,18 @@ fn days(bytes: &[u8; 10]) -> Option<i64> {
 
 /// Seconds and nanoseconds of `HH:MM[:SS[.f…]]`, and what follows. A leap second counts as the second after it.
 fn clock(bytes: &[u8]) -> Option<(i64, i64, &[u8])> {
-    let (hour, minute) = (two(bytes, 0)?, two(bytes, 3)?);
-    if bytes[2] != b':' || hour > 23 || minute > 59 {
+    let (head, rest) = bytes.split_first_chunk::<5>()?;
+    let (hour, minute) = (two(head, 0)?, two(head, 3)?);
+    if head[2] != b':' || hour > 23 || minute > 59 {
         return None;
     }
     let minutes = (hour * 60 + minute) * 60;
-    if bytes.get(5) != Some(&b':') {
-        return Some((minutes, 0, &bytes[5..]));
-    }
-    let second = two(bytes, 6)?;
+    let [b':', rest @ ..] = rest else { return Some((minutes, 0, rest)) };
+    let (second, rest) = rest.split_first_chunk::<2>()?;
+    let second = two(second, 0)?;
     if second > 60 {
         return None;
     }
-    let rest = &bytes[8..];
     let [b'.' | b',', digits @ ..] = rest else { return Some((minutes + second, 0, rest)) };
     let (mut length, mut nanos, mut unit) = (0, 0, 1_000_000_000);
     while let Some(digit @ b'0'..=b'9') = digits.get(length) {

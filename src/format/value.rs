@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::number::{self, Wrong};
 use super::object::{self, Fault, Names, Part};
-use super::{infer, is_json, temporal};
+use super::{infer, is_json, scan, temporal};
 use crate::options::TimestampFormat;
 
 /// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
@@ -142,7 +142,8 @@ impl Value {
 
     /// Appends the cells of the value whose JSON text is `slot`; a missing value is NULL. `whole` is the record it belongs to.
     pub fn read(&self, data: &str, slot: Option<Part>, whole: Part, scratch: &mut Scratch) -> Result<(), Fault> {
-        let found = slot.filter(|part| part.of(data) != "null");
+        // A slot holds JSON, and of JSON only `null` begins with an n.
+        let found = slot.filter(|part| data.as_bytes()[part.start] != b'n');
         let result = match found {
             Some(part) => self.read_value(data, part, scratch),
             None if self.nullable => {
@@ -323,18 +324,18 @@ fn renamed(mut fault: Fault, from: &str, to: &str) -> Fault {
 /// The cell of a JSON string.
 fn text(data: &str, part: Part, scratch: &mut Scratch) -> Result<Cell, Fault> {
     let inner = Part { start: part.start + 1, end: part.end - 1 };
-    match memchr::memchr(b'\\', inner.of(data).as_bytes()) {
-        None => Ok(Cell::Text(inner)),
-        Some(_) => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
+    match scan::has_escapes(inner.of(data)) {
+        false => Ok(Cell::Text(inner)),
+        true => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
     }
 }
 
 /// The content of a JSON string; `None` for other values and broken escapes.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    match memchr::memchr(b'\\', inner.as_bytes()) {
-        None => Some(Cow::Borrowed(inner)),
-        Some(_) => serde_json::from_str(raw).ok().map(Cow::Owned),
+    match scan::has_escapes(inner) {
+        false => Some(Cow::Borrowed(inner)),
+        true => serde_json::from_str(raw).ok().map(Cow::Owned),
     }
 }
 
