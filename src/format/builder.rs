@@ -69,7 +69,7 @@ pub trait Builder: Send {
 pub fn builder(data_type: &DataType) -> Result<Box<dyn Builder>> {
     macro_rules! integers {
         ($type:ty) => {
-            Primitive::<$type>::boxed(data_type, |cell| match cell {
+            primitive::<$type>(data_type, |cell| match cell {
                 Cell::Int(value) => Some(value as _),
                 Cell::UInt(value) => Some(value as _),
                 _ => None,
@@ -78,7 +78,7 @@ pub fn builder(data_type: &DataType) -> Result<Box<dyn Builder>> {
     }
     macro_rules! floats {
         ($type:ty) => {
-            Primitive::<$type>::boxed(data_type, |cell| match cell {
+            primitive::<$type>(data_type, |cell| match cell {
                 Cell::Float(value) => Some(value as _),
                 _ => None,
             })
@@ -96,7 +96,7 @@ pub fn builder(data_type: &DataType) -> Result<Box<dyn Builder>> {
         DataType::UInt64 => integers!(UInt64Type),
         DataType::Float32 => floats!(Float32Type),
         DataType::Float64 => floats!(Float64Type),
-        DataType::Decimal128(..) => Primitive::<Decimal128Type>::boxed(data_type, |cell| match cell {
+        DataType::Decimal128(..) => primitive::<Decimal128Type>(data_type, |cell| match cell {
             Cell::Decimal(value) => Some(value),
             _ => None,
         }),
@@ -141,18 +141,20 @@ pub fn builder(data_type: &DataType) -> Result<Box<dyn Builder>> {
     })
 }
 
-struct Primitive<T: ArrowPrimitiveType> {
+/// A builder of numbers and what takes them out of their cells.
+struct Primitive<T: ArrowPrimitiveType, F> {
     builder: PrimitiveBuilder<T>,
-    native: fn(Cell) -> Option<T::Native>,
+    native: F,
 }
 
-impl<T: ArrowPrimitiveType> Primitive<T> {
-    fn boxed(data_type: &DataType, native: fn(Cell) -> Option<T::Native>) -> Box<dyn Builder> {
-        Box::new(Primitive { builder: PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()), native })
-    }
+fn primitive<T: ArrowPrimitiveType>(
+    data_type: &DataType,
+    native: impl Fn(Cell) -> Option<T::Native> + Send + 'static,
+) -> Box<dyn Builder> {
+    Box::new(Primitive { builder: PrimitiveBuilder::<T>::new().with_data_type(data_type.clone()), native })
 }
 
-impl<T: ArrowPrimitiveType> Builder for Primitive<T> {
+impl<T: ArrowPrimitiveType, F: Fn(Cell) -> Option<T::Native> + Send> Builder for Primitive<T, F> {
     fn append(&mut self, cells: &mut Cells<'_>) {
         self.builder.append_option((self.native)(cells.next()));
     }

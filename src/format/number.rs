@@ -23,7 +23,7 @@ pub fn integer(text: &str) -> Result<i128, Wrong> {
 }
 
 /// The common case: an optional minus and at most 18 digits.
-fn small(text: &str) -> Option<i64> {
+pub fn small(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
@@ -101,6 +101,9 @@ fn exponent(bytes: &[u8]) -> Result<i64, Wrong> {
 
 /// A float, rounded to the nearest; `NaN`, `Infinity` and `-Infinity` are the only words.
 pub fn float<F: Float>(text: &str) -> Result<F, Wrong> {
+    if let Some(value) = F::plain(text) {
+        return Ok(value);
+    }
     let word = text.trim_start_matches(['-', '+']);
     if !word.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
         return match text {
@@ -115,12 +118,52 @@ pub fn float<F: Float>(text: &str) -> Result<F, Wrong> {
     }
 }
 
+/// Powers of ten that a double holds exactly, as far as [`PLAIN_DIGITS`] digits need them.
+const TENS: [f64; PLAIN_DIGITS + 1] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+
+/// So many digits are a whole number below 2^53, which a double holds exactly.
+const PLAIN_DIGITS: usize = 15;
+
+/// The common case: few digits, perhaps with a point among them. One division of exact numbers is the nearest double (Clinger, 1990).
+fn plain(text: &str) -> Option<f64> {
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    if digits.len() > PLAIN_DIGITS + 1 {
+        return None;
+    }
+    let (mut value, mut count, mut point) = (0u64, 0, None);
+    for byte in digits {
+        match byte.wrapping_sub(b'0') {
+            digit @ 0..=9 => {
+                value = value * 10 + u64::from(digit);
+                count += 1;
+            }
+            _ if *byte == b'.' && point.is_none() => point = Some(count),
+            _ => return None,
+        }
+    }
+    if count == 0 || count > PLAIN_DIGITS {
+        return None;
+    }
+    let value = value as f64 / TENS[count - point.unwrap_or(count)];
+    Some(if negative { -value } else { value })
+}
+
 pub trait Float: Copy {
+    /// A short cut for common texts; `None` where there is none.
+    fn plain(_text: &str) -> Option<Self> {
+        None
+    }
     fn read(text: &str) -> Option<Self>;
     fn is_finite(self) -> bool;
 }
 
 impl Float for f64 {
+    fn plain(text: &str) -> Option<Self> {
+        plain(text)
+    }
     fn read(text: &str) -> Option<Self> {
         text.parse().ok()
     }
@@ -140,6 +183,8 @@ impl Float for f32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -206,6 +251,25 @@ mod tests {
         assert!(float::<f64>("NaN").unwrap().is_nan());
         for text in ["", "inf", "nan", "infinity", "-", "abc", "1x", "--1"] {
             assert_eq!(float::<f64>(text), Err(Wrong::Shape), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_plain_float_has_the_bits_of_the_nearest_double() {
+        for text in
+            ["0", "-0", "-0.0", "5.", ".5", "-.5", "0.1", "0.3", "123456789012345", "99999999.9999999", "0.00000000000001"]
+        {
+            assert_eq!(plain(text).map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{text}");
+        }
+        for text in ["", "-", ".", "-.", "1..2", "1.2.3", "+1", "1e5", "--1", "1234567890123456", "0.000000000000001", "1 "] {
+            assert_eq!(plain(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn floats_have_the_bits_of_the_nearest_double(text in "-?[0-9]{0,9}\\.?[0-9]{0,9}") {
+            prop_assert_eq!(float::<f64>(&text).ok().map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{}", text);
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Finds the parts of a JSON value without reading them: the fields that are wanted, the elements of an array, the entries of a map.
 //!
-//! A part is a slice of the event's data. serde_json checks the whole text on the way; what is not wanted is skipped without
-//! recursion or allocation, so no depth of nesting costs any stack.
+//! A part is a slice of the event's data. The whole text is checked on the way; what is not wanted is skipped without recursion, so
+//! no depth of nesting costs any stack. The scanner reads what is good; what it does not vouch for serde_json reads again: it alone
+//! refuses, and words the reason.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::scan;
 
 /// A slice of an event's data, or of the scratch that its cells point into: from, to, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,17 +63,25 @@ impl Names {
         let mut lookup =
             Names { heads: vec![0; (names.len() * 8).next_power_of_two().max(16)], next: vec![0; names.len()], names };
         for index in 0..lookup.names.len() {
-            let bucket = lookup.bucket(&lookup.names[index]);
+            let bucket = lookup.bucket(lookup.names[index].as_bytes());
             lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], index as u32 + 1);
         }
         lookup
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
+    /// As [`Names::find`], with `guess` tried first.
+    fn find_near(&self, guess: usize, name: &[u8]) -> Option<usize> {
+        match self.names.get(guess) {
+            Some(guessed) if guessed.as_bytes() == name => Some(guess),
+            _ => self.find(name),
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
         let mut number = self.heads[self.bucket(name)];
         while number != 0 {
             let index = number as usize - 1;
-            if *self.names[index] == *name {
+            if self.names[index].as_bytes() == name {
                 return Some(index);
             }
             number = self.next[index];
@@ -78,15 +89,31 @@ impl Names {
         None
     }
 
-    fn bucket(&self, name: &str) -> usize {
+    fn bucket(&self, name: &[u8]) -> usize {
         let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or(0));
-        let bytes = name.as_bytes();
-        (bytes.len() * 37 + end(bytes.first()) * 7 + end(bytes.last())) & (self.heads.len() - 1)
+        (name.len() * 37 + end(name.first()) * 7 + end(name.last())) & (self.heads.len() - 1)
     }
 }
 
 /// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
 pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+    // Columns are mostly declared in the order of the fields.
+    let mut guess = 0;
+    let scanned = scan::object(data, part, |name, value| {
+        let quoted = &data.as_bytes()[name.part.start..name.part.end];
+        let found = match name.escaped {
+            false => names.find_near(guess, &quoted[1..quoted.len() - 1]),
+            true => names.find(serde_json::from_slice::<String>(quoted).ok()?.as_bytes()),
+        };
+        if let Some(slot) = found {
+            slots[slot] = Some(value);
+            guess = slot + 1;
+        }
+        Some(())
+    });
+    if scanned.is_some() {
+        return Ok(());
+    }
     let text = part.of(data);
     let mut json = serde_json::Deserializer::from_str(text);
     json.deserialize_map(Fields { data, names, slots }).map_err(|error| broken(text, part.start, &error))?;
@@ -100,6 +127,11 @@ pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>])
 
 /// Appends where each element of the array `part` is. On a fault those before it are there.
 pub fn elements(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+    let first = into.len();
+    if scan::array(data, part, |element| into.push(Some(element))).is_some() {
+        return Ok(());
+    }
+    into.truncate(first);
     let text = part.of(data);
     let mut json = serde_json::Deserializer::from_str(text);
     json.deserialize_seq(Elements { data, into }).and_then(|()| json.end()).map_err(|error| broken(text, part.start, &error))
@@ -107,6 +139,15 @@ pub fn elements(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<
 
 /// Appends where key and value of each entry of the object `part` are, one after the other.
 pub fn entries(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+    let first = into.len();
+    let scanned = scan::object(data, part, |name, value| {
+        into.extend([Some(name.part), Some(value)]);
+        Some(())
+    });
+    if scanned.is_some() {
+        return Ok(());
+    }
+    into.truncate(first);
     let text = part.of(data);
     serde_json::Deserializer::from_str(text)
         .deserialize_map(Entries { data, into })
@@ -115,6 +156,9 @@ pub fn entries(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(
 
 /// Checks that `part` is one JSON value of any kind, and no more.
 pub fn check(data: &str, part: Part) -> Result<(), Fault> {
+    if scan::value(data, part).is_some() {
+        return Ok(());
+    }
     let text = part.of(data);
     let read: Result<IgnoredAny, _> = serde_json::from_str(text);
     read.map(|_| ()).map_err(|error| broken(text, part.start, &error))
@@ -201,7 +245,7 @@ impl Visitor<'_> for Wanted<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(name))
+        Ok(self.0.find(name.as_bytes()))
     }
 }
 

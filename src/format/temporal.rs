@@ -6,7 +6,7 @@ const DAY_SECONDS: i64 = 86_400;
 /// for the `T`, no seconds, the date alone. Digits beyond nanoseconds are cut. `None` where the text has another shape.
 pub fn instant(text: &str) -> Option<i128> {
     let bytes = text.as_bytes();
-    let days = days(bytes.get(..10)?)?;
+    let days = days(bytes.first_chunk()?)?;
     let (seconds, nanos) = match bytes.get(10) {
         None => (0, 0),
         Some(b'T' | b't' | b' ') => {
@@ -21,7 +21,7 @@ pub fn instant(text: &str) -> Option<i128> {
 /// Days since 1970 of `2026-03-01`, or of the UTC day in which a point in time lies.
 pub fn date(text: &str) -> Option<i32> {
     let days = match text.len() {
-        10 => days(text.as_bytes())?,
+        10 => days(text.as_bytes().first_chunk()?)?,
         _ => i64::try_from(instant(text)?.div_euclid(i128::from(DAY_SECONDS) * 1_000_000_000)).ok()?,
     };
     i32::try_from(days).ok()
@@ -36,7 +36,7 @@ pub fn time_of_day(text: &str) -> Option<i64> {
 }
 
 /// Days since 1970 of the ten bytes `YYYY-MM-DD`, in the Gregorian calendar.
-fn days(bytes: &[u8]) -> Option<i64> {
+fn days(bytes: &[u8; 10]) -> Option<i64> {
     if bytes[4] != b'-' || bytes[7] != b'-' {
         return None;
     }
@@ -62,26 +62,29 @@ fn days(bytes: &[u8]) -> Option<i64> {
 
 /// Seconds and nanoseconds of `HH:MM[:SS[.f…]]`, and what follows. A leap second counts as the second after it.
 fn clock(bytes: &[u8]) -> Option<(i64, i64, &[u8])> {
-    let (hour, minute) = (two(bytes, 0)?, two(bytes, 3)?);
-    if bytes[2] != b':' || hour > 23 || minute > 59 {
+    let (head, rest) = bytes.split_first_chunk::<5>()?;
+    let (hour, minute) = (two(head, 0)?, two(head, 3)?);
+    if head[2] != b':' || hour > 23 || minute > 59 {
         return None;
     }
     let minutes = (hour * 60 + minute) * 60;
-    if bytes.get(5) != Some(&b':') {
-        return Some((minutes, 0, &bytes[5..]));
-    }
-    let second = two(bytes, 6)?;
+    let [b':', rest @ ..] = rest else { return Some((minutes, 0, rest)) };
+    let (second, rest) = rest.split_first_chunk::<2>()?;
+    let second = two(second, 0)?;
     if second > 60 {
         return None;
     }
-    let rest = &bytes[8..];
     let [b'.' | b',', digits @ ..] = rest else { return Some((minutes + second, 0, rest)) };
-    let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (mut length, mut nanos, mut unit) = (0, 0, 1_000_000_000);
+    while let Some(digit @ b'0'..=b'9') = digits.get(length) {
+        // Zero after the ninth digit.
+        unit /= 10;
+        nanos += i64::from(digit - b'0') * unit;
+        length += 1;
+    }
     if length == 0 {
         return None;
     }
-    let decimals = digits[..length].iter().map(|byte| i64::from(byte - b'0'));
-    let nanos = decimals.chain(std::iter::repeat(0)).take(9).fold(0, |nanos, digit| nanos * 10 + digit);
     Some((minutes + second, nanos, &digits[length..]))
 }
 
@@ -103,6 +106,7 @@ fn offset(bytes: &[u8]) -> Option<i64> {
     (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60)
 }
 
+#[inline]
 fn two(bytes: &[u8], at: usize) -> Option<i64> {
     let (tens, ones) = (bytes.get(at)?.wrapping_sub(b'0'), bytes.get(at + 1)?.wrapping_sub(b'0'));
     (tens < 10 && ones < 10).then(|| i64::from(tens) * 10 + i64::from(ones))

@@ -12,7 +12,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::number::{self, Wrong};
 use super::object::{self, Fault, Names, Part};
-use super::{infer, is_json, temporal};
+use super::{infer, is_json, scan, temporal};
 use crate::options::TimestampFormat;
 
 /// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
@@ -142,7 +142,8 @@ impl Value {
 
     /// Appends the cells of the value whose JSON text is `slot`; a missing value is NULL. `whole` is the record it belongs to.
     pub fn read(&self, data: &str, slot: Option<Part>, whole: Part, scratch: &mut Scratch) -> Result<(), Fault> {
-        let found = slot.filter(|part| part.of(data) != "null");
+        // A slot holds JSON, and of JSON only `null` begins with an n.
+        let found = slot.filter(|part| data.as_bytes()[part.start] != b'n');
         let result = match found {
             Some(part) => self.read_value(data, part, scratch),
             None if self.nullable => {
@@ -177,8 +178,11 @@ impl Value {
                 Cell::Float(read.map_err(|why| wrong(self.no_number(raw, why)))?.into())
             }
             Kind::Int { min, max } => {
-                let value = self.integer(raw).map_err(wrong)?;
-                let value = i64::try_from(value).ok().filter(|value| (min..=max).contains(&value));
+                let value = match number::small(raw) {
+                    Some(value) => Some(value),
+                    None => i64::try_from(self.integer(raw).map_err(wrong)?).ok(),
+                };
+                let value = value.filter(|value| (min..=max).contains(&value));
                 Cell::Int(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
             }
             Kind::UInt { max } => {
@@ -200,14 +204,18 @@ impl Value {
             },
             Kind::Timestamp { unit, written } => {
                 let nanos = instant(raw, *written).map_err(wrong)?;
-                let value = nanos.div_euclid(nanos_per(*unit).into());
-                let range = match unit {
-                    TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
-                    _ => format!("lies outside what {} holds", self.shown),
+                let value = match (unit, i64::try_from(nanos)) {
+                    (TimeUnit::Nanosecond, Ok(nanos)) => Some(nanos),
+                    (_, Ok(nanos)) => Some(nanos.div_euclid(nanos_per(*unit))),
+                    (_, Err(_)) => i64::try_from(nanos.div_euclid(nanos_per(*unit).into())).ok(),
                 };
-                Cell::Int(
-                    i64::try_from(value).map_err(|_| wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written))))?,
-                )
+                Cell::Int(value.ok_or_else(|| {
+                    let range = match unit {
+                        TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
+                        _ => format!("lies outside what {} holds", self.shown),
+                    };
+                    wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written)))
+                })?)
             }
             Kind::Date => match string(raw).as_deref().and_then(temporal::date) {
                 Some(days) => Cell::Int(days.into()),
@@ -316,18 +324,18 @@ fn renamed(mut fault: Fault, from: &str, to: &str) -> Fault {
 /// The cell of a JSON string.
 fn text(data: &str, part: Part, scratch: &mut Scratch) -> Result<Cell, Fault> {
     let inner = Part { start: part.start + 1, end: part.end - 1 };
-    match memchr::memchr(b'\\', inner.of(data).as_bytes()) {
-        None => Ok(Cell::Text(inner)),
-        Some(_) => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
+    match scan::has_escapes(inner.of(data)) {
+        false => Ok(Cell::Text(inner)),
+        true => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
     }
 }
 
 /// The content of a JSON string; `None` for other values and broken escapes.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    match memchr::memchr(b'\\', inner.as_bytes()) {
-        None => Some(Cow::Borrowed(inner)),
-        Some(_) => serde_json::from_str(raw).ok().map(Cow::Owned),
+    match scan::has_escapes(inner) {
+        false => Some(Cow::Borrowed(inner)),
+        true => serde_json::from_str(raw).ok().map(Cow::Owned),
     }
 }
 
@@ -345,8 +353,9 @@ fn number_text(raw: &str) -> Option<Cow<'_, str>> {
 
 /// Nanoseconds since 1970 of a time written as text or, if the option says so, as a number.
 fn instant(raw: &str, written: TimestampFormat) -> Result<i128, String> {
-    let string = string(raw);
-    if let Some(nanos) = string.as_deref().and_then(temporal::instant) {
+    let quoted = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+    // Escapes are no part of a time, and rare in its text: they are resolved only where it is no time as it stands.
+    if let Some(nanos) = quoted.and_then(|text| temporal::instant(text).or_else(|| temporal::instant(&string(raw)?))) {
         return Ok(nanos);
     }
     let decimals = match written {
