@@ -11,6 +11,7 @@ pub mod encode;
 pub mod infer;
 mod number;
 mod object;
+mod scan;
 mod temporal;
 mod value;
 mod writer;

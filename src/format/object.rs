@@ -1,12 +1,14 @@
 //! Finds the parts of a JSON value without reading them: the fields that are wanted, the elements of an array, the entries of a map.
 //!
-//! A part is a slice of the event's data. serde_json checks the whole text on the way; what is not wanted is skipped without
-//! recursion or allocation, so no depth of nesting costs any stack.
+//! A part is a slice of the event's data. The whole text is checked on the way; what is not wanted is skipped without recursion or
+//! allocation, so no depth of nesting costs any stack.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::scan;
 
 /// A slice of an event's data, or of the scratch that its cells point into: from, to, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Names {
         lookup
     }
 
-    fn find(&self, name: &str) -> Option<usize> {
+    pub fn find(&self, name: &str) -> Option<usize> {
         let mut number = self.heads[self.bucket(name)];
         while number != 0 {
             let index = number as usize - 1;
@@ -85,8 +87,17 @@ impl Names {
     }
 }
 
-/// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
+/// Writes where the value of each wanted field of the object `part` is; of equal names the last counts. The slots come empty.
 pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+    if scan::fields(data, part, names, slots).is_some() {
+        return Ok(());
+    }
+    slots.fill(None);
+    checked_fields(data, part, names, slots)
+}
+
+/// The same by serde_json, which accepts all JSON and has a reason where it does not.
+pub fn checked_fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
     let text = part.of(data);
     let mut json = serde_json::Deserializer::from_str(text);
     json.deserialize_map(Fields { data, names, slots }).map_err(|error| broken(text, part.start, &error))?;
