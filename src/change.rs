@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat, concat_batches, take, take_record_batch};
 use arrow::row::{RowConverter, Rows, SortField};
 
@@ -43,7 +43,14 @@ impl Changes {
     /// The rows at `indices`, in that order.
     pub fn take(&self, indices: &UInt32Array) -> Result<Changes> {
         Ok(Changes {
-            rows: take_record_batch(&self.rows, indices)?,
+            rows: match self.rows.num_columns() {
+                // Rows of which nothing but their number and time is wanted, as for count(*).
+                0 => {
+                    let options = RecordBatchOptions::new().with_row_count(Some(indices.len()));
+                    RecordBatch::try_new_with_options(self.rows.schema(), Vec::new(), &options)?
+                }
+                _ => take_record_batch(&self.rows, indices)?,
+            },
             times: times_of(&take(&self.times, indices, None)?),
             weights: match &self.weights {
                 Some(weights) => Some(weights_of(&take(weights, indices, None)?)),
@@ -181,6 +188,14 @@ mod tests {
     #[test]
     fn without_a_key_old_and_new_rows_pair_up_in_order() {
         assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("b", 2)]), &[]).unwrap(), [(false, 0), (true, 0)]);
+    }
+
+    #[test]
+    fn rows_without_columns_are_taken_by_their_number() {
+        let options = RecordBatchOptions::new().with_row_count(Some(3));
+        let rows = RecordBatch::try_new_with_options(Arc::new(arrow::datatypes::Schema::empty()), Vec::new(), &options).unwrap();
+        let taken = Changes::inserts(rows, TimestampArray::from(vec![1, 2, 3])).take(&UInt32Array::from(vec![2, 0])).unwrap();
+        assert_eq!((taken.len(), taken.times.values().as_ref()), (2, &[3, 1][..]));
     }
 
     #[test]

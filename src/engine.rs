@@ -4,6 +4,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -17,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::catalog::Catalog;
 use crate::change::Changes;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, nearest};
 use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -89,6 +91,11 @@ impl Query {
     /// The plan of a query over feeds; `None` for one that DataFusion answers by itself.
     pub fn continuous(&self) -> Option<&ContinuousExec> {
         (self.plan.as_ref() as &dyn std::any::Any).downcast_ref()
+    }
+
+    /// What its author may not expect of it.
+    pub fn notices(&self) -> &[String] {
+        self.continuous().map_or(&[], |continuous| &continuous.plan().notices)
     }
 }
 
@@ -165,6 +172,22 @@ impl Engine {
     }
 }
 
+/// Makes a table over a feed in a DataFusion session, by a `CREATE TABLE` statement. Nothing is connected to before a query runs.
+pub fn create_table(session: &SessionContext, statement: &str) -> Result<Arc<Table>> {
+    let (statements, errors) = sql::parse(statement);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let [Statement { kind: Kind::CreateTable(create), .. }] = statements.as_slice() else {
+        return Err(Error::new(Code::Syntax, "this is not one CREATE TABLE statement")
+            .hint("write CREATE TABLE … WITH (connector = 'sse', …)"));
+    };
+    let spec = Spec::new(create, &session.state()).map_err(|mut errors| errors.swap_remove(0))?;
+    let table = Table::new(spec);
+    session.register_table(TableReference::bare(create.name.text.as_str()), Arc::clone(&table) as Arc<dyn TableProvider>)?;
+    Ok(table)
+}
+
 impl Engine {
     fn create_table(&self, create: &CreateTable) -> Result<Answer, Vec<Error>> {
         let name = &create.name.text;
@@ -193,17 +216,18 @@ impl Engine {
         let emit = Emit { early, allowed_lateness: options.allowed_lateness };
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
-        self.physical(&plan, emit).await.map_err(one)?;
+        let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
+        let query = Query { name: Some(name.clone()), plan: physical, state };
         let reads = self.reads(&create.query).map_err(one)?;
         let view = Arc::new(View { name: name.clone(), text: create.text.clone(), plan: plan.clone(), emit });
         let mut catalog = self.catalog_mut();
         catalog.create_view(name, view, reads, create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
         self.register(name, Arc::new(ViewTable::new(plan, Some(create.text.clone())))).map_err(one)?;
-        Ok(Answer::Done(Vec::new()))
+        Ok(Answer::Done(query.notices().iter().map(|notice| format!("view {name}: {notice}")).collect()))
     }
 
-    fn register(&self, name: &str, provider: Arc<dyn datafusion::catalog::TableProvider>) -> Result<()> {
-        let reference = datafusion::common::TableReference::bare(name);
+    fn register(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
+        let reference = TableReference::bare(name);
         self.session.deregister_table(reference.clone())?;
         self.session.register_table(reference, provider)?;
         Ok(())
@@ -211,7 +235,7 @@ impl Engine {
 
     async fn query(&self, query: &ast::Query, emit: Emit) -> Result<Query> {
         let plan = self.logical(query).await?;
-        let (plan, state) = self.physical(&plan, emit).await?;
+        let (plan, state) = self.physical(&plan, emit).await.map_err(|error| sql::explain_plan(error, query))?;
         Ok(Query { name: None, plan, state })
     }
 
@@ -276,7 +300,7 @@ impl Engine {
         };
         let text = match query.continuous() {
             Some(continuous) => continuous.plan().describe()?,
-            None => datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string(),
+            None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
         };
         column("plan", text.lines().map(str::to_string))
     }
@@ -290,7 +314,7 @@ impl Engine {
                 Object::View => catalog.drop_view(&name.text, if_exists, cascade),
             };
             for gone in dropped.map_err(|error| error.at(name.span))? {
-                self.session.deregister_table(datafusion::common::TableReference::bare(gone.as_str()))?;
+                self.session.deregister_table(TableReference::bare(gone.as_str()))?;
                 done.push(format!("{gone} dropped"));
             }
         }
@@ -327,7 +351,7 @@ impl Engine {
         };
         let rows = RecordBatch::try_from_iter([
             ("table", text(&|table| table.spec().name.clone())),
-            ("state", text(&|table| table.feed_status().snapshot().state.to_string())),
+            ("state", text(&|table| table.state_text())),
             ("rows", text(&|table| table.status().snapshot().rows.to_string())),
             ("bad", text(&|table| table.status().snapshot().bad.to_string())),
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
@@ -375,7 +399,19 @@ impl Engine {
 
     async fn set(&self, name: &Name, value: &str) -> Result<Answer> {
         let statement = format!("SET {} = '{}'", name.text, value.replace('\'', "''"));
-        self.session.sql(&statement).await?;
+        self.session.sql(&statement).await.map_err(|error| {
+            let known = self.session.state().config_options().entries();
+            let error = Error::from(error);
+            let problem = match known.iter().any(|entry| entry.key == name.text) {
+                true => format!("setting '{}': {}", name.text, error.message()),
+                false => format!("there is no setting '{}'", name.text),
+            };
+            let hint = match nearest(&name.text, known.iter().map(|entry| entry.key.as_str())) {
+                Some(near) if near != name.text => format!("did you mean {near}?"),
+                _ => "settings are those of DataFusion, such as datafusion.execution.batch_size".into(),
+            };
+            Error::new(Code::BadOption, problem).hint(hint).at(name.span)
+        })?;
         Ok(Answer::Done(Vec::new()))
     }
 

@@ -233,6 +233,8 @@ fn tidy(message: &str) -> String {
         "Internal error: ",
         "Invalid argument error: ",
         "Compute error: ",
+        "Parser error: ",
+        "Cast error: ",
         "Divide by zero error",
     ] {
         if prefix == "Divide by zero error" && text.starts_with(prefix) {
@@ -249,7 +251,7 @@ pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Opt
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&wrong, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len().max(wrong.len()) / 4)
+        .filter(|(distance, name)| *distance <= 1 + name.len().max(wrong.len()) / 4 && *distance < name.len().max(wrong.len()))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -1,4 +1,43 @@
 //! Streamgauge: Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
+//!
+//! # Life of an event
+//!
+//! 1. A chunk of a response body arrives ([`feed::Feed::read`]). Connections, redirects, retries and the watchdog are behind that call.
+//! 2. The parser finds the event in it, borrowed, after the letter of the standard ([`feed::Parser`]); events of unwanted types end here.
+//! 3. The decoder reads the declared columns out of its JSON into Arrow builders; a bad record costs only itself ([`format::Decoder`]).
+//! 4. When the socket is empty, the table's one task cuts a batch and works out the watermark ([`table::Table`]).
+//! 5. Every reader gets the rows of its columns, then the watermark ([`operator::Message`]), by a bounded channel: a slow reader slows the feed.
+//! 6. A run takes the message and pushes it through its chain ([`view::Run`], [`operator::Chain`]). From here on nothing waits or reads a clock.
+//! 7. Filters and projections are DataFusion's expressions ([`operator::Filter`], [`operator::Project`]).
+//! 8. A window adds the row to its pane ([`operator::WindowAggregate`]); window functions put it in order first ([`operator::Over`]).
+//! 9. The watermark reaches the end of a window: its panes are merged and the result is finished by a bounded plan ([`operator::Finish`]).
+//! 10. What was said before is compared with what is true now: inserts, deletes, updates ([`change::Changes`]).
+//! 11. The engine hands the changes to whoever asked ([`engine::Output`]).
+//! 12. They become text ([`format::encode`]).
+//!
+//! How a query becomes a chain is told in [`plan`].
+//!
+//! # In a DataFusion program
+//!
+//! ```
+//! use datafusion::prelude::SessionContext;
+//! use futures::StreamExt;
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let session = SessionContext::new();
+//! streamgauge::register(&session)?;
+//! streamgauge::create_table(
+//!     &session,
+//!     "CREATE TABLE metrics (host TEXT, value DOUBLE, timestamp TIMESTAMP, WATERMARK FOR timestamp AS timestamp - INTERVAL '5 seconds')
+//!      WITH (connector = 'file', path = 'fixtures/system_metrics.sse')", // or connector = 'sse', endpoint = 'https://…'
+//! )?;
+//! let rolling = session.sql("SELECT host, avg(value), TUMBLE(INTERVAL '10 seconds') AS window FROM metrics GROUP BY host, window").await?;
+//! let mut rows = rolling.execute_stream().await?;
+//! let first = rows.next().await.expect("the file has rows")?;
+//! assert_eq!(first.schema().field(2).name(), "window");
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod catalog;
@@ -16,3 +55,6 @@ pub mod table;
 pub mod time;
 pub mod view;
 pub mod window;
+
+pub use engine::{Engine, create_table};
+pub use view::register;

@@ -1,11 +1,11 @@
 //! The program: reads what was typed and hands it to the verb.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
-use streamgauge::cli::{demo, peek, replay, run, sample};
+use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
@@ -18,10 +18,7 @@ fn main() -> ExitCode {
     match exit {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error[{}]: {}", error.code(), error.message());
-            if let Some(hint) = error.way_out() {
-                eprintln!(" help: {hint}");
-            }
+            diagnostic::complain(&error);
             Exit::from(&error).into()
         }
     }
@@ -51,9 +48,13 @@ async fn interrupted() {
     }
 }
 
-/// Logs go to standard error: warnings, or more by `-v`; `RUST_LOG` decides where it is set.
+/// Logs go to standard error: errors, or more by `-v`; `RUST_LOG` decides where it is set. What a user must know, the verbs say.
 fn log(verbose: u8) {
-    let level = ["warn", "streamgauge=info,warn", "streamgauge=debug,info", "trace"][usize::from(verbose.min(3))];
+    let level = ["error", "streamgauge=info,warn", "streamgauge=debug,info", "trace"][usize::from(verbose.min(3))];
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }

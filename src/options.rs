@@ -213,6 +213,11 @@ fn read_one<T: Value>(given: &Given) -> Result<T> {
         text.push_str("ms");
     }
     T::read(&text).map_err(|reason| {
+        // What is wrong with `type = 'sink'` is not the word.
+        if given.name.eq_ignore_ascii_case("type") && text.eq_ignore_ascii_case("sink") {
+            let problem = "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only";
+            return place(Error::new(Code::BadOption, problem).hint("give `source`, or leave it out"), given);
+        }
         let shown = if given.value.len() > 60 { "…" } else { given.value.as_str() };
         place(
             Error::new(Code::BadOption, format!("option '{}': '{shown}' {reason}", given.name))
@@ -308,7 +313,12 @@ impl fmt::Display for Endpoint {
 impl Value for Endpoint {
     const EXPECTS: &'static str = "a URL such as `https://example.com:8080/sse`";
     fn read(text: &str) -> Result<Self, String> {
-        let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+        let mut url = Url::parse(text).map_err(|error| match text.contains("{{") {
+            true => {
+                "has a variable where the host or port stands; `{{ NAME }}` is filled in in the path and the query".to_string()
+            }
+            false => format!("is no URL: {error}"),
+        })?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(format!("has the scheme '{}', not http or https", url.scheme()));
         }
@@ -527,7 +537,7 @@ mod tests {
                 "unknown option 'event'; did you mean 'events'?",
                 "option 'url' is given twice; keep one of the two",
                 "option 'url': 'ftp://x' has the scheme 'ftp', not http or https; give a URL such as `https://example.com:8080/sse`",
-                "option 'type': 'sink' is not known; give `source`",
+                "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only; give `source`, or leave it out",
                 "option 'format': 'jsn' is not known; did you mean 'json'?; give `json` or `raw_string`",
                 "option 'read_timeout': '30' has no unit; give `auto`, `off` or a duration such as `45s`",
                 "option 'watermark_delay': '1 month' has no fixed length; give a duration with its unit, such as `500ms`, `5s` or `1 minute`",

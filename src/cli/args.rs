@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use super::sample::Kind;
-use crate::error::{Error, Kind as Blame};
+use crate::error::{Code, Error, Kind as Blame};
 use crate::options::Value;
 
 /// Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
@@ -51,7 +51,7 @@ pub struct Run {
     #[arg(value_name = "FILE", required_unless_present = "command")]
     pub files: Vec<Input>,
     /// SQL to run after the files.
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
     /// How rows are written. Default: a table on a terminal, NDJSON in a pipe.
     #[arg(long, value_enum)]
@@ -228,6 +228,8 @@ pub enum Exit {
 impl From<&Error> for Exit {
     fn from(error: &Error) -> Self {
         match error.kind() {
+            // The statement could be planned; what failed came with the rows.
+            _ if error.code() == Code::Runtime => Exit::Failed,
             Blame::Statement | Blame::Option | Blame::Missing | Blame::Conflict => Exit::Wrong,
             Blame::Feed | Blame::Payload | Blame::Bug => Exit::Failed,
         }

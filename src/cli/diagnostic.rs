@@ -28,6 +28,14 @@ pub fn render(error: &Error, file: &str, script: &str, color: bool) -> String {
     renderer.term_width(WIDTH).render(&[report])
 }
 
+/// Shows an error that has no script, or none at hand, on standard error.
+pub fn complain(error: &Error) {
+    eprintln!("error[{}]: {}", error.code(), error.message());
+    if let Some(hint) = error.way_out() {
+        eprintln!(" help: {hint}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! Running queries on standard output: rows as they come, and on standard error why there are none.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,12 @@ use futures::{Stream, StreamExt};
 use tokio::time::{Instant, interval, sleep_until};
 
 use super::args::{Exit, Format};
+use super::diagnostic::complain;
 use super::print::Printer;
 use crate::change::Changes;
 use crate::engine::{Engine, Output, Query};
-use crate::error::{Code, Result};
+use crate::error::{Code, Error, Result};
+use crate::plan::readable;
 use crate::table::Table;
 
 /// How a run ends before its feeds do.
@@ -43,33 +46,42 @@ pub async fn present(
     let mut printer = Printer::of(format, &outputs)?;
     let mut changes = changes_of(&mut outputs);
     let mut status = Status::new(engine.tables());
+    let mut losses = Losses::default();
     let mut left = ends.limit.unwrap_or(u64::MAX);
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
     let mut tick = interval(STATUS_TICK);
     tokio::pin!(interrupted);
     let mut exit = Exit::Done;
+    let mut failures: Vec<Error> = Vec::new();
     loop {
         tokio::select! {
             next = changes.next() => match next {
-                Some((index, changes)) => {
+                Some((index, Ok(changes))) => {
                     status.clear();
-                    let printed = changes.and_then(|changes| printer.print(index, &changes, left));
-                    match printed {
+                    match printer.print(index, &changes, left) {
                         Ok(count) => (left, status.rows) = (left - count, status.rows + count),
                         // The reader has seen enough: an end as good as any.
                         Err(error) if error.code() == Code::Closed => return Ok(Exit::Done),
-                        Err(error) => {
-                            printer.finish()?;
-                            return Err(error);
-                        }
+                        Err(error) => return Err(error),
                     }
                     if left == 0 {
                         break;
                     }
                 }
+                // One result has failed; the others go on. Several over one feed fail for one reason.
+                Some((_, Err(error))) => {
+                    status.clear();
+                    if !failures.contains(&error) {
+                        complain(&error);
+                        failures.push(error);
+                    }
+                }
                 None => break,
             },
-            _ = tick.tick() => status.show(&outputs),
+            _ = tick.tick() => {
+                losses.tell(&outputs, &mut status, false);
+                status.show(&outputs);
+            }
             () = until(deadline) => break,
             () = &mut interrupted => {
                 exit = Exit::Interrupted;
@@ -78,8 +90,13 @@ pub async fn present(
         }
     }
     status.clear();
-    match printer.finish() {
-        Err(error) if error.code() != Code::Closed => Err(error),
+    losses.tell(&outputs, &mut status, true);
+    if failures.is_empty() {
+        status.explain_end(&outputs);
+    }
+    match (printer.finish(), failures.first()) {
+        (Err(error), _) if error.code() != Code::Closed => Err(error),
+        (_, Some(failure)) if exit == Exit::Done => Ok(Exit::from(failure)),
         _ => Ok(exit),
     }
 }
@@ -100,6 +117,71 @@ pub async fn until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
+}
+
+/// What did not become rows, told on standard error: at its first sight, and how much it was at the end.
+#[derive(Default)]
+struct Losses {
+    told: HashMap<String, u64>,
+    warned: HashSet<String>,
+}
+
+impl Losses {
+    fn tell(&mut self, outputs: &[Output], status: &mut Status, last: bool) {
+        for (name, warning) in warnings(&status.tables) {
+            let note = format!("note: table {name}: {warning}");
+            if !self.warned.contains(&note) {
+                status.clear();
+                eprintln!("{note}");
+                self.warned.insert(note);
+            }
+        }
+        for (what, count, sample) in losses(outputs, &status.tables) {
+            let told = self.told.get(&what).copied().unwrap_or(0);
+            if told == 0 || last && told < count {
+                status.clear();
+                eprintln!("note: {what}: {count}{sample}");
+                self.told.insert(what, count);
+            }
+        }
+    }
+}
+
+/// What feeds have to say without having failed.
+fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
+    let of = |table: &Arc<Table>| {
+        let name = table.spec().name.clone();
+        table.feed_status().snapshot().warnings.into_iter().map(move |warning| (name.clone(), warning))
+    };
+    tables.iter().filter(|table| table.is_read()).flat_map(of).collect()
+}
+
+/// Each kind of loss with its number, if there is any, and a sentence about the last one.
+fn losses(outputs: &[Output], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
+    let mut losses = Vec::new();
+    for table in tables.iter().filter(|table| table.is_read()) {
+        let name = &table.spec().name;
+        let rows = table.status().snapshot();
+        let sample = rows.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
+        losses.push((format!("table {name}: events that could not be read"), rows.bad, sample));
+        let oversized = table.feed_status().snapshot().oversized;
+        losses.push((format!("table {name}: events over max_event_bytes, which were dropped"), oversized, String::new()));
+    }
+    for output in outputs {
+        let Some(progress) = &output.progress else { continue };
+        let report = progress.read().1;
+        let name = output.name.as_ref().map_or_else(|| "query".to_string(), |name| format!("view {name}"));
+        let sample = report.bad_samples.last();
+        let sample = sample.map_or(String::new(), |sample| format!("; the last: {} ({})", sample.reason, readable(&sample.row)));
+        losses.push((format!("{name}: rows that could not be computed"), report.bad_rows, sample));
+        let sample = report.late_samples.last();
+        let sample = sample.map_or(String::new(), |sample| {
+            format!("; the last: {} when the watermark was at {} ({})", sample.time, sample.watermark, readable(&sample.row))
+        });
+        losses.push((format!("{name}: rows that came too late and were dropped"), report.late_rows, sample));
+    }
+    losses.retain(|(_, count, _)| *count > 0);
+    losses
 }
 
 /// The line below the rows: what the feeds do, and why nothing comes.
@@ -129,6 +211,15 @@ impl Status {
         let text: String = format!("{} rows · {}", self.rows, self.text(outputs)).chars().take(width.saturating_sub(1)).collect();
         let _ = write!(stderr(), "\r\x1b[2K\x1b[2m{text}\x1b[0m");
         self.shown = true;
+    }
+
+    /// A run that ends without a row says why, if a feed knows.
+    fn explain_end(&self, outputs: &[Output]) {
+        let is_silent = |table: &Arc<Table>| table.status().snapshot().rows == 0 && table.silence().is_some();
+        let silent = self.tables.iter().any(|table| table.is_read() && is_silent(table));
+        if self.rows == 0 && !self.explained && silent {
+            eprintln!("note: no rows came: {}", self.text(outputs));
+        }
     }
 
     fn clear(&mut self) {

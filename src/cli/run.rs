@@ -7,7 +7,7 @@ use super::present::{Ends, present};
 use super::print::Printer;
 use super::script::{Outcome, Script};
 use crate::change::Changes;
-use crate::engine::{Answer, Engine};
+use crate::engine::{Answer, Engine, Query};
 use crate::error::Result;
 use crate::time::TimestampArray;
 
@@ -38,6 +38,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
             Answer::Query(_) => {}
         }
     }
+    outcome.queries.iter().flat_map(Query::notices).for_each(|note| eprintln!("note: {note}"));
     let ends = Ends { limit: args.limit, timeout: args.timeout };
     if !outcome.queries.is_empty() {
         tokio::pin!(interrupted);
@@ -74,6 +75,7 @@ pub async fn check(args: &args::Check) -> Result<Exit> {
                 }
             })
             .await;
+        notes.extend(outcome.queries.drain(..).flat_map(|query| query.notices().to_vec()));
         notes.iter().for_each(|note| eprintln!("note: {}: {note}", script.name));
     }
     for table in &engine.tables() {
@@ -83,12 +85,17 @@ pub async fn check(args: &args::Check) -> Result<Exit> {
     }
     match outcome.errors {
         0 => {
-            eprintln!("no errors; {} tables, {} views", engine.tables().len(), engine.view_count());
+            let (tables, views) = (engine.tables().len(), engine.view_count());
+            eprintln!("no errors; {}, {}", number(tables, "table"), number(views, "view"));
             Ok(Exit::Done)
         }
         count => {
-            eprintln!("{count} error{}", if count == 1 { "" } else { "s" });
+            eprintln!("{}", number(count, "error"));
             Ok(Exit::Wrong)
         }
     }
+}
+
+fn number(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

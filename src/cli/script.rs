@@ -8,6 +8,9 @@ use crate::engine::{Answer, Engine, Query};
 use crate::error::{Code, Error, Result};
 use crate::sql::{self, Statement};
 
+/// What some editors write before the text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A script with the name that errors show.
 pub struct Script {
     pub name: String,
@@ -16,22 +19,22 @@ pub struct Script {
 
 impl Script {
     pub fn read(input: &Input) -> Result<Script> {
-        let unreadable = |name: &str, error: std::io::Error| {
-            Error::new(Code::File, format!("script '{name}' cannot be read: {error}"))
+        let (name, bytes) = match input {
+            Input::Stdin => {
+                let mut bytes = Vec::new();
+                ("<stdin>".to_string(), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
+            }
+            Input::File(path) => (path.display().to_string(), std::fs::read(path)),
+        };
+        // A wrong argument, not a failure of the run.
+        let unreadable = |reason: String| {
+            Error::new(Code::BadOption, format!("script '{name}' cannot be read: {reason}"))
                 .hint("give the path of a SQL file, or - for standard input")
         };
-        Ok(match input {
-            Input::Stdin => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).map_err(|error| unreadable("-", error))?;
-                Script { name: "<stdin>".into(), text }
-            }
-            Input::File(path) => {
-                let name = path.display().to_string();
-                let text = std::fs::read_to_string(path).map_err(|error| unreadable(&name, error))?;
-                Script { name, text }
-            }
-        })
+        let text = String::from_utf8(bytes.map_err(|error| unreadable(error.to_string()))?);
+        let text = text.map_err(|error| unreadable(format!("byte {} is no UTF-8 text", error.utf8_error().valid_up_to() + 1)))?;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text);
+        Ok(Script { name, text })
     }
 
     /// Shows an error on standard error, with its place if it has one.

@@ -113,6 +113,17 @@ impl Feed {
         }
     }
 
+    /// Ends the feed for a reason that its reader has found; a feed that has failed already keeps its own.
+    pub fn give_up(&mut self, error: Error) -> Error {
+        match &self.phase {
+            Phase::Failed(error) => error.clone(),
+            _ => {
+                let _ = self.fail(error.clone());
+                error
+            }
+        }
+    }
+
     /// Waits until something happens, then hands on every wanted event that has already arrived, up to a bound, and returns at once
     /// when the socket is empty. Dropping the future loses nothing. An error is final: every later read gives it again.
     pub async fn read(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
@@ -251,7 +262,7 @@ impl Feed {
         }
         if came > 0 {
             self.proved = true;
-            self.retry.event(now);
+            self.retry.event();
         }
         if terminated {
             return Ok(self.end("the terminator came"));

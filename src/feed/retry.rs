@@ -8,9 +8,12 @@ use tokio::time::Instant;
 const SERVER_DELAY_MIN: Duration = Duration::from_millis(100);
 /// Longest wait that a server is obeyed in; what asks for more is taken for a mistake.
 const SERVER_DELAY_MAX: Duration = Duration::from_secs(3600);
-/// A connection that held for so long was healthy: what comes after it starts from the beginning.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// Spread of the reconnect after a healthy stream came to its regular end, which happens to all its readers at once.
+/// A connection that held for so long was healthy, whatever it brought.
+const STEADY_AFTER: Duration = Duration::from_secs(60);
+/// A connection that brought events has done its part if it held for half the wait: a server that drops its readers every second is read on
+/// with a second's waits, also where the first events come at once.
+const HELD_PER_WAIT: f64 = 2.0;
+/// Spread of the reconnect after a steady stream came to its regular end, which happens to all its readers at once.
 const AT_ONCE_SPREAD: Duration = Duration::from_millis(250);
 /// Part of the wait that is added at random, so that the readers of one server do not come back in step.
 const SPREAD: f64 = 0.5;
@@ -27,7 +30,13 @@ pub(super) struct Retry {
     failures: u32,
     /// Reconnects since the last good event.
     attempts: u64,
-    connected_at: Option<Instant>,
+    connection: Option<Connection>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Connection {
+    since: Instant,
+    has_events: bool,
 }
 
 /// How a connection, or the attempt at one, came to its end.
@@ -41,18 +50,18 @@ pub(super) enum Loss {
 
 impl Retry {
     pub(super) fn new(delay: Duration, delay_max: Duration, attempts_max: Option<u64>) -> Self {
-        Retry { delay, delay_max, attempts_max, asked: None, failures: 0, attempts: 0, connected_at: None }
+        Retry { delay, delay_max, attempts_max, asked: None, failures: 0, attempts: 0, connection: None }
     }
 
     pub(super) fn connected(&mut self, now: Instant) {
-        self.connected_at = Some(now);
+        self.connection = Some(Connection { since: now, has_events: false });
     }
 
-    /// An event came in: the attempts count anew, and the wait too once the connection has proved healthy.
-    pub(super) fn event(&mut self, now: Instant) {
+    /// An event came in: the attempts count anew.
+    pub(super) fn event(&mut self) {
         self.attempts = 0;
-        if self.is_healthy(now) {
-            self.failures = 0;
+        if let Some(connection) = &mut self.connection {
+            connection.has_events = true;
         }
     }
 
@@ -70,25 +79,24 @@ impl Retry {
             return None;
         }
         self.attempts += 1;
-        let healthy = self.is_healthy(now);
-        self.connected_at = None;
-        if healthy {
-            self.failures = 0;
-            if loss == Loss::Ended && self.asked.is_none() {
+        let base = self.asked.unwrap_or(self.delay);
+        if let Some(Connection { since, has_events }) = self.connection.take() {
+            let held = now.duration_since(since);
+            let is_steady = held >= STEADY_AFTER;
+            if is_steady || (has_events && held.mul_f64(HELD_PER_WAIT) >= base) {
+                self.failures = 0;
+            }
+            if is_steady && loss == Loss::Ended && self.asked.is_none() {
                 return Some(AT_ONCE_SPREAD.mul_f64(random));
             }
         }
-        let grown = self.asked.unwrap_or(self.delay).saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
+        let grown = base.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
         self.failures = self.failures.saturating_add(1);
         let after = match loss {
             Loss::Failed(Some(after)) => after.min(SERVER_DELAY_MAX),
             _ => Duration::ZERO,
         };
         Some(grown.max(self.asked.unwrap_or_default()).max(after).mul_f64(1.0 + SPREAD * random))
-    }
-
-    fn is_healthy(&self, now: Instant) -> bool {
-        self.connected_at.is_some_and(|since| now.duration_since(since) >= HEALTHY_AFTER)
     }
 }
 
@@ -115,21 +123,36 @@ mod tests {
         assert_eq!(waits(&mut retry(), failed, 0.0, 200)[199], 60_000);
     }
 
-    #[test]
-    fn a_stream_that_ends_at_once_does_not_start_from_the_beginning() {
-        let mut retry = retry();
+    /// Waits in seconds after connections that bring events or not, and hold for so long.
+    fn after_connections(retry: &mut Retry, has_events: bool, held: Duration, times: usize) -> Vec<u64> {
         let now = Instant::now();
-        let mut seen = Vec::new();
-        for _ in 0..3 {
+        let mut wait = || {
             retry.connected(now);
-            retry.event(now + SECOND);
-            seen.push(retry.lost(Loss::Ended, now + SECOND, 0.0).unwrap().as_secs());
-        }
-        assert_eq!(seen, [1, 2, 4]);
+            if has_events {
+                retry.event();
+            }
+            retry.lost(Loss::Failed(None), now + held, 0.0).unwrap().as_secs()
+        };
+        (0..times).map(|_| wait()).collect()
     }
 
     #[test]
-    fn health_starts_from_the_beginning_and_a_regular_end_goes_on_at_once() {
+    fn a_connection_with_events_that_held_for_half_the_wait_starts_from_the_beginning() {
+        assert_eq!(after_connections(&mut retry(), true, SECOND / 2, 4), [1, 1, 1, 1]);
+        let mut asked = retry();
+        asked.ask(3000);
+        assert_eq!(after_connections(&mut asked, true, 2 * SECOND, 3), [3, 3, 3]);
+        assert_eq!(after_connections(&mut asked, true, SECOND, 3), [6, 12, 24]);
+    }
+
+    #[test]
+    fn a_stream_that_ends_at_once_or_brings_nothing_does_not() {
+        assert_eq!(after_connections(&mut retry(), true, SECOND / 3, 4), [1, 2, 4, 8]);
+        assert_eq!(after_connections(&mut retry(), false, 50 * SECOND, 4), [1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn a_steady_connection_starts_from_the_beginning_and_its_regular_end_goes_on_at_once() {
         let mut retry = retry();
         let now = Instant::now();
         waits(&mut retry, Loss::Failed(None), 0.0, 5);
@@ -163,7 +186,7 @@ mod tests {
         assert!(retry.lost(failed, now, 0.0).is_some());
         retry.connected(now);
         assert!(retry.lost(failed, now, 0.0).is_some());
-        retry.event(now);
+        retry.event();
         assert!(retry.lost(failed, now, 0.0).is_some());
         assert!(retry.lost(failed, now, 0.0).is_some());
         assert_eq!(retry.lost(failed, now, 0.0), None);

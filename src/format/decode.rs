@@ -16,6 +16,8 @@ use crate::time::{Timestamp, TimestampArray};
 /// Turns events into record batches. What it is not asked for it does not read: where no column of the payload is wanted, and no
 /// framing asks for it, the data is not even looked at, and bad data passes unnoticed.
 pub struct Decoder {
+    /// Whether a record is a JSON object with columns in it.
+    objects: bool,
     schema: SchemaRef,
     framing: Framing,
     endpoint: String,
@@ -93,7 +95,10 @@ impl Decoder {
         }
         let schema = Schema::new(projection.iter().map(|index| spec.columns[*index].field()).collect::<Vec<_>>());
         let time = spec.time.and_then(|time| wanted.iter().position(|index| *index == time));
+        // Also where no column is asked for: what is no row of the table must not be counted as one.
+        let objects = spec.format == Format::Json && spec.columns.iter().any(|column| column.origin == Origin::Payload);
         Ok(Decoder {
+            objects,
             framing: spec.framing,
             endpoint: spec.endpoint.clone(),
             builders: schema.fields().iter().map(|field| builder::builder(field.data_type())).collect::<Result<_>>()?,
@@ -186,7 +191,7 @@ impl Decoder {
     fn read(&mut self, input: Input<'_>, part: Part) -> Result<i64, Fault> {
         let scratch = &mut self.scratch;
         scratch.clear();
-        if !self.fields.is_empty() {
+        if self.objects {
             must_be((b'{', "an object"), input.data, part, self.framing)?;
             scratch.slots.resize(self.fields.len(), None);
             object::fields(input.data, part, &self.names, &mut scratch.slots)?;

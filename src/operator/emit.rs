@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StructArray};
-use arrow::compute::{concat_batches, interleave_record_batch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StructArray, UInt32Array};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::Message;
+use super::rows::BadRows;
 use crate::change::{Changes, difference};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::time::{TimestampArray, nanos_of};
 use crate::window::Window;
 
@@ -131,10 +132,49 @@ impl Emitter {
         Ok(RecordBatch::try_new(self.output.clone(), columns)?)
     }
 
+    /// Finishes the rows of windows, of which the last ends at `end`. A row that fails on its own is dropped and noted in `bad`: the
+    /// others stand. Where rows fail only together (a rank or sum over them), all of them are.
+    pub fn finish(&mut self, rows: RecordBatch, end: i64, bad: &mut BadRows) -> Result<RecordBatch> {
+        match self.finish.run(rows.clone()) {
+            Err(error) if error.code() == Code::Runtime && rows.num_rows() > 0 => {}
+            finished => return finished,
+        }
+        let changes = self.first(rows, end);
+        let mut good = Vec::new();
+        self.sift(&changes, 0, changes.len(), &mut good, bad);
+        let rest = take_record_batch(&changes.rows, &UInt32Array::from(good))?;
+        match self.finish.run(rest.clone()) {
+            Err(error) if error.code() == Code::Runtime && rest.num_rows() > 0 => {
+                let rest = self.first(rest, end);
+                (0..rest.len()).for_each(|row| bad.note(&rest, row, &error));
+                Ok(RecordBatch::new_empty(self.finish.schema()))
+            }
+            finished => finished,
+        }
+    }
+
+    /// Adds to `good` the rows from `start` that can be finished, found by halving.
+    fn sift(&mut self, changes: &Changes, start: usize, length: usize, good: &mut Vec<u32>, bad: &mut BadRows) {
+        match self.finish.run(changes.rows.slice(start, length)) {
+            Ok(_) => good.extend(start as u32..(start + length) as u32),
+            Err(error) if length == 1 => bad.note(changes, start, &error),
+            Err(_) => {
+                let half = length / 2;
+                self.sift(changes, start, half, good, bad);
+                self.sift(changes, start + half, length - half, good, bad);
+            }
+        }
+    }
+
     /// Rows of a window that speaks for the first time.
     pub fn first(&self, rows: RecordBatch, end: i64) -> Changes {
         let times = TimestampArray::from(vec![time_of(end); rows.num_rows()]);
         Changes::inserts(rows, times)
+    }
+
+    /// A row each of windows with these ends, which speak for the first time.
+    pub fn firsts(&self, rows: RecordBatch, ends: impl Iterator<Item = i64>) -> Changes {
+        Changes::inserts(rows, TimestampArray::from_iter_values(ends.map(time_of)))
     }
 
     /// What to say so that `said` becomes `rows`; old and new version of a row stand side by side.
@@ -168,7 +208,9 @@ pub fn send(parts: Vec<Changes>, out: &mut Vec<Message>) -> Result<()> {
     let mut together: Vec<Changes> = Vec::new();
     let mut rows = 0;
     for part in parts.into_iter().filter(|part| !part.is_empty()) {
-        if rows + part.len() > TOGETHER && rows > 0 {
+        // A row that goes and one of another window that comes would read as an update.
+        let apart = together.last().is_some_and(|last| last.weight(last.len() - 1) < 0);
+        if (apart || rows + part.len() > TOGETHER) && rows > 0 {
             out.push(Message::Changes(Changes::concat(&together)?));
             together.clear();
             rows = 0;

@@ -115,7 +115,7 @@ impl GridWindows {
         let (ids, values) = pane.evaluate()?;
         let window = Window { start: end - self.grid.width(), end };
         let rows = basis.result(&ids, &vec![window; ids.len()], values)?;
-        let rows = basis.emitter.finish.run(rows)?;
+        let rows = basis.emitter.finish(rows, end, &mut basis.bad)?;
         if !basis.emission.updates() {
             parts.push(basis.emitter.first(rows, end));
             return Ok(());

@@ -9,7 +9,7 @@ use crate::time::{Timestamp, Watermark};
 /// Passes rows of all inputs as they come.
 ///
 /// The watermark is the least of the inputs that are not idle; an input that sent none yet holds it back. Once all are idle, so
-/// is the whole, at the greatest of theirs. An input that ended is left out; the whole ends with the last one. A checkpoint
+/// is the whole, at the greatest of theirs. An input at the end of time is left out; the whole ends with the last one. A checkpoint
 /// passes once every input brought it: what an input sends behind its mark waits until then.
 pub struct Merge {
     inputs: Vec<Input>,
@@ -24,6 +24,13 @@ struct Input {
     checkpoint: Option<Epoch>,
     held: VecDeque<Message>,
     ended: bool,
+}
+
+impl Input {
+    /// No row follows, although the word of it may.
+    fn has_ended(&self) -> bool {
+        self.ended || self.watermark.is_some_and(|watermark| watermark.time == Timestamp::MAX)
+    }
 }
 
 impl Merge {
@@ -59,19 +66,20 @@ impl Merge {
     }
 
     fn send_watermark(&mut self, out: &mut Vec<Message>) {
-        let left: Vec<&Input> = self.inputs.iter().filter(|input| !input.ended).collect();
+        let left: Vec<&Input> = self.inputs.iter().filter(|input| !input.has_ended()).collect();
         let least = left.iter().filter(|input| input.watermark.is_none_or(|watermark| !watermark.idle));
         let least = least.map(|input| input.watermark.map_or(Timestamp::MIN, |watermark| watermark.time)).min();
         let (time, idle) = match least {
             Some(least) => (least, false),
             None => match left.iter().filter_map(|input| input.watermark).map(|watermark| watermark.time).max() {
                 Some(greatest) => (greatest, true),
+                None if left.is_empty() => (Timestamp::MAX, false),
                 None => return,
             },
         };
         let before = self.sent.map_or(Timestamp::MIN, |sent| sent.time);
         let watermark = Watermark { time: time.max(before), idle };
-        if watermark.time > before || self.sent.is_some_and(|sent| sent.idle != idle) {
+        if watermark.time > before || self.sent.map_or(idle, |sent| sent.idle != idle) {
             self.sent = Some(watermark);
             out.push(Message::Watermark(watermark));
         }
@@ -132,6 +140,7 @@ mod tests {
         match message {
             Message::Changes(changes) => format!("{} rows", changes.len()),
             Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => "max".into(),
+            Message::Watermark(Watermark { time: Timestamp::MIN, idle: true }) => "idle none".into(),
             Message::Watermark(Watermark { time, idle: false }) => time.nanos().to_string(),
             Message::Watermark(Watermark { time, idle: true }) => format!("idle {}", time.nanos()),
             Message::Checkpoint(epoch) => format!("#{epoch}"),
@@ -167,6 +176,23 @@ mod tests {
             (1, Message::Watermark(Watermark::at(Timestamp::MAX)), "max"),
             (1, Message::End, "end"),
         ]);
+    }
+
+    #[test]
+    fn an_end_beside_an_idle_input_is_not_the_end_of_time() {
+        check(&[
+            (1, idle(5), ""),
+            (0, at(3), "3"),
+            (0, Message::Watermark(Watermark::at(Timestamp::MAX)), "idle 5"),
+            (0, Message::End, ""),
+            (1, at(6), "6"),
+        ]);
+    }
+
+    #[test]
+    fn inputs_that_never_sent_anything_are_idle_together() {
+        let never = || Message::Watermark(Watermark::idle(Timestamp::MIN));
+        check(&[(0, never(), ""), (1, never(), "idle none"), (0, at(5), "5"), (0, never(), "idle 5")]);
     }
 
     #[test]

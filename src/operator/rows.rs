@@ -129,7 +129,7 @@ fn keep<T>(samples: &mut VecDeque<T>, sample: T, most: usize) {
 /// A sample shows as much of a row as fits a few lines of a terminal.
 const SAMPLE_CHARS: usize = 400;
 
-/// A row as `name=value, …`, cut after [`SAMPLE_CHARS`].
+/// A row as `name=value, …`, cut after `SAMPLE_CHARS`.
 pub fn text(rows: &RecordBatch, row: usize) -> String {
     let mut text = String::new();
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {

@@ -88,14 +88,22 @@ impl Sessions {
         let ids: Vec<u32> = which.iter().map(|(_, key)| *key).collect();
         let rows = basis.result(&ids, &windows, values)?;
         let updates = basis.emission.updates();
+        if basis.emitter.finish.rowwise() && !updates {
+            // Unless rows are dropped on the way, all go together, each with the time of its own window.
+            if let Ok(finished) = basis.emitter.finish.run(rows.clone())
+                && finished.num_rows() == which.len()
+            {
+                parts.push(basis.emitter.firsts(finished, windows.iter().map(|window| window.end)));
+                return Ok(());
+            }
+        }
         let mut start = 0;
         while start < which.len() {
-            // What is finished by itself, or must be remembered by itself, goes alone; else one window's rows go together.
+            // What must be remembered by itself goes alone; else one window's rows go together.
             let same = |other: &Window| !updates && *other == windows[start];
-            let together = windows[start + 1..].iter().take_while(|other| same(other)).count() + 1;
-            let length = if basis.emitter.finish.rowwise() && !updates { which.len() - start } else { together };
-            let finished = basis.emitter.finish.run(rows.slice(start, length))?;
+            let length = windows[start + 1..].iter().take_while(|other| same(other)).count() + 1;
             let end = windows[start].end;
+            let finished = basis.emitter.finish(rows.slice(start, length), end, &mut basis.bad)?;
             if updates {
                 let session = self.session(which[start])?;
                 let before = std::mem::replace(&mut session.said, vec![Said { rows: finished.clone(), end }]);

@@ -4,17 +4,18 @@
 //! per pane. What lies above a window and looks at one window at a time (sorting, ranking, a limit per window) is handed to
 //! DataFusion whole, as a bounded plan over the rows of one window.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arrow::datatypes::DataType;
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::SessionState;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Expr, FetchType, Join, Limit, LogicalPlan, SkipType, TableScan, Window};
+use datafusion::logical_expr::{Expr, ExprSchemable, FetchType, Join, Limit, LogicalPlan, SkipType, TableScan, Window};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_planner::PhysicalPlanner;
@@ -27,8 +28,9 @@ use super::marker;
 use super::node::WindowNode;
 use super::step::{Plan, Step, WindowStep};
 use crate::error::{Code, Error, Result};
+use crate::operator::over::window_function;
 use crate::operator::{Emission, Order, OverSpec};
-use crate::table::Table;
+use crate::table::{EventTime, Table};
 
 /// When the windows of a query give results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,10 +73,11 @@ pub async fn compile(
 ) -> Result<Plan> {
     let lateness = tables(plan).iter().map(|table| table.spec().allowed_lateness).max().unwrap_or_default();
     let bounded = bounded_session(session)?;
-    let compiler =
-        Compiler { planner, session, context, bounded, lateness: emit.allowed_lateness.unwrap_or(lateness), early: emit.early };
+    let lateness = emit.allowed_lateness.unwrap_or(lateness);
+    let compiler = Compiler { planner, session, context, bounded, lateness, early: emit.early, notices: Mutex::default() };
     let root = compiler.step(plan, Place::Top).await?;
-    Ok(Plan::new(root, Arc::clone(plan.schema().inner())))
+    let notices = compiler.notices.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Plan::new(root, Arc::clone(plan.schema().inner()), notices))
 }
 
 /// A session like `state` but for its settings; tables and functions are shared.
@@ -102,6 +105,7 @@ struct Compiler<'a> {
     bounded: SessionState,
     early: Option<Duration>,
     lateness: Duration,
+    notices: Mutex<Vec<String>>,
 }
 
 /// Where a window stands: only the topmost one gives early results and corrections; what reads from a window wants its last word.
@@ -222,21 +226,56 @@ impl Compiler<'_> {
         })
     }
 
-    /// Window functions over a partition of the stream, in event-time order.
+    /// Window functions over a partition of the stream: in event-time order, or as rows arrive.
     async fn over(&self, window: &Window, plan: &LogicalPlan) -> Result<Step> {
         let input = Box::pin(self.step(&window.input, Place::Inner)).await?;
         let schema = window.input.schema();
-        let by_event_time = |expr: &Expr| match strip(expr) {
-            Expr::WindowFunction(function) => {
-                let order = &function.params.order_by;
-                order.first().is_some_and(|sort| sort.asc && marker::is_event_time(&sort.expr, schema))
-            }
-            _ => false,
-        };
-        let order = if window.window_expr.iter().all(by_event_time) { Order::EventTime } else { Order::Arrival };
+        let order = self.order(window)?;
         let output = Arc::clone(plan.schema().inner());
         let spec = OverSpec::plan(&window.window_expr, schema, output, order, self.session.execution_props(), self.context)?;
         Ok(Step::Over { input: Box::new(input), spec })
+    }
+
+    /// The order that the functions of one node ask for; DataFusion has put those with the same ORDER BY together.
+    fn order(&self, window: &Window) -> Result<Order> {
+        let schema = window.input.schema();
+        let function = window.window_expr.first().ok_or_else(|| Error::bug("a window node without functions"))?;
+        let Some(sort) = window_function(function)?.params.order_by.first() else { return Ok(Order::Arrival) };
+        // What else ORDER BY may say, the functions themselves refuse.
+        if !sort.asc || marker::is_event_time(&sort.expr, schema) {
+            return Ok(Order::EventTime);
+        }
+        let by_arrival = tables(&window.input).iter().all(|table| matches!(table.spec().time, EventTime::Arrival));
+        let name = match &sort.expr {
+            Expr::Column(column) => Some(column.name.as_str()),
+            _ => None,
+        };
+        let is_time = matches!(sort.expr.get_type(schema)?, DataType::Timestamp(..));
+        match name {
+            Some(name) if by_arrival && is_time => {
+                let notice = format!(
+                    "ORDER BY {name}: rows are taken in the order of arrival; declare WATERMARK FOR {name} to put them in order"
+                );
+                let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+                if !notices.contains(&notice) {
+                    notices.push(notice);
+                }
+                Ok(Order::Arrival)
+            }
+            _ => {
+                let shown = name.map_or_else(|| super::describe::readable(&sort.expr.to_string()), str::to_string);
+                let error = Error::new(
+                    Code::Endless,
+                    format!("ORDER BY {shown} in an OVER: an endless stream can be put in the order of its event time only"),
+                );
+                Err(match (name, is_time) {
+                    (Some(name), true) => error.hint(format!("declare the table with WATERMARK FOR {name}, or order by its event time")),
+                    _ => error.hint(
+                        "order by the event time, leave ORDER BY out to take rows as they arrive, or rank inside a window: OVER (PARTITION BY window ORDER BY …)",
+                    ),
+                })
+            }
+        }
     }
 
     /// A join of a stream with something that does not change: each batch is looked up in it.
@@ -258,33 +297,35 @@ impl Compiler<'_> {
         if !keeps_stream {
             return Err(Error::new(
                 Code::Endless,
-                format!("a {} join waits for rows of the stream that may still come", join.join_type),
+                match join.join_type {
+                    JoinType::Left | JoinType::Right | JoinType::Full => format!(
+                        "a {} join waits for rows of the stream that may still come",
+                        join.join_type.to_string().to_ascii_uppercase()
+                    ),
+                    _ => "IN or EXISTS over a stream waits for rows that may still come".into(),
+                },
             )
             .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
         }
         let input = Box::pin(self.step(stream, place)).await?;
         let numbered = lookup::numbered(stream.schema())?;
-        // The fixed side comes first: that is the side a hash join builds, and it is built once.
-        let turned = Join {
-            left: Arc::new(SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema()))),
-            right: Arc::new(SlotNode::plan(lookup::STREAM, numbered)),
-            on: join
-                .on
-                .iter()
-                .map(|(left, right)| if stream_left { (right.clone(), left.clone()) } else { (left.clone(), right.clone()) })
-                .collect(),
-            join_type: if stream_left { join.join_type.swap() } else { join.join_type },
-            ..join.clone()
-        };
+        let (on_stream, on_fixed) =
+            (SlotNode::plan(lookup::STREAM, numbered), SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema())));
+        // The fixed side comes first: that is the side a hash join builds, and it is built once. Only NOT IN (SELECT …) cannot be turned.
+        let build = if join.null_aware { lookup::Build::EachBatch } else { lookup::Build::Once };
+        let stays = stream_left == (build == lookup::Build::EachBatch);
+        let (left, right) = if build == lookup::Build::Once { (on_fixed, on_stream) } else { (on_stream, on_fixed) };
+        let turn =
+            |(left, right): &(Expr, Expr)| if stays { (left.clone(), right.clone()) } else { (right.clone(), left.clone()) };
         let turned = Join::try_new(
-            turned.left,
-            turned.right,
-            turned.on,
-            turned.filter,
-            turned.join_type,
-            turned.join_constraint,
-            turned.null_equality,
-            turned.null_aware,
+            Arc::new(left),
+            Arc::new(right),
+            join.on.iter().map(turn).collect(),
+            join.filter.clone(),
+            if stays { join.join_type } else { join.join_type.swap() },
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
         )?;
         let turned = LogicalPlan::Join(turned);
         let columns = lookup::Columns::new(turned.schema(), plan.schema())?;
@@ -294,6 +335,7 @@ impl Compiler<'_> {
             input: Box::new(input),
             fixed,
             lookup: BoundedPlan::new(lookup, self.bounded.task_ctx()),
+            build,
             columns,
             schema: Arc::clone(plan.schema().inner()),
         })
@@ -304,14 +346,12 @@ impl Compiler<'_> {
     }
 
     fn expr(&self, expr: &Expr, schema: &DFSchema) -> Result<Arc<dyn PhysicalExpr>> {
+        let is_subquery = |expr: &Expr| matches!(expr, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_));
+        if expr.exists(|part| Ok(is_subquery(part)))? {
+            return Err(Error::new(Code::NotYet, "a subquery in the place of a value is not built for streams yet")
+                .hint("join with its result: FROM feed CROSS JOIN (SELECT …) AS t, where it reads files only"));
+        }
         Ok(self.planner.create_physical_expr(expr, schema, self.session, self.context)?)
-    }
-}
-
-fn strip(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Alias(alias) => strip(&alias.expr),
-        other => other,
     }
 }
 
@@ -336,6 +376,10 @@ fn refuse(plan: &LogicalPlan) -> Error {
     let endless = |what: &str, hint: &str| Error::new(Code::Endless, what).hint(hint);
     let not_yet = |what: &str, hint: &str| Error::new(Code::NotYet, what).hint(hint);
     match plan {
+        LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.is_empty() => endless(
+            "DISTINCT, UNION without ALL and GROUP BY without an aggregate have to remember every row of an endless stream",
+            "make rows distinct within a window: SELECT k, TUMBLE(INTERVAL '1 minute') AS window … GROUP BY k, window; or say UNION ALL",
+        ),
         LogicalPlan::Aggregate(_) => endless(
             "an aggregate over an endless stream never has its last word",
             "give it a window: SELECT …, TUMBLE(INTERVAL '1 minute') AS window … GROUP BY …, window",

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::bounded::{BoundedPlan, BoundedRun, SlotNode};
 use super::marker;
@@ -186,10 +187,15 @@ impl Finish for FinishRows {
     }
 
     fn describe(&self) -> String {
-        let list = |exprs: &[Arc<dyn PhysicalExpr>]| exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let column = |(expr, field): (&Arc<dyn PhysicalExpr>, &FieldRef)| match fmt_sql(expr.as_ref()).to_string() {
+            text if text == *field.name() => text,
+            text => format!("{text} AS {}", field.name()),
+        };
         let steps = self.steps.iter().map(|step| match step {
-            RowStep::Project { exprs, .. } => format!("project [{}]", list(exprs)),
-            RowStep::Filter { predicate } => format!("filter {predicate}"),
+            RowStep::Project { exprs, schema } => {
+                format!("project [{}]", exprs.iter().zip(schema.fields()).map(column).collect::<Vec<_>>().join(", "))
+            }
+            RowStep::Filter { predicate } => format!("filter {}", fmt_sql(predicate.as_ref())),
         });
         steps.collect::<Vec<_>>().join(", then ")
     }

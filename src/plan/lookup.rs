@@ -47,8 +47,18 @@ impl Columns {
     }
 }
 
+/// When the join builds its first side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// It is the fixed one, and stays.
+    Once,
+    /// It is the stream's.
+    EachBatch,
+}
+
 pub struct Lookup {
     run: BoundedRun,
+    build: Build,
     /// Set before the first batch comes.
     fixed: Arc<OnceLock<RecordBatch>>,
     columns: Columns,
@@ -57,8 +67,8 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    pub fn new(run: BoundedRun, fixed: Arc<OnceLock<RecordBatch>>, columns: Columns, schema: SchemaRef) -> Self {
-        Lookup { run, fixed, columns, schema, input: None }
+    pub fn new(run: BoundedRun, build: Build, fixed: Arc<OnceLock<RecordBatch>>, columns: Columns, schema: SchemaRef) -> Self {
+        Lookup { run, build, fixed, columns, schema, input: None }
     }
 
     fn join(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
@@ -74,7 +84,10 @@ impl Lookup {
         let numbers: ArrayRef = Arc::new(UInt32Array::from_iter_values(0..rows.num_rows() as u32));
         let columns = rows.columns().iter().cloned().chain([numbers]).collect();
         self.run.put(STREAM, RecordBatch::try_new(schema, columns)?);
-        self.run.rerun()
+        match self.build {
+            Build::Once => self.run.rerun(),
+            Build::EachBatch => self.run.run(),
+        }
     }
 }
 

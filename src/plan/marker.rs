@@ -81,7 +81,7 @@ pub fn call(expr: &Expr) -> Result<Option<Call>> {
         (Kind::Tumble, [width]) => Shape::tumble(*width),
         (Kind::Hop, [slide, width]) => Shape::hop(*slide, *width),
         (Kind::Session, [gap]) => Shape::session(*gap),
-        (kind, given) => Err(Error::new(Code::Window, format!("{} takes {}, not {}", kind.name(), kind.takes(), given.len()))
+        (kind, given) => Err(Error::new(Code::Window, format!("{} takes {}, not {}", kind.shown(), kind.takes(), given.len()))
             .hint(format!("write {}", kind.example()))),
     };
     Ok(Some(Call { shape: shape?, time }))
@@ -118,6 +118,11 @@ impl Kind {
         }
     }
 
+    /// As it is written in a sentence.
+    fn shown(self) -> String {
+        self.name().to_uppercase()
+    }
+
     fn takes(self) -> &'static str {
         match self {
             Kind::Tumble => "one length, the width",
@@ -137,9 +142,9 @@ impl Kind {
     fn length(self, arg: &Expr) -> Result<i64> {
         match length(arg) {
             Some(Ok(nanos)) => Ok(nanos),
-            Some(Err(reason)) => Err(Error::new(Code::Window, format!("a length of {} {reason}", self.name()))
+            Some(Err(reason)) => Err(Error::new(Code::Window, format!("a length of {} {reason}", self.shown()))
                 .hint(format!("write {}", self.example()))),
-            None => Err(Error::new(Code::Window, format!("{} takes fixed lengths, not '{arg}'", self.name()))
+            None => Err(Error::new(Code::Window, format!("{} takes fixed lengths, not '{arg}'", self.shown()))
                 .hint(format!("write {}", self.example()))),
         }
     }
@@ -187,6 +192,15 @@ impl ScalarUDFImpl for Marker {
 
     fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// `tumble(10s)`: the name of a window column that nobody named.
+    fn schema_name(&self, args: &[Expr]) -> DataFusionResult<String> {
+        let arg = |arg: &Expr| match length(arg) {
+            Some(Ok(nanos)) => crate::window::length(nanos),
+            _ => arg.schema_name().to_string(),
+        };
+        Ok(format!("{}({})", self.name(), args.iter().map(arg).collect::<Vec<_>>().join(", ")))
     }
 
     fn return_type(&self, _: &[DataType]) -> DataFusionResult<DataType> {

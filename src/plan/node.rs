@@ -34,6 +34,10 @@ impl WindowNode {
     fn new(aggregate: &Aggregate) -> Result<Option<Self>> {
         let mut found: Option<(usize, Call)> = None;
         for (index, expr) in aggregate.group_expr.iter().enumerate() {
+            if matches!(expr, Expr::GroupingSet(_)) && marker::contains_call(expr) {
+                return Err(Error::new(Code::NotYet, "ROLLUP, CUBE and GROUPING SETS with a window are not built yet")
+                    .hint("UNION ALL a view for each of the groupings, or group the results of a window again"));
+            }
             let Some(call) = marker::call(expr)? else { continue };
             if found.replace((index, call)).is_some() {
                 return Err(Error::new(Code::Window, "a GROUP BY takes one window, not two")
@@ -44,6 +48,10 @@ impl WindowNode {
         if let Some(time) = &call.time
             && !marker::is_event_time(time, aggregate.input.schema())
         {
+            let time = match time {
+                Expr::Column(column) => column.name.clone(),
+                other => other.to_string(),
+            };
             return Err(Error::new(Code::EventTime, format!("'{time}' is not the event time of the rows")).hint(format!(
                 "declare it with the table: WATERMARK FOR {time}, or event_time_field = '{time}'; then leave it out of the call"
             )));

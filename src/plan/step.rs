@@ -11,6 +11,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 
 use super::bounded::BoundedPlan;
+use super::describe::readable;
 use super::finish::Finished;
 use super::lookup::{self, Lookup};
 use crate::error::Result;
@@ -26,6 +27,8 @@ pub struct Plan {
     pub root: Step,
     /// The columns of the result.
     pub schema: SchemaRef,
+    /// What its author may not expect of it.
+    pub notices: Vec<String>,
 }
 
 /// One step and what it reads from.
@@ -68,6 +71,7 @@ pub enum Step {
         input: Box<Step>,
         fixed: Arc<dyn ExecutionPlan>,
         lookup: BoundedPlan,
+        build: lookup::Build,
         columns: lookup::Columns,
         schema: SchemaRef,
     },
@@ -103,8 +107,8 @@ pub struct Fixed {
 }
 
 impl Plan {
-    pub fn new(root: Step, schema: SchemaRef) -> Self {
-        Plan { root, schema }
+    pub fn new(root: Step, schema: SchemaRef, notices: Vec<String>) -> Self {
+        Plan { root, schema, notices }
     }
 
     /// Whether results are corrected later, so that rows carry weights.
@@ -126,7 +130,7 @@ impl Plan {
 
     /// The chain for `EXPLAIN`: a line an operator, the last one first, two blanks a level.
     pub fn describe(&self) -> Result<String> {
-        Ok(self.instance()?.chain.describe())
+        Ok(readable(&self.instance()?.chain.describe()))
     }
 }
 
@@ -162,11 +166,11 @@ impl Step {
             Step::Union { inputs } => Tree::operator(Merge::new(inputs.len()), inputs.iter().map(below).collect::<Result<_>>()?),
             Step::Limit { input, skip, fetch } => Tree::operator(Limit::new(*skip, *fetch), vec![below(input)?]),
             Step::Hold { input, by } => Tree::operator(Hold::new(*by), vec![below(input)?]),
-            Step::Lookup { input, fixed: plan, lookup, columns, schema } => {
+            Step::Lookup { input, fixed: plan, lookup, build, columns, schema } => {
                 let input = below(input)?;
                 let rows = Arc::default();
                 fixed.push(Fixed { plan: Arc::clone(plan), rows: Arc::clone(&rows) });
-                Tree::operator(Lookup::new(lookup.runner(2)?, rows, columns.clone(), Arc::clone(schema)), vec![input])
+                Tree::operator(Lookup::new(lookup.runner(2)?, *build, rows, columns.clone(), Arc::clone(schema)), vec![input])
             }
         })
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
-use sqlparser::ast::{Expr, Ident, ObjectName, Query, Spanned, Visit, Visitor};
+use sqlparser::ast::{Expr, FunctionArguments, Ident, ObjectName, Query, Spanned, Visit, Visitor};
 
 use super::statement::fold;
 use super::syntax::small;
@@ -36,7 +36,53 @@ pub fn explain_error(error: DataFusionError, query: &Query, known: Names) -> Err
             let error = Error::from(error);
             placed(Error::new(error.code(), in_sql(&small(error.message()))), error.span())
         }
-        None => error.into(),
+        None => explain_plan(error.into(), query),
+    }
+}
+
+/// An error that came up when the whole query was planned: with the first place that it can be about.
+pub fn explain_plan(error: Error, query: &Query) -> Error {
+    let error = planned(error, query);
+    let text = error.message().to_ascii_lowercase();
+    let is_meant = |expr: &Expr| match expr {
+        Expr::Function(function) if error.code() == Code::Window || error.code() == Code::EventTime => {
+            let name = function.name.to_string().to_ascii_lowercase();
+            super::rewrite::is_window_call(expr) && (text.contains(&name) || error.code() == Code::EventTime)
+        }
+        Expr::Function(function) if function.over.is_some() => {
+            text.contains(" over") || text.starts_with(&format!("{}()", function.name.to_string().to_ascii_lowercase()))
+        }
+        _ => false,
+    };
+    let place = find(query, &|expr| is_meant(expr).then(|| super::rewrite::place(expr)), &|_| None);
+    placed(error, place)
+}
+
+/// Nothing runs yet: what fails here is the statement's fault.
+fn planned(error: Error, query: &Query) -> Error {
+    if error.message().starts_with("Cannot run range queries on datatype: Struct") {
+        let is_over = |expr: &Expr| match expr {
+            Expr::Function(function) if function.over.is_some() => Some(super::rewrite::place(expr)),
+            _ => None,
+        };
+        let error = Error::new(Code::Query, "a window, or another STRUCT, is no order for OVER (… ORDER BY …)");
+        return placed(error, find(query, &is_over, &|_| None)).hint("order by one of its fields: ORDER BY window.start");
+    }
+    if error.code() != Code::Runtime {
+        return error;
+    }
+    if let Some(text) = between(error.message(), "Invalid input syntax for type interval: \"", "\"") {
+        let is_meant = |expr: &Expr| match expr {
+            Expr::Interval(interval) if interval.value.to_string().contains(text) => Some(expr.span().into()),
+            _ => None,
+        };
+        return placed(Error::new(Code::Query, format!("'{text}' is no interval")), find(query, &is_meant, &|_| None))
+            .hint("write a number and a unit, such as INTERVAL '10 seconds', '1 minute 30 seconds' or '2 days'");
+    }
+    let planned = placed(Error::new(Code::Query, error.message()), error.span());
+    match error.way_out() {
+        Some(hint) => planned.hint(hint),
+        None => planned,
     }
 }
 
@@ -105,6 +151,12 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
             Some(hint) => error.hint(hint),
             None => error,
         });
+    }
+    if text.contains("UNION queries have different number of columns") {
+        return Some(
+            Error::new(Code::Query, "the queries of a UNION have different numbers of columns")
+                .hint("select as many columns in each, in the same order; NULL AS name fills a gap"),
+        );
     }
     if text.starts_with("Aggregate functions are not allowed in the WHERE clause") {
         return Some(
@@ -252,9 +304,15 @@ fn find_column(query: &Query, column: &Column) -> Option<Span> {
             [first, ..] if table.is_none() && is(first) => Some(first.span.into()),
             _ => None,
         },
+        // `user` without a column of that name is a function to the parser.
+        Expr::Function(function) if matches!(function.args, FunctionArguments::None) => match function.name.0.as_slice() {
+            [part] => part.as_ident().filter(|ident| is(ident)).map(|ident| ident.span.into()),
+            _ => None,
+        },
         _ => None,
     };
-    find(query, &exactly, &|_| None)
+    let qualified = |expr: &Expr| exactly(expr).filter(|_| table.is_none() || matches!(expr, Expr::CompoundIdentifier(_)));
+    find(query, &qualified, &|_| None).or_else(|| find(query, &exactly, &|_| None))
 }
 
 /// The first place where a query reads a field of this name.

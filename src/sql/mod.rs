@@ -1,6 +1,7 @@
 //! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
 
 mod columns;
+mod dialect;
 mod explain;
 mod parse;
 mod rewrite;
@@ -9,7 +10,7 @@ mod syntax;
 mod text;
 mod types;
 
-pub use explain::{Names, explain_error};
+pub use explain::{Names, explain_error, explain_plan};
 pub use parse::parse;
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;

@@ -1,9 +1,9 @@
 //! A script is cut at its `;` into statements; the statements of the house are read here, their queries and expressions by sqlparser.
 
-use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::columns;
+use super::dialect::Sql;
 use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement};
 use super::syntax::{Cursor, is_word, untokenizable};
 use super::text::Text;
@@ -14,7 +14,7 @@ use crate::options::Given;
 pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
     let (mut statements, mut errors) = (Vec::new(), Vec::new());
     let mut tokens = Vec::new();
-    let cut = Tokenizer::new(&GenericDialect {}, script).tokenize_with_location_into_buf(&mut tokens);
+    let cut = Tokenizer::new(&Sql, script).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     let mut parts: Vec<&[TokenWithSpan]> = tokens.split(|token| token.token == Token::SemiColon).collect();
     if let Err(error) = cut {

@@ -1,11 +1,11 @@
 //! A cursor over one statement's tokens: what is expected next, and a sentence with its place where something else stands.
 
 use sqlparser::ast;
-use sqlparser::dialect::GenericDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
+use super::dialect::Sql;
 use super::statement::{Name, fold};
 use crate::error::{Code, Error, Place, Result, Span};
 
@@ -31,8 +31,7 @@ impl<'a> Cursor<'a> {
     /// A cursor at the first of `tokens`: one statement without its `;`, without blanks and comments, not empty.
     pub fn new(tokens: &'a [TokenWithSpan]) -> Result<Self> {
         check_depth(tokens)?;
-        let parser =
-            Parser::new(&GenericDialect {}).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
+        let parser = Parser::new(&Sql).with_recursion_limit(RECURSION_MAX).with_tokens_with_locations(tokens.to_vec());
         Ok(Cursor { parser, tokens })
     }
 
@@ -113,6 +112,12 @@ impl<'a> Cursor<'a> {
                     Token::Word(Word { keyword: Keyword::CREATE | Keyword::SELECT | Keyword::DROP | Keyword::SHOW, .. }) => {
                         Err(error.hint("is a `;` missing before it?"))
                     }
+                    Token::Minus => match (self.tokens.get(self.parser.index().wrapping_sub(1)), self.peek_nth(1)) {
+                        (Some(TokenWithSpan { token: Token::Word(word), .. }), Token::Word(next)) => {
+                            Err(error.hint(format!("a name with a dash stands in double quotes: \"{word}-{next}\"")))
+                        }
+                        _ => Err(error),
+                    },
                     _ => Err(error),
                 }
             }
@@ -200,10 +205,27 @@ impl<'a> Cursor<'a> {
             None => small(text),
         };
         let error = Error::new(Code::Syntax, message).at(span);
-        match token.map(|token| &token.token) {
-            Some(Token::DoubleQuotedString(_)) => error.hint("text stands in single quotes"),
+        let at =
+            token.and_then(|token| self.tokens.iter().position(|other| other.span == token.span)).unwrap_or(self.tokens.len());
+        let near = self.tokens[at.saturating_sub(1)..].iter().take(2).find_map(|token| column_word(&token.token));
+        match (token.map(|token| &token.token), near) {
+            (Some(Token::DoubleQuotedString(_)), _) => error.hint("text stands in single quotes"),
+            (_, Some(word)) => error.hint(format!("{word} is a word of SQL; as a name it stands in double quotes: \"{word}\"")),
             _ => error,
         }
+    }
+}
+
+/// A word that people call columns by and that the parser takes for the start of a clause.
+fn column_word(token: &Token) -> Option<&str> {
+    use Keyword::*;
+    match token {
+        Token::Word(word) if word.quote_style.is_none() => matches!(
+            word.keyword,
+            OFFSET | LIMIT | END | FETCH | TABLE | VALUES | VIEW | SET | DEFAULT | INTERVAL | PARTITION | CLUSTER | SORT | TOP
+        )
+        .then_some(word.value.as_str()),
+        _ => None,
     }
 }
 

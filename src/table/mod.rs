@@ -1,12 +1,14 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
+mod clock;
+mod decode;
 mod hub;
 mod provider;
+mod readers;
 mod spec;
 mod status;
 
 pub use provider::Table;
+pub use readers::Subscription;
 pub use spec::{EventTime, Generated, Spec};
 pub use status::{Sample, Snapshot, Status};
-
-pub use hub::Subscription;

@@ -1,6 +1,7 @@
 //! A table as DataFusion sees it: a schema, a scan, and one running feed shared by all that read from it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::SchemaRef;
@@ -13,139 +14,134 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::stream;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
-use super::hub::{self, JOIN_QUEUE, Reader, Subscription};
+use super::hub::{self, Shared};
+use super::readers::{Door, Reader, Subscription};
 use super::spec::Spec;
 use super::status::Status;
 use crate::error::Result;
 use crate::feed::{self, State};
 use crate::operator::Message;
 
-/// A table over a feed. However many read from it, there is one connection, made when the first reader starts and closed when the last leaves.
+/// A table over a feed.
+///
+/// However many read from an endless feed at a time, there is one connection: made when the first reader starts, closed when the last
+/// leaves. Who comes later sees what comes from then on. A new connection after that begins anew: the server sends what it would send
+/// to anyone, and no event is skipped because an earlier query has seen it. A finite feed has a beginning that matters, so each
+/// [`Table::start`] reads it from there for those who wait.
 pub struct Table {
-    spec: Arc<Spec>,
-    feed_status: Arc<feed::Status>,
-    status: Arc<Status>,
-    hub: Mutex<HubState>,
-}
-
-/// Readers wait until the feed is started, so that all of them see its first event.
-#[derive(Default)]
-struct HubState {
-    waiting: Vec<Reader>,
-    running: Option<Running>,
-}
-
-struct Running {
-    join: mpsc::Sender<Reader>,
-    task: AbortHandle,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    shared: Arc<Shared>,
+    door: Arc<Door>,
+    /// They end with the table; each reader keeps it alive.
+    tasks: Mutex<JoinSet<()>>,
+    started: AtomicBool,
 }
 
 impl Table {
     pub fn new(spec: Spec) -> Arc<Self> {
-        Arc::new(Table { spec: Arc::new(spec), feed_status: Arc::default(), status: Arc::default(), hub: Mutex::default() })
+        Table::over(Arc::new(Shared { spec, feed: Arc::default(), status: Arc::default() }))
+    }
+
+    fn over(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Table { shared, door: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false) })
     }
 
     pub fn spec(&self) -> &Spec {
-        &self.spec
+        &self.shared.spec
     }
 
     /// State and counters of the connection.
     pub fn feed_status(&self) -> &feed::Status {
-        &self.feed_status
+        &self.shared.feed
     }
 
     /// Rows, bad events and the watermark.
     pub fn status(&self) -> &Status {
-        &self.status
+        &self.shared.status
     }
 
     /// Whether the feed runs for some reader, or has run.
     pub fn is_read(&self) -> bool {
-        self.hub.lock().unwrap_or_else(PoisonError::into_inner).running.is_some()
+        self.started.load(Relaxed)
+    }
+
+    /// What the feed does, in a word or two.
+    pub fn state_text(&self) -> String {
+        match self.shared.feed.snapshot().state {
+            State::Connecting if !self.is_read() => "not read".into(),
+            state => state.to_string(),
+        }
     }
 
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
-        let feed = self.feed_status.snapshot();
-        let table = self.status.snapshot();
+        // What was counted before is asked for first, so that it is never more than what is counted now.
+        let before = self.shared.status.before();
+        let feed = self.shared.feed.snapshot();
+        let table = self.shared.status.snapshot();
+        let (events, filtered) = (feed.events - before.events, feed.filtered - before.filtered);
+        let (rows, bad, ahead) = (table.rows - before.rows, table.bad - before.bad, table.ahead - before.ahead);
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
+            State::Connecting if !self.is_read() => Some("no query reads it yet".into()),
             State::Connecting => Some(format!("connecting{}", error())),
             State::BackingOff => {
                 let next = feed.reconnect_at.map_or(String::new(), |at| format!(", next attempt at {at}"));
                 Some(format!("not connected{}{next}", error()))
             }
-            State::Paused => Some("paused".into()),
+            State::Paused => Some("no query reads it any more".into()),
             State::Failed => Some(format!("failed{}", error())),
-            State::Completed if table.rows == 0 => Some("the feed has ended without a row".into()),
-            State::Connected if feed.events == 0 && feed.filtered > 0 => {
-                Some(format!("all {} events so far are of types that are not wanted", feed.filtered))
+            State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
+            State::Completed => Some("the feed has ended".into()),
+            State::Connected if events == 0 && filtered > 0 => {
+                Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
-            State::Connected if feed.events == 0 => Some("connected, no events yet".into()),
-            State::Connected if table.rows == 0 && table.bad > 0 => {
+            State::Connected if events == 0 => Some("connected, no events yet".into()),
+            State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
-                Some(format!("none of {} events could be read{reason}", table.bad))
+                Some(format!("none of {bad} events could be read{reason}"))
             }
-            State::Connected | State::Completed => None,
+            State::Connected if ahead > 0 && table.watermark.is_none() => Some(format!(
+                "the times of {ahead} rows lie more than a day ahead of the clock and move no window; correct the clocks or the event time"
+            )),
+            State::Connected if table.idle => Some("connected, no rows for longer than idle_timeout".into()),
+            State::Connected => None,
         }
     }
 
-    /// A reader of the columns in `projection`. It gets nothing before [`Table::start`]; a feed that runs already is joined at once.
-    pub fn subscribe(&self, projection: Vec<usize>) -> Result<Subscription> {
-        let (reader, subscription) = hub::reader(&self.spec, projection)?;
-        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = match &hub.running {
-            Some(running) => match running.join.try_send(reader) {
-                Ok(()) => return Ok(subscription),
-                Err(mpsc::error::TrySendError::Full(reader) | mpsc::error::TrySendError::Closed(reader)) => reader,
-            },
-            None => reader,
-        };
-        hub.waiting.push(reader);
+    /// A reader of the columns in `projection`. It gets nothing before [`Table::start`], unless an endless feed runs already: that is
+    /// joined at once.
+    pub fn subscribe(self: &Arc<Self>, projection: Vec<usize>) -> Result<Subscription> {
+        let (reader, subscription) = Reader::new(self, &self.shared.spec, projection)?;
+        self.door.enter(reader);
         Ok(subscription)
-    }
-
-    /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
-    fn apart(&self) -> Arc<Table> {
-        Arc::new(Table {
-            spec: Arc::clone(&self.spec),
-            feed_status: Arc::clone(&self.feed_status),
-            status: Arc::clone(&self.status),
-            hub: Mutex::default(),
-        })
     }
 
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
-        let mut hub = self.hub.lock().unwrap_or_else(PoisonError::into_inner);
-        let readers = std::mem::take(&mut hub.waiting);
-        if readers.is_empty() {
+        self.started.store(true, Relaxed);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        if self.shared.spec.finite {
+            let readers = self.door.take();
+            if !readers.is_empty() {
+                tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::new(Door::with(readers))));
+            }
             return;
         }
-        let (join, joining) = mpsc::channel(JOIN_QUEUE);
-        let task = tokio::spawn(hub::run(
-            Arc::clone(&self.spec),
-            Arc::clone(&self.feed_status),
-            Arc::clone(&self.status),
-            readers,
-            joining,
-        ));
-        hub.running = Some(Running { join, task: task.abort_handle() });
+        self.door.open(|| tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::clone(&self.door))));
+    }
+
+    /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
+    fn apart(&self) -> Arc<Table> {
+        Table::over(Arc::clone(&self.shared))
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("name", &self.spec.name).finish_non_exhaustive()
+        f.debug_struct("Table").field("name", &self.spec().name).finish_non_exhaustive()
     }
 }
 
@@ -153,7 +149,7 @@ impl fmt::Debug for Table {
 #[async_trait]
 impl TableProvider for Table {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.spec.schema)
+        Arc::clone(&self.spec().schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -161,7 +157,7 @@ impl TableProvider for Table {
     }
 
     fn get_table_definition(&self) -> Option<&str> {
-        Some(&self.spec.text)
+        Some(&self.spec().text)
     }
 
     async fn scan(
@@ -171,10 +167,10 @@ impl TableProvider for Table {
         _: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let projection = projection.cloned().unwrap_or_else(|| (0..self.spec.schema.fields().len()).collect());
-        let schema = Arc::new(self.spec.schema.project(&projection)?);
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.spec().schema.fields().len()).collect());
+        let schema = Arc::new(self.spec().schema.project(&projection)?);
         let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec.finite, limit)?))
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec().finite, limit)?))
     }
 }
 
@@ -195,12 +191,11 @@ impl PartitionStream for Rows {
         let table = self.source.apart();
         let subscription = table.subscribe(self.projection.clone());
         table.start();
-        // The table travels with the stream: its feed ends when the stream is dropped.
-        let rows = stream::try_unfold((table, subscription), |(table, subscription)| async move {
+        let rows = stream::try_unfold(subscription, |subscription| async move {
             let mut subscription = subscription?;
-            while let Some(message) = subscription.messages.recv().await {
+            while let Some(message) = subscription.next().await {
                 match message? {
-                    Message::Changes(changes) => return Ok(Some((changes.rows, (table, Ok(subscription))))),
+                    Message::Changes(changes) => return Ok(Some((changes.rows, Ok(subscription)))),
                     Message::Watermark(_) | Message::Checkpoint(_) => {}
                     Message::End => break,
                 }

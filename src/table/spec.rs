@@ -13,7 +13,7 @@ use sqlparser::ast;
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
 use crate::format::{self, Column, Metadata, Origin};
-use crate::options::{BadData, Format, OrOff, TableOptions};
+use crate::options::{BadData, Connector, Format, OrOff, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
@@ -63,21 +63,22 @@ pub enum EventTime {
     Arrival,
     /// The decoded column at this index of `format.columns`.
     Column(usize),
-    Computed(Generated),
+    /// The generated column at this index of `columns`.
+    Computed(usize),
 }
 
 impl Spec {
     /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to.
     pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
-        let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create.name.span))?;
-        let mut errors = Vec::new();
+        let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create))?;
+        let mut errors = misplaced(create, &options);
         let feed = keep(feed::Spec::new(&options), &mut errors);
         let declared = keep(declared(create, &options), &mut errors);
-        let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create.name.span)) };
+        let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create)) };
         let columns = keep(resolve(declared, session), &mut errors);
-        let Some(columns) = columns else { return Err(placed(errors, create.name.span)) };
-        let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create.name.span))?;
-        Self::build(create, options, feed, columns, time).map_err(|errors| placed(errors, create.name.span))
+        let (Some(columns), true) = (columns, errors.is_empty()) else { return Err(placed(errors, create)) };
+        let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create))?;
+        Self::build(create, options, feed, columns, time).map_err(|errors| placed(errors, create))
     }
 
     fn build(
@@ -97,10 +98,10 @@ impl Spec {
         };
         let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
         let notices = notices(&fields, &time);
-        let event_time = match time.column.map(|index| &columns.sources[index]) {
+        let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
-            Some(Source::Decoded(at)) => EventTime::Column(*at),
-            Some(Source::Generated(generated)) => EventTime::Computed(generated.clone()),
+            Some((_, Source::Decoded(at))) => EventTime::Column(*at),
+            Some((index, Source::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
             (Some(endpoint), _) => endpoint.to_string(),
@@ -149,9 +150,27 @@ impl Spec {
     }
 }
 
-/// Errors without a place of their own point at the table's name.
-fn placed(errors: Vec<Error>, span: Span) -> Vec<Error> {
-    errors.into_iter().map(|error| error.at(span)).collect()
+/// Errors without a place of their own point at the option they begin with, or at the table's name.
+fn placed(errors: Vec<Error>, create: &CreateTable) -> Vec<Error> {
+    let option = |error: &Error| {
+        let name = error.message().strip_prefix("option '")?.split('\'').next()?;
+        create.options.iter().find(|given| given.name.eq_ignore_ascii_case(name))?.span
+    };
+    errors.into_iter().map(|error| option(&error).into_iter().fold(error, Error::at).at(create.name.span)).collect()
+}
+
+/// `path` belongs to files and `endpoint` to servers: a table that has the other's was meant differently.
+fn misplaced(create: &CreateTable, options: &TableOptions) -> Vec<Error> {
+    let (connector, other, wrong) = match options.connector {
+        Connector::Sse => ("sse", "file", &["path"][..]),
+        Connector::File => ("file", "sse", &["endpoint", "url"][..]),
+    };
+    let given = create.options.iter().filter(|given| wrong.iter().any(|name| given.name.eq_ignore_ascii_case(name)));
+    let error = |name: &str| {
+        Error::new(Code::BadOption, format!("option '{name}' means nothing to connector '{connector}'"))
+            .hint(format!("leave it out, or say connector = '{other}'"))
+    };
+    given.map(|given| error(&given.name)).collect()
 }
 
 fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> {

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
+use crate::feed;
 use crate::format::Bad;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Watermark};
 
 /// Bad events kept with their reason, the latest ones: enough to see a pattern, small enough to forget about.
 pub const SAMPLES: usize = 64;
@@ -15,9 +16,21 @@ pub const SAMPLES: usize = 64;
 pub struct Status {
     rows: AtomicU64,
     bad: AtomicU64,
+    ahead: AtomicU64,
     watermark: AtomicI64,
     idle: AtomicBool,
     samples: Mutex<VecDeque<Sample>>,
+    before: Mutex<Before>,
+}
+
+/// What had been counted when the feed began anew: silence is a matter of what came since.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Before {
+    pub(super) events: u64,
+    pub(super) filtered: u64,
+    pub(super) rows: u64,
+    pub(super) bad: u64,
+    pub(super) ahead: u64,
 }
 
 /// A bad event: what came, and why it is no row.
@@ -34,7 +47,9 @@ pub struct Snapshot {
     pub rows: u64,
     /// Records that could not be read.
     pub bad: u64,
-    /// `None` until the first row.
+    /// Rows with a time so far ahead of the clock that they do not move the watermark.
+    pub ahead: u64,
+    /// `None` until a row has moved it.
     pub watermark: Option<Timestamp>,
     /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
     pub idle: bool,
@@ -46,9 +61,11 @@ impl Default for Status {
         Status {
             rows: AtomicU64::new(0),
             bad: AtomicU64::new(0),
+            ahead: AtomicU64::new(0),
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
             samples: Mutex::default(),
+            before: Mutex::default(),
         }
     }
 }
@@ -59,23 +76,37 @@ impl Status {
         Snapshot {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
+            ahead: self.ahead.load(Relaxed),
             watermark: (watermark != Timestamp::MIN).then_some(watermark),
             idle: self.idle.load(Relaxed),
             samples: self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
         }
     }
 
-    pub(super) fn rows(&self, rows: usize) {
+    /// The feed begins anew, and the watermark with it; what was counted stays.
+    pub(super) fn begin(&self, feed: &feed::Snapshot) {
+        self.watermark(Watermark::at(Timestamp::MIN));
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
+            events: feed.events,
+            filtered: feed.filtered,
+            rows: self.rows.load(Relaxed),
+            bad: self.bad.load(Relaxed),
+            ahead: self.ahead.load(Relaxed),
+        };
+    }
+
+    pub(super) fn before(&self) -> Before {
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn rows(&self, rows: usize, ahead: usize) {
         self.rows.fetch_add(rows as u64, Relaxed);
+        self.ahead.fetch_add(ahead as u64, Relaxed);
     }
 
-    pub(super) fn is_idle(&self) -> bool {
-        self.idle.load(Relaxed)
-    }
-
-    pub(super) fn watermark(&self, time: Timestamp, idle: bool) {
-        self.watermark.store(time.0, Relaxed);
-        self.idle.store(idle, Relaxed);
+    pub(super) fn watermark(&self, watermark: Watermark) {
+        self.watermark.store(watermark.time.nanos(), Relaxed);
+        self.idle.store(watermark.idle, Relaxed);
     }
 
     /// Counts a bad record without keeping it.

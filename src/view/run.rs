@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion::execution::TaskContext;
-use futures::stream::{SelectAll, select_all};
+use futures::stream::{SelectAll, select_all, unfold};
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::operator::{Chain, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::{Subscription, Table};
+use crate::table::Table;
 use crate::time::Timestamp;
 
 /// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
@@ -50,15 +50,14 @@ impl Progress {
 }
 
 impl Run {
-    /// Joins the tables as a reader. Nothing flows before [`Run::start`], so that several runs can see a feed's first event.
+    /// Joins the tables as a reader. Nothing flows before their [`Table::start`], so that several runs can see a feed's first event.
     pub fn new(plan: &Plan, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
         let Instance { chain, sources, fixed } = plan.instance()?;
         let mut inputs: Vec<Input> = Vec::new();
         let mut tables = Vec::new();
         for (index, (table, projection)) in sources.into_iter().enumerate() {
-            let Subscription { messages } = table.subscribe(projection)?;
-            let messages =
-                futures::stream::unfold(messages, |mut messages| async move { Some((messages.recv().await?, messages)) });
+            let subscription = table.subscribe(projection)?;
+            let messages = unfold(subscription, |mut messages| async move { Some((messages.next().await?, messages)) });
             inputs.push(messages.map(move |message| (index, message)).boxed());
             tables.push(table);
         }

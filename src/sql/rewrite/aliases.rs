@@ -38,6 +38,11 @@ impl<'a> Aliases<'a> {
         self.known.entry(fold(alias)).or_insert_with(|| Alias { expr: expr.clone(), parts, depth });
     }
 
+    /// Whether `FROM` has a column or a table of this name.
+    pub fn sees(&self, name: &str) -> bool {
+        self.visible.columns.contains(name) || self.visible.tables.contains(name)
+    }
+
     /// The window call that an alias stands for, also where a column of `FROM` has its name.
     pub fn window(&self, ident: &Ident) -> Option<&Expr> {
         self.known.get(&fold(ident)).map(|alias| &alias.expr).filter(|expr| windows::is_call(expr))

@@ -1,16 +1,21 @@
 //! What users write and DataFusion does not read as meant, said in DataFusion's words: window calls, and aliases in `SELECT` and `WHERE`.
 
 mod aliases;
+mod named;
 mod scope;
 mod windows;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut};
+use sqlparser::ast::{
+    Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, Visit, VisitMut, Visitor, VisitorMut,
+};
 
 use self::aliases::Aliases;
+use self::named::Named;
 pub use self::scope::Columns;
 use self::scope::Scopes;
+pub use self::windows::{is_call as is_window_call, place};
 use super::statement::fold;
 use crate::error::{Code, Error, Result};
 
@@ -20,6 +25,7 @@ use crate::error::{Code, Error, Result};
 ///   given its own name is called `window`.
 /// - An alias can be used in the items after its own, in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
 /// - A condition of `WHERE` that holds an `OVER` moves to `QUALIFY`.
+/// - `OVER w` and `OVER (w …)` are spelled out.
 ///
 /// `columns` tells the columns of a table or view by its name. Windows that have no meaning are refused ([`Code::Window`]).
 pub fn rewrite(query: &mut Query, columns: Columns) -> Result<()> {
@@ -69,18 +75,35 @@ impl Pass<'_> {
         }
     }
 
-    fn select(&mut self, select: &mut Select, order_by: Option<&mut OrderBy>) -> Result<()> {
+    fn select(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Result<()> {
         windows::refuse_in_from(&select.from)?;
+        let named = Named::take(select)?;
+        named.expand(&mut select.projection)?;
+        named.expand(&mut select.selection)?;
+        named.expand(&mut select.qualify)?;
+        if let Some(order_by) = order_by.as_deref_mut() {
+            named.expand(order_by)?;
+        }
         let mut aliases = Aliases::new(self.scopes.visible(&select.from), &mut self.budget);
         name_windows(&mut select.projection);
+        let unnamed = unnamed_window(select, &aliases);
+        if let Some(window) = &unnamed {
+            aliases.add(&Ident::new(windows::NAME), window);
+        }
         for item in &mut select.projection {
             match item {
                 SelectItem::UnnamedExpr(expr) => {
-                    let field = field_name(expr);
-                    if aliases.replace(expr)?
-                        && let Some(field) = field
-                    {
-                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: field };
+                    let is_window = matches!(expr, Expr::Identifier(ident) if fold(ident) == windows::NAME);
+                    let (field, written) = match is_window {
+                        true => (Some(Ident::new(windows::NAME)).filter(|_| unnamed.is_some()), None),
+                        false => (field_name(expr), written_name(expr)),
+                    };
+                    let name = match aliases.replace(expr)? {
+                        true => field.or(written),
+                        false => written,
+                    };
+                    if let Some(alias) = name {
+                        *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
                     }
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
@@ -89,9 +112,6 @@ impl Pass<'_> {
                 }
                 _ => {}
             }
-        }
-        for definition in &mut select.named_window {
-            aliases.replace(definition)?;
         }
         if let Some(condition) = select.selection.take() {
             let (rows, windowed) = split_where(condition, &mut aliases)?;
@@ -105,6 +125,10 @@ impl Pass<'_> {
         windows::check(select, grouped.as_ref())?;
         if let Some(OrderBy { kind: OrderByKind::Expressions(exprs), .. }) = order_by {
             for order in exprs {
+                // Whatever else ORDER BY names is in the result, where DataFusion finds it.
+                if unnamed.is_some() && windows::reads(&order.expr, windows::NAME) {
+                    aliases.replace(&mut order.expr)?;
+                }
                 windows::check_expr(&order.expr, "ORDER BY", grouped.as_ref())?;
             }
         }
@@ -125,6 +149,35 @@ fn name_windows(items: &mut [SelectItem]) {
     {
         *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new(windows::NAME) };
     }
+}
+
+/// The window that only `GROUP BY` spells out: it is called `window` too, unless something else is.
+fn unnamed_window(select: &Select, aliases: &Aliases) -> Option<Expr> {
+    let GroupByExpr::Expressions(exprs, _) = &select.group_by else { return None };
+    let window = exprs.iter().find(|expr| windows::is_call(expr))?;
+    let named = |item: &SelectItem| matches!(item, SelectItem::ExprWithAlias { alias, .. } if fold(alias) == windows::NAME);
+    match aliases.sees(windows::NAME) || select.projection.iter().any(named) {
+        true => None,
+        false => Some(window.clone()),
+    }
+}
+
+/// The name of a column that DataFusion would name with the types of literals, as in `Int64(1)`: the expression as it is written.
+fn written_name(expr: &Expr) -> Option<Ident> {
+    struct Literal;
+    impl Visitor for Literal {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            ControlFlow::Break(())
+        }
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            match expr {
+                Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        }
+    }
+    expr.visit(&mut Literal).is_break().then(|| Ident::with_quote('"', expr.to_string()))
 }
 
 /// The last part of `window.start`: the name of its column in the result.

@@ -427,11 +427,64 @@ fn reasons_of_datafusion_become_errors_with_a_place() {
             "the condition stocks.symbol is TEXT, neither true nor false; compare it with something",
         ),
         ("SELECT price, price FROM stocks", "'stocks.price' is twice in the result; give one of them another name with AS"),
-        ("SELECT price FROM stocks UNION SELECT 1, 2", "UNION queries have different number of columns"),
-        ("SELECT max(price) OVER w FROM stocks", "the window w is not defined!"),
+        (
+            "SELECT price FROM stocks UNION SELECT 1, 2",
+            "the queries of a UNION have different numbers of columns; select as many columns in each, in the same order; \
+             NULL AS name fills a gap",
+        ),
     ] {
         assert_eq!(plan(sql).map(|plan| plan.to_string()).unwrap_err().to_string(), text);
     }
+}
+
+#[test]
+fn named_windows_are_spelled_out() {
+    becomes(
+        "SELECT sum(price) OVER (w ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s, max(price) OVER w AS m FROM stocks \
+         WINDOW w AS (PARTITION BY symbol ORDER BY time)",
+        "SELECT sum(price) OVER (PARTITION BY symbol ORDER BY time ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) AS s, \
+         max(price) OVER (PARTITION BY symbol ORDER BY time) AS m FROM stocks",
+    );
+    becomes(
+        "SELECT rank() OVER b AS r FROM stocks WHERE lag(price) OVER a > 1 WINDOW a AS (PARTITION BY symbol), b AS (a ORDER BY time)",
+        "SELECT rank() OVER (PARTITION BY symbol ORDER BY time) AS r FROM stocks QUALIFY lag(price) OVER (PARTITION BY symbol) > 1",
+    );
+    for (over, at, text) in [
+        ("w", (24, 25), "there is no window 'w'; did you mean 'w1'?"),
+        (
+            "(w1 PARTITION BY time)",
+            (25, 27),
+            "the window 'w1' has its own PARTITION BY, which cannot be given anew; write OVER w1, or spell the window out",
+        ),
+        ("(w1 ORDER BY price)", (25, 27), "the window 'w1' has its own ORDER BY; write OVER w1, or spell the window out"),
+    ] {
+        let sql = format!("SELECT max(price) OVER {over} FROM stocks WINDOW w1 AS (PARTITION BY symbol ORDER BY time)");
+        refused(&sql, Code::Query, at, text);
+    }
+}
+
+#[test]
+fn a_window_that_only_group_by_spells_out_is_called_window() {
+    becomes(
+        &format!(
+            "SELECT symbol, window, COUNT(*) AS n FROM stocks GROUP BY symbol, {MINUTE} HAVING window.start > '2026-01-01' ORDER BY window, n"
+        ),
+        "SELECT symbol, TUMBLE(INTERVAL '1 minute') AS window, COUNT(*) AS n FROM stocks GROUP BY symbol, TUMBLE(INTERVAL '1 minute') \
+         HAVING (TUMBLE(INTERVAL '1 minute'))['start'] > '2026-01-01' ORDER BY TUMBLE(INTERVAL '1 minute'), n",
+    );
+    unchanged(&format!("SELECT window, SUM(v) FROM gauges GROUP BY window, {MINUTE}"));
+}
+
+#[test]
+fn columns_with_literals_are_named_as_written() {
+    becomes(
+        "SELECT price * 2, COUNT(*) FROM stocks GROUP BY price * 2",
+        "SELECT price * 2 AS \"price * 2\", COUNT(*) FROM stocks GROUP BY price * 2",
+    );
+    becomes(
+        "SELECT sum(price * 2) FROM stocks ORDER BY sum(price * 2)",
+        "SELECT sum(price * 2) AS \"sum(price * 2)\" FROM stocks ORDER BY sum(price * 2)",
+    );
 }
 
 #[test]

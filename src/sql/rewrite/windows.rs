@@ -8,6 +8,7 @@ use sqlparser::ast::{
 
 use super::aliases::Aliases;
 use crate::error::{Code, Error, Result, Span};
+use crate::sql::statement::fold;
 
 /// What a window is called that is not given a name.
 pub const NAME: &str = "window";
@@ -42,6 +43,16 @@ pub fn first_call(expr: &Expr) -> Option<Expr> {
 /// Whether an expression asks for an `OVER`, not counting its subqueries.
 pub fn has_over(expr: &Expr) -> bool {
     find(expr, &|expr| matches!(expr, Expr::Function(function) if function.over.is_some())).is_some()
+}
+
+/// Whether an expression reads a column of this name or a field of it, not counting its subqueries.
+pub fn reads(expr: &Expr, name: &str) -> bool {
+    let is_read = |expr: &Expr| match expr {
+        Expr::Identifier(ident) => fold(ident) == name,
+        Expr::CompoundIdentifier(parts) => parts.first().is_some_and(|first| fold(first) == name),
+        _ => false,
+    };
+    find(expr, &is_read).is_some()
 }
 
 /// Where an expression stands. The parser's span of a call ends before its `)`.

@@ -2,7 +2,7 @@
 
 mod help;
 mod peek;
-mod program;
+pub mod program;
 mod replay;
 mod sample;
 mod server;

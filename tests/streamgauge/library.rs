@@ -1,0 +1,88 @@
+//! Streamgauge as a guest of a plain DataFusion session, as the README shows it.
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{Float64Type, Int64Type};
+use datafusion::prelude::SessionContext;
+use futures::StreamExt;
+
+use super::support::server::{Answer, Server, Signal};
+
+const READY: &str = "{\"host\": \"a\", \"value\": 1, \"ts\": \"2026-03-01T12:00:01Z\"}";
+
+fn table(url: &str, more: &str) -> String {
+    format!(
+        "CREATE TABLE metrics (host TEXT, value DOUBLE, ts TIMESTAMP, WATERMARK FOR ts)
+         WITH (connector = 'sse', endpoint = '{url}', reconnect_delay = '1ms'{more})"
+    )
+}
+
+fn hosts(batch: &RecordBatch) -> Vec<&str> {
+    batch.column(0).as_string_view().iter().map(|host| host.unwrap_or_default()).collect()
+}
+
+/// The README's example, to the first window that closes; the feed goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_on_a_plain_session_gives_rolling_rows() {
+    let stream = Answer::stream()
+        .event("message", READY)
+        .event("message", "{\"host\": \"a\", \"value\": 2, \"ts\": \"2026-03-01T12:00:02Z\"}")
+        .event("message", "{\"host\": \"b\", \"value\": 5, \"ts\": \"2026-03-01T12:00:11Z\"}")
+        .stall();
+    let server = Server::start([stream]).await;
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    streamgauge::create_table(&session, &table(&server.url(), "")).unwrap();
+    let sql = "SELECT host, avg(value), TUMBLE(INTERVAL '10 seconds') AS window FROM metrics GROUP BY host, window";
+    let rolling = session.sql(sql).await.unwrap();
+    let mut rows = rolling.execute_stream().await.unwrap();
+    let first = rows.next().await.unwrap().unwrap();
+    assert_eq!(hosts(&first), ["a"]);
+    assert_eq!(first.column(1).as_primitive::<Float64Type>().value(0), 1.5);
+    assert_eq!(first.schema().field(2).name(), "window");
+    drop(rows);
+    // Who stops reading closes the connection.
+    server.closed().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_of_a_plain_session_ends_with_its_feed() {
+    let server = Server::start([Answer::stream().event("message", READY), Answer::status(204)]).await;
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    streamgauge::create_table(&session, &table(&server.url(), "")).unwrap();
+    let sql = "SELECT host, count(*) AS n, HOP(INTERVAL '5 seconds', INTERVAL '10 seconds') AS window FROM metrics GROUP BY host, window";
+    let mut rows = session.sql(sql).await.unwrap().execute_stream().await.unwrap();
+    let mut counts = Vec::new();
+    while let Some(batch) = rows.next().await {
+        counts.extend(batch.unwrap().column(1).as_primitive::<Int64Type>().values().iter().copied());
+    }
+    assert_eq!(counts, [1, 1]);
+}
+
+/// Each query has a connection of its own pace, and one of raw rows gives them as they come.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_as_the_feed_sends_them() {
+    let next = Signal::default();
+    let stream = Answer::stream().event("message", READY).wait(&next).event("message", &READY.replace("\"a\"", "\"b\"")).stall();
+    let server = Server::start([stream]).await;
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    streamgauge::create_table(&session, &table(&server.url(), "")).unwrap();
+    let mut rows = session.sql("SELECT host FROM metrics WHERE value > 0").await.unwrap().execute_stream().await.unwrap();
+    assert_eq!(hosts(&rows.next().await.unwrap().unwrap()), ["a"]);
+    next.notify_one();
+    assert_eq!(hosts(&rows.next().await.unwrap().unwrap()), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_wrong_says_so() {
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    let wrong = streamgauge::create_table(&session, "CREATE TABLE t (a TEXT) WITH (connector = 'sse', endpont = 'http://x')");
+    let text = format!("{:?}", wrong.err().map(|error| error.to_string()));
+    assert!(text.contains("endpoint"), "{text}");
+    streamgauge::create_table(&session, &table("http://127.0.0.1:9", "")).unwrap();
+    let refused = async { session.sql("SELECT host, count(*) FROM metrics GROUP BY host").await?.execute_stream().await };
+    let text = refused.await.err().unwrap().to_string();
+    assert!(text.contains("never has its last word"), "{text}");
+}
