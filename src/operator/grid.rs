@@ -212,13 +212,15 @@ impl Windows for GridWindows {
     }
 
     fn report(&self, basis: &Basis, report: &mut Report) {
-        let mut ends = BTreeSet::new();
+        // Panes come in order, so the ends of each go on where those of the one before stop.
+        let mut counted = basis.watermark;
         for start in self.panes.keys() {
-            ends.extend(self.ends(*start).filter(|end| *end > basis.watermark));
-        }
-        report.open_windows += ends.len();
-        if let Some(end) = ends.first() {
-            report.next_close = Some(report.next_close.map_or(Timestamp(*end), |known| known.min(Timestamp(*end))));
+            let Some(end) = self.grid.next_end(*start, counted) else { continue };
+            if counted == basis.watermark {
+                report.next_close = Some(report.next_close.map_or(Timestamp(end), |known| known.min(Timestamp(end))));
+            }
+            counted = start + self.grid.width();
+            report.open_windows += ((counted - end) / self.grid.slide() + 1) as usize;
         }
         let groups =
             |slot: &Slot| slot.open.as_ref().map_or(0, Pane::len) + slot.frozen.as_ref().map_or(0, |part| part.ids.len());

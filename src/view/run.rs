@@ -2,16 +2,21 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use datafusion::execution::TaskContext;
 use futures::stream::{SelectAll, select_all, unfold};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::operator::{Chain, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
 use crate::table::Table;
 use crate::time::Timestamp;
+
+/// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
+const PROGRESS_AGE_MAX: Duration = Duration::from_millis(100);
 
 /// A query that runs. It is driven by whoever asks for its next message; dropping it leaves its tables.
 pub struct Run {
@@ -23,12 +28,15 @@ pub struct Run {
     ready: VecDeque<Message>,
     out: Vec<Message>,
     ended: bool,
+    watermark: Option<Timestamp>,
     progress: Arc<Progress>,
+    /// When the progress was noted last.
+    noted: Instant,
 }
 
 type Input = std::pin::Pin<Box<dyn Stream<Item = (usize, Result<Message>)> + Send>>;
 
-/// How far a run has come, for those who watch it.
+/// How far a run has come, for those who watch it: noted whenever the run waits, and now and then while it does not.
 #[derive(Debug, Default)]
 pub struct Progress {
     now: Mutex<(Option<Timestamp>, Report)>,
@@ -61,7 +69,9 @@ impl Run {
             ready: VecDeque::new(),
             out: Vec::new(),
             ended: false,
+            watermark: None,
             progress: Arc::default(),
+            noted: Instant::now(),
         };
         Ok((run, tables))
     }
@@ -75,22 +85,36 @@ impl Run {
         self.read_fixed().await?;
         loop {
             match self.ready.pop_front() {
-                Some(Message::End) => {
-                    self.ended = true;
-                    return Ok(None);
-                }
+                Some(Message::End) => return Ok(self.end()),
                 Some(message) => return Ok(Some(message)),
                 None if self.ended => return Ok(None),
                 None => {}
             }
-            let Some((source, message)) = self.inputs.next().await else {
-                self.ended = true;
-                return Ok(None);
+            if self.noted.elapsed() >= PROGRESS_AGE_MAX {
+                self.note();
+            }
+            let next = match self.inputs.next().now_or_never() {
+                Some(next) => next,
+                None => {
+                    self.note();
+                    self.inputs.next().await
+                }
             };
+            let Some((source, message)) = next else { return Ok(self.end()) };
             self.chain.push(source, message?, &mut self.out)?;
-            self.note();
-            self.ready.extend(self.out.drain(..));
+            for message in self.out.drain(..) {
+                if let Message::Watermark(watermark) = message {
+                    self.watermark = Some(watermark.time);
+                }
+                self.ready.push_back(message);
+            }
         }
+    }
+
+    fn end(&mut self) -> Option<Message> {
+        self.ended = true;
+        self.note();
+        None
     }
 
     /// The tables that are joined with are read once, before the first row.
@@ -105,13 +129,9 @@ impl Run {
         Ok(())
     }
 
-    fn note(&self) {
+    fn note(&mut self) {
+        self.noted = Instant::now();
         let mut now = self.progress.now.lock().unwrap_or_else(PoisonError::into_inner);
-        for message in &self.out {
-            if let Message::Watermark(watermark) = message {
-                now.0 = Some(watermark.time);
-            }
-        }
-        now.1 = self.chain.report();
+        *now = (self.watermark, self.chain.report());
     }
 }
