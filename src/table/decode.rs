@@ -97,26 +97,28 @@ impl Decode {
         })
     }
 
+    /// Takes an event; after one that is the end of the table, none.
     pub(super) fn push(&mut self, input: Input<'_>) {
         let rejects = &mut self.rejects;
+        if rejects.failed.is_some() {
+            return;
+        }
         self.decoder.push(input, &mut |bad| rejects.add(bad, input.received));
     }
 
-    /// The rows since the last call. A row that an expression cannot be computed for, or without an event time, is a bad record. An
-    /// error is the end of the table.
+    /// The rows since the last call. A row that an expression cannot be computed for, or without an event time, is a bad record.
     pub(super) fn take(&mut self) -> Result<Option<Decoded>> {
-        let decoded = match self.decoder.is_empty() {
-            true => None,
-            false => {
-                let (rows, times) = self.decoder.take()?;
-                let decoded = self.compute(rows, times)?;
-                (!decoded.times.is_empty()).then_some(decoded)
-            }
-        };
-        match self.rejects.failed.take() {
-            Some(error) => Err(error),
-            None => Ok(decoded),
+        if self.decoder.is_empty() {
+            return Ok(None);
         }
+        let (rows, times) = self.decoder.take()?;
+        let decoded = self.compute(rows, times)?;
+        Ok((!decoded.times.is_empty()).then_some(decoded))
+    }
+
+    /// The bad record that is the end of the table; what came before it has been taken.
+    pub(super) fn failure(&mut self) -> Option<Error> {
+        self.rejects.failed.take()
     }
 
     fn compute(&mut self, rows: RecordBatch, times: TimestampArray) -> Result<Decoded> {

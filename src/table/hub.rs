@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::decode::Decode;
+use super::decode::{Decode, Decoded};
 use super::readers::{Door, Reader};
 use super::spec::Spec;
 use super::status::Status;
@@ -121,7 +121,16 @@ impl<'a> Hub<'a> {
 
     /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
     async fn flush(&mut self) -> Result<()> {
-        let Some(decoded) = self.decode.take()? else { return Ok(()) };
+        if let Some(decoded) = self.decode.take()? {
+            self.hand_out(decoded).await?;
+        }
+        match self.decode.failure() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    async fn hand_out(&mut self, decoded: Decoded) -> Result<()> {
         let raised = self.clock.rows(&decoded.times, self.now, Timestamp::now());
         self.shared.status.rows(decoded.times.len(), raised.ahead);
         for reader in &self.readers {

@@ -97,7 +97,7 @@ impl Spec {
             false => Arc::clone(field),
         };
         let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
-        let notices = notices(&fields, &time);
+        let notices = notices(&columns, &time);
         let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
             Some((_, Source::Decoded(at))) => EventTime::Column(*at),
@@ -392,11 +392,19 @@ fn delay_of(expr: &ast::Expr, column: &str, columns: &Columns, session: &Session
     }
 }
 
-/// Says which time counts when a table has timestamps and uses none of them.
-fn notices(fields: &[FieldRef], time: &Time) -> Vec<String> {
-    let timestamp = |field: &&FieldRef| matches!(field.data_type(), DataType::Timestamp(..));
-    match (time.column, fields.iter().find(timestamp)) {
-        (None, Some(field)) => vec![format!(
+/// Says which time counts when the events have times and the table uses none of them. The time of arrival as a column is no such time.
+fn notices(columns: &Columns, time: &Time) -> Vec<String> {
+    let of_the_event = |source: &Source| match source {
+        Source::Decoded(at) => !matches!(columns.decoded[*at].origin, Origin::Metadata(_)),
+        Source::Generated(_) => true,
+    };
+    let unused = columns
+        .fields
+        .iter()
+        .zip(&columns.sources)
+        .find(|(field, source)| matches!(field.data_type(), DataType::Timestamp(..)) && of_the_event(source));
+    match (time.column, unused) {
+        (None, Some((field, _))) => vec![format!(
             "windows go by the time of arrival, not by '{0}'; to use it, add WATERMARK FOR {0} or event_time_field = '{0}'",
             field.name()
         )],
