@@ -1,5 +1,6 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -12,7 +13,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as SqlStatement;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use sqlparser::ast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -147,9 +148,16 @@ impl Engine {
                 Some(continuous) => {
                     let (run, read) = continuous.run(context)?;
                     tables.extend(read);
-                    (continuous.plan().is_changelog(), Some(run.progress()), tokio::spawn(follow(run, sender)))
+                    (
+                        continuous.plan().is_changelog(),
+                        Some(run.progress()),
+                        tokio::spawn(told(sender.clone(), follow(run, sender))),
+                    )
                 }
-                None => (false, None, tokio::spawn(answer(execute_stream(Arc::clone(&query.plan), context)?, sender))),
+                None => {
+                    let rows = execute_stream(Arc::clone(&query.plan), context)?;
+                    (false, None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
+                }
             };
             let (name, schema, task) = (query.name.clone(), query.schema(), task.abort_handle());
             outputs.push(Output { name, schema, changelog, changes, progress, task });
@@ -446,6 +454,15 @@ fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer>
     Ok(Answer::Rows(RecordBatch::try_from_iter([(name, cells)])?))
 }
 
+/// Runs a query's task; if it panics, its reader is told: a result must not look complete that is not.
+async fn told(changes: mpsc::Sender<Result<Changes>>, task: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let error = Error::bug(format!("a running query broke off: {}", what.unwrap_or("no reason is known")));
+        let _ = changes.send(Err(error)).await;
+    }
+}
+
 /// Hands on the changes of a continuous query until it ends or nobody reads it.
 async fn follow(mut run: Run, changes: mpsc::Sender<Result<Changes>>) {
     loop {
@@ -471,5 +488,19 @@ async fn answer(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Resul
         if changes.send(batch).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_query_that_panics_says_so() {
+        let (sender, mut changes) = mpsc::channel(1);
+        tokio::spawn(told(sender, async { panic!("no such thing") }));
+        let error = changes.recv().await.unwrap().unwrap_err();
+        assert_eq!((error.code(), error.message()), (Code::Bug, "a running query broke off: no such thing"));
+        assert!(changes.recv().await.is_none());
     }
 }
