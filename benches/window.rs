@@ -85,7 +85,7 @@ fn messages(batch: usize) -> Vec<Message> {
     for first in (0..ROWS).step_by(batch) {
         let count = batch.min(ROWS - first);
         let times = (first..first + count).map(|row| {
-            let late = if random.u8(..8) == 0 { random.i64(..DISORDER_NANOS) } else { 0 };
+            let late = if random.u8(..8) == 0 { random.i64(0..DISORDER_NANOS) } else { 0 };
             row as i64 * STEP_NANOS - late
         });
         let times = TimestampArray::from_iter_values(times.collect::<Vec<_>>());
