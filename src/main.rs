@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(dispatch(args.command)));
     match exit {
         Ok(exit) => exit.into(),
+        // The reader of standard output has seen enough: an end as good as any.
+        Err(error) if error.code() == Code::Closed => Exit::Done.into(),
         Err(error) => {
             diagnostic::complain(&error);
             Exit::from(&error).into()

@@ -60,8 +60,6 @@ pub async fn present(
                     status.clear();
                     match printer.print(index, &changes, left) {
                         Ok(count) => (left, status.rows) = (left - count, status.rows + count),
-                        // The reader has seen enough: an end as good as any.
-                        Err(error) if error.code() == Code::Closed => return Ok(Exit::Done),
                         Err(error) => return Err(error),
                     }
                     if left == 0 {
