@@ -3,6 +3,7 @@
 mod clock;
 mod decode;
 mod hub;
+pub mod peek;
 mod provider;
 mod readers;
 mod spec;
