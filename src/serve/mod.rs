@@ -1,0 +1,3 @@
+//! The engine to the world over HTTP; the only room that knows JSON shapes, statuses and wire codes.
+
+pub mod tables;
