@@ -1,16 +1,14 @@
 //! `streamgauge peek`: the first events of a feed become a report on it and a proposal for its table.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::args::{self, Exit};
 use crate::error::{Code, Error, Result};
-use crate::feed::{Feed, Spec, Status};
+use crate::feed::Spec;
 use crate::options::{Given, TableOptions};
-use crate::table::peek::{Place, Report, Summary, read};
+use crate::table::peek::{Peek, Place, Report};
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,30 +51,18 @@ pub async fn run(args: args::Peek, interrupted: impl Future<Output = ()>) -> Res
     let (options, headers) = options(&args)?;
     let endpoint = options.endpoint.clone().ok_or_else(|| Error::bug("an endpoint was given and is gone"))?;
     let place = Place { url: endpoint.0.clone(), shown: endpoint.to_string(), headers };
-    let mut feed = Feed::new(Spec::new(&options).map_err(first)?, Arc::new(Status::new()));
-    let mut summary = Summary::default();
-    let read = timeout(args.timeout, read(&mut feed, &mut summary, args.events.get()));
+    let mut peek = Peek::new(Spec::new(&options).map_err(first)?);
     let interrupted = tokio::select! {
-        read = read => {
-            // When the time is up, what came until then is reported.
-            read.unwrap_or(Ok(()))?;
+        read = peek.read(args.events.get(), args.timeout) => {
+            read?;
             false
         }
         () = interrupted => true,
     };
-    let status = feed.status().snapshot();
-    if summary.events() == 0 {
-        if interrupted {
-            return Ok(Exit::Interrupted);
-        }
-        let time = humantime::format_duration(args.timeout);
-        return Err(match status.connects {
-            0 => Error::new(Code::Connect, format!("{} did not answer within {time}", place.shown)),
-            _ => Error::new(Code::Silent, format!("{} is an event stream, but no event came within {time}", place.shown)),
-        }
-        .hint("give it more time with --timeout"));
+    if interrupted && peek.summary.events() == 0 {
+        return Ok(Exit::Interrupted);
     }
-    let report = summary.report(&place, status.heartbeat);
+    let report = peek.summary.report(&place, peek.status().snapshot().heartbeat);
     print(&match args.json {
         true => serde_json::to_string_pretty(&report).map_err(|error| Error::bug(error.to_string()))? + "\n",
         false => report.to_string(),
@@ -134,6 +120,7 @@ mod tests {
     use super::super::sample::{self, Kind, Sample, Settings};
     use super::*;
     use crate::feed;
+    use crate::table::peek::Summary;
 
     fn place(url: &str) -> Place {
         Place { url: Url::parse(url).unwrap(), shown: url.into(), headers: None }

@@ -1,11 +1,12 @@
 //! Looks at the first events of a feed: a report on it, and the columns that a table of it would have.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::error::{Code, Error, Result};
@@ -278,30 +279,65 @@ impl Place {
     }
 }
 
-/// Reads until there are so many events, or no more of them come by themselves; a feed without any is an error.
-pub async fn read(feed: &mut Feed, summary: &mut Summary, events: u64) -> Result<()> {
-    let mut connected = Instant::now();
-    while summary.events() < events {
-        let mut each = |event: feed::Event<'_>| {
-            if summary.events() < events {
-                summary.push(event, connected.elapsed());
-            }
-        };
-        match feed.read(&mut each).await? {
-            Reading::Events => {}
-            Reading::Connected => connected = Instant::now(),
-            Reading::Ended => return Ok(()),
-            Reading::Disconnected if summary.events() > 0 => return Ok(()),
-            Reading::Disconnected => {
-                let why = feed.status().snapshot().last_error;
-                return Err(Error::new(
-                    Code::Connect,
-                    why.unwrap_or_else(|| "the connection was lost before an event came".into()),
-                ));
+/// A feed while it is looked at.
+pub struct Peek {
+    feed: Feed,
+    /// The place of the feed, for people.
+    shown: String,
+    /// What came so far.
+    pub summary: Summary,
+}
+
+impl Peek {
+    pub fn new(spec: feed::Spec) -> Peek {
+        Peek { shown: spec.shown(), feed: Feed::new(spec, Arc::default()), summary: Summary::default() }
+    }
+
+    pub fn status(&self) -> &feed::Status {
+        self.feed.status()
+    }
+
+    /// Reads until there are so many events, no more come by themselves, or the time is up. No event at all is an error that says why.
+    pub async fn read(&mut self, events: u64, time: Duration) -> Result<()> {
+        if let Ok(read) = timeout(time, self.read_all(events)).await {
+            return read;
+        }
+        if self.summary.events() > 0 {
+            return Ok(());
+        }
+        let (shown, time) = (&self.shown, humantime::format_duration(time));
+        Err(match self.status().snapshot().connects {
+            0 => Error::new(Code::Connect, format!("{shown} did not answer within {time}")),
+            _ => Error::new(Code::Silent, format!("{shown} is an event stream, but no event came within {time}")),
+        }
+        .hint("give it more time"))
+    }
+
+    async fn read_all(&mut self, events: u64) -> Result<()> {
+        let mut connected = Instant::now();
+        let Peek { feed, shown, summary } = self;
+        while summary.events() < events {
+            let mut each = |event: feed::Event<'_>| {
+                if summary.events() < events {
+                    summary.push(event, connected.elapsed());
+                }
+            };
+            match feed.read(&mut each).await? {
+                Reading::Events => {}
+                Reading::Connected => connected = Instant::now(),
+                Reading::Ended | Reading::Disconnected if summary.events() > 0 => return Ok(()),
+                Reading::Ended => return Err(Error::new(Code::Silent, format!("{shown} ended before an event came"))),
+                Reading::Disconnected => {
+                    let why = feed.status().snapshot().last_error;
+                    return Err(Error::new(
+                        Code::Connect,
+                        why.unwrap_or_else(|| "the connection was lost before an event came".into()),
+                    ));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ fn event_names(names: &[Value]) -> Result<String> {
 }
 
 /// The word itself, or the one member of `{"word": {}}`.
-fn word(value: &Value) -> Option<&str> {
+pub(super) fn word(value: &Value) -> Option<&str> {
     match value {
         Value::String(word) => Some(word),
         Value::Object(object) if object.len() == 1 => object.keys().next().map(String::as_str),
