@@ -97,6 +97,18 @@ impl Template {
         Ok(filled.into())
     }
 
+    /// The text for people: variables as they are written, the scheme of a credential before one, `***` for the rest.
+    fn shown(&self) -> String {
+        const SCHEMES: [&str; 6] = ["bearer", "basic", "token", "apikey", "digest", "negotiate"];
+        let scheme = |text: &str| SCHEMES.contains(&text.trim().to_ascii_lowercase().as_str()) && text.ends_with(' ');
+        let shown = |(index, part): (usize, &Part)| match part {
+            Part::Variable(name) => format!("{{{{ {name} }}}}"),
+            Part::Text(text) if index + 1 < self.0.len() && scheme(text.expose_secret()) => text.expose_secret().to_string(),
+            Part::Text(_) => "***".to_string(),
+        };
+        self.0.iter().enumerate().map(shown).collect()
+    }
+
     /// The names of the variables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
@@ -133,6 +145,19 @@ pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
         }
     }
     if errors.is_empty() { Ok(headers) } else { Err(errors) }
+}
+
+/// The option `headers` for people, in the form it has: names as they are written, of the values only variables and schemes. Empty
+/// where it cannot be read.
+pub fn shown_headers(text: &str) -> String {
+    let text = text.trim();
+    let is_object = text.starts_with('{') && !text.starts_with("{{");
+    let pairs = if is_object { from_object(text) } else { from_list(text) }.unwrap_or_default();
+    let shown = pairs.into_iter().map(|(name, value)| (name, Template::read(&value).map_or("***".into(), |value| value.shown())));
+    match is_object {
+        true => serde_json::Value::Object(shown.map(|(name, value)| (name, value.into())).collect()).to_string(),
+        false => shown.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn bad(message: String) -> Error {
@@ -272,6 +297,20 @@ mod tests {
         ] {
             let errors = read_headers(text).unwrap_err();
             assert_eq!(errors.iter().map(Error::message).collect::<Vec<_>>(), [expected], "{text:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_shown_without_what_is_written_out() {
+        for (text, expect) in [
+            ("Authorization: Bearer {{ SSE_TOKEN }}", "Authorization: Bearer {{ SSE_TOKEN }}"),
+            ("Authorization: Bearer geheim,X-Key:{{K}}", "Authorization: ***, X-Key: {{ K }}"),
+            ("A: geheim {{ K }}geheim", "A: ***{{ K }}***"),
+            (r#"{"A": "geheim", "B": "token {{ T }}"}"#, r#"{"A":"***","B":"token {{ T }}"}"#),
+            ("A: \"geheim, B: c\"", "A: ***"),
+            ("geheim", ""),
+        ] {
+            assert_eq!(shown_headers(text), expect);
         }
     }
 

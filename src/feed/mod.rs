@@ -14,8 +14,8 @@ mod spec;
 mod status;
 mod watchdog;
 
-pub use header::Variables;
+pub use header::{Variables, shown_headers};
 pub use parser::{Event, Parser};
 pub use reader::{Feed, Reading};
-pub use spec::Spec;
+pub use spec::{Spec, shown_endpoint};
 pub use status::{Snapshot, State, Status};

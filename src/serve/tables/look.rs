@@ -94,12 +94,14 @@ impl ConnectionTablePost {
             settings.insert("timestamp_format".into(), unix.into());
         }
         post.schema.format = Some(json!({ name: settings }));
+        post.schema.inferred = Some(true);
         Completed { post, inferred: true, warnings: Vec::new() }
     }
 
     /// The same with the whole event as one column.
     fn unstructured(&self) -> ConnectionTablePost {
         let mut post = self.clone();
+        post.schema.inferred = Some(false);
         let (name, mut settings) = post.json_settings();
         settings.insert("unstructured".into(), true.into());
         post.schema.format = Some(json!({ name: settings }));

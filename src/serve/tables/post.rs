@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::statement::{INFERRED, NOT_INFERRED};
 use crate::options::{Declared, TableOptions};
 use crate::sql::{ColumnDef, CreateTable, Origin};
 use crate::table::Spec;
@@ -67,7 +68,7 @@ pub struct SchemaPost {
     pub bad_data: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference: Option<Inference>,
-    /// Part of an answer, and ignored in a body.
+    /// In an answer: the fields were found by a look at the feed, or such a look has found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inferred: Option<bool>,
 }
@@ -168,6 +169,11 @@ impl ConnectionTablePost {
         post.schema.format = Some(Value::Object(Map::from_iter([(format, Value::Object(settings))])));
         post.schema.primary_keys =
             create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.clone()).collect();
+        post.schema.inferred = match () {
+            () if create.text.contains(INFERRED) => Some(true),
+            () if create.text.contains(NOT_INFERRED) => Some(false),
+            () => None,
+        };
         // A column without a declaration is the one that an unstructured format makes.
         let field = |field: &arrow::datatypes::FieldRef| match create.columns.iter().find(|one| one.name.text == *field.name()) {
             Some(declared) => FieldPost::of(declared, field),
@@ -236,6 +242,12 @@ fn as_json(name: &str, declared: &Declared, text: String) -> (String, Value) {
         if let Some(millis) = millis.and_then(|span| u64::try_from(span.as_millis()).ok()) {
             return (format!("{name}_ms"), millis.into());
         }
+    }
+    if name == "headers"
+        && value.starts_with('{')
+        && let Ok(headers) = serde_json::from_str::<Map<String, Value>>(value)
+    {
+        return (name.into(), headers.into());
     }
     let value = match declared.expects {
         "`true` or `false`" => value.parse::<bool>().map(Value::from).ok(),

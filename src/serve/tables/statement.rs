@@ -31,6 +31,12 @@ struct Places {
     ranges: Vec<(Range<usize>, String)>,
 }
 
+/// What stands before the columns if a look at the feed has found them: the statement is all that is kept of a table.
+pub(super) const INFERRED: &str = " (\n    -- inferred from the feed\n    ";
+
+/// What stands before the options if such a look has found none.
+pub(super) const NOT_INFERRED: &str = " WITH (\n    -- schema not inferred";
+
 /// Longest name of a table.
 const NAME_MAX: usize = 63;
 
@@ -53,7 +59,7 @@ impl ConnectionTablePost {
         writer.place("/name", &identifier(&self.name));
         let fields: Vec<(usize, &FieldPost)> =
             self.schema.fields.iter().enumerate().filter(|(_, field)| !(unstructured && field.is_whole())).collect();
-        let mut joint = " (\n    ";
+        let mut joint = if self.schema.inferred == Some(true) { INFERRED } else { " (\n    " };
         for (index, field) in &fields {
             writer.plain(std::mem::replace(&mut joint, ",\n    "));
             if let Err(more) = writer.field(&format!("/schema/fields/{index}"), field) {
@@ -70,7 +76,8 @@ impl ConnectionTablePost {
             }
             writer.plain(")");
         }
-        writer.plain(if joint == ",\n    " { "\n) WITH (" } else { " WITH (" });
+        writer.plain(if joint == ",\n    " { "\n)" } else { "" });
+        writer.plain(if self.schema.inferred == Some(false) { NOT_INFERRED } else { " WITH (" });
         for (index, option) in options.iter().enumerate() {
             writer.plain(if index == 0 { "\n    " } else { ",\n    " });
             let name = if is_word(&option.name.replace('.', "_")) { option.name.clone() } else { text(&option.name) };
