@@ -1,0 +1,4 @@
+//! The engine to the world: REST, event streams out, and what guards them.
+
+pub mod body;
+pub mod problem;
