@@ -1,19 +1,27 @@
 //! An error as an answer: `application/problem+json` of RFC 9457, its status from the code of the error.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::{Code, Error, Kind, Place, Span, nearest};
 
 pub type Result<T, E = Problem> = std::result::Result<T, E>;
 
 /// What went wrong with a request, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Problem(Box<Document>);
+
+/// What went wrong with a request, and what to do about it (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-pub struct Problem {
+#[schema(as = Problem)]
+struct Document {
     /// Names the kind of the problem: `urn:streamgauge:error:SG-1201`.
     #[serde(rename = "type")]
     kind: String,
@@ -164,7 +172,7 @@ impl Problem {
 
     /// The JSON pointer of the only, or the last, mistake: `/config/event`.
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        if let Some(mistake) = self.errors.last_mut() {
+        if let Some(mistake) = self.0.errors.last_mut() {
             mistake.pointer = Some(pointer.into());
         }
         self
@@ -172,7 +180,7 @@ impl Problem {
 
     /// JSON pointers by what a mistake says, for callers that know which field an option name stands for.
     pub fn point(mut self, pointer: impl Fn(&Mistake) -> Option<String>) -> Self {
-        for mistake in &mut self.errors {
+        for mistake in &mut self.0.errors {
             mistake.pointer = mistake.pointer.take().or_else(|| pointer(mistake));
         }
         self
@@ -180,41 +188,41 @@ impl Problem {
 
     /// What still uses the thing that was to go.
     pub fn dependants(mut self, names: impl IntoIterator<Item = String>) -> Self {
-        self.dependants.extend(names);
+        self.0.dependants.extend(names);
         self
     }
 
     pub fn header(mut self, name: axum::http::HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.0.headers.insert(name, value);
         self
     }
 
     /// The status, where the caller knows better than the code.
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = status;
+        self.0.status = status;
         self
     }
 
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     pub fn detail(&self) -> &str {
-        &self.detail
+        &self.0.detail
     }
 
     pub fn mistakes(&self) -> &[Mistake] {
-        &self.errors
+        &self.0.errors
     }
 
     /// The request that the problem answers, and what the answer is called in the log. Logs what only the log may say.
     #[allow(dead_code)]
     pub(super) fn about(mut self, path: &str, request_id: &str) -> Self {
-        if let Some(cause) = &self.cause {
-            tracing::error!(request_id, path, code = self.code, cause, "a request failed inside the server");
+        if let Some(cause) = &self.0.cause {
+            tracing::error!(request_id, path, code = self.0.code, cause, "a request failed inside the server");
         }
-        self.instance = Some(path.to_string());
-        self.request_id = Some(request_id.to_string());
+        self.0.instance = Some(path.to_string());
+        self.0.request_id = Some(request_id.to_string());
         self
     }
 }
@@ -239,7 +247,7 @@ impl From<Vec<Error>> for Problem {
             (false, 1) => format!("{} (and one more mistake)", first.message()),
             (false, more) => format!("{} (and {more} more mistakes)", first.message()),
         };
-        Problem {
+        Problem(Box::new(Document {
             kind: format!("urn:streamgauge:error:{code}"),
             title: code.title(),
             status,
@@ -253,7 +261,7 @@ impl From<Vec<Error>> for Problem {
             error: detail.clone(),
             detail,
             headers: HeaderMap::new(),
-        }
+        }))
     }
 }
 
@@ -270,11 +278,27 @@ impl From<Span> for Stretch {
     }
 }
 
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        Document::schema()
+    }
+}
+
+impl ToSchema for Problem {
+    fn name() -> Cow<'static, str> {
+        Document::name()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        Document::schemas(schemas);
+    }
+}
+
 /// The problem itself goes along as an extension, for the layer that knows the request's path and id.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(&self)).into_response();
-        response.headers_mut().extend(self.headers.clone());
+        let mut response = (self.status(), Json(&self)).into_response();
+        response.headers_mut().extend(self.0.headers.clone());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response.extensions_mut().insert(self);
         response
