@@ -1,3 +1,8 @@
-//! The engine to the world over HTTP; the only room that knows JSON shapes, statuses and wire codes.
+//! The engine to the world: REST, event streams out, and what guards them.
 
+pub mod body;
+mod once;
+mod page;
+mod precondition;
+pub mod problem;
 pub mod tables;
