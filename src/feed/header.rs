@@ -135,7 +135,7 @@ impl Template {
 /// Errors name the header, or its place in the list, and show no value.
 pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
     let text = text.trim();
-    let pairs = if text.starts_with('{') && !text.starts_with("{{") { from_object(text) } else { from_list(text) };
+    let pairs = if is_object(text) { from_object(text) } else { from_list(text) };
     let pairs = pairs.map_err(|reason| vec![bad(format!("option 'headers' {reason}"))])?;
     let (mut headers, mut errors) = (Vec::new(), Vec::new());
     for (name, value) in pairs {
@@ -147,17 +147,29 @@ pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
     if errors.is_empty() { Ok(headers) } else { Err(errors) }
 }
 
-/// The option `headers` for people, in the form it has: names as they are written, of the values only variables and schemes. Empty
-/// where it cannot be read.
-pub fn shown_headers(text: &str) -> String {
+/// The names and values of the option `headers` as they are written; none where it cannot be read.
+pub fn written_headers(text: &str) -> Vec<(String, String)> {
     let text = text.trim();
-    let is_object = text.starts_with('{') && !text.starts_with("{{");
-    let pairs = if is_object { from_object(text) } else { from_list(text) }.unwrap_or_default();
-    let shown = pairs.into_iter().map(|(name, value)| (name, Template::read(&value).map_or("***".into(), |value| value.shown())));
-    match is_object {
+    if is_object(text) { from_object(text) } else { from_list(text) }.unwrap_or_default()
+}
+
+/// A header's value for people: only variables, and the scheme of a credential before one.
+pub fn shown_header(value: &str) -> String {
+    Template::read(value).map_or("***".into(), |value| value.shown())
+}
+
+/// The option `headers` for people, in the form it has.
+pub fn shown_headers(text: &str) -> String {
+    let shown = written_headers(text).into_iter().map(|(name, value)| (name, shown_header(&value)));
+    match is_object(text.trim()) {
         true => serde_json::Value::Object(shown.map(|(name, value)| (name, value.into())).collect()).to_string(),
         false => shown.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// Whether the option is written as a JSON object and not as a list.
+fn is_object(text: &str) -> bool {
+    text.starts_with('{') && !text.starts_with("{{")
 }
 
 fn bad(message: String) -> Error {

@@ -14,7 +14,7 @@ mod spec;
 mod status;
 mod watchdog;
 
-pub use header::{Variables, shown_headers};
+pub use header::{Variables, shown_header, shown_headers, written_headers};
 pub use parser::{Event, Parser};
 pub use reader::{Feed, Reading};
 pub use spec::{Spec, shown_endpoint};

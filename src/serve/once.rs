@@ -82,7 +82,8 @@ impl Once {
             }
             Some(Entry { answer: Some(kept), .. }) => Ok(Some(kept.clone())),
             Some(Entry { answer: None, .. }) => {
-                Err(Problem::unavailable("the request with this Idempotency-Key is still being done", 1).with_status(StatusCode::CONFLICT))
+                Err(Problem::unavailable("the request with this Idempotency-Key is still being done", 1)
+                    .with_status(StatusCode::CONFLICT))
             }
             None => {
                 if entries.len() == ANSWERS_MAX {
@@ -122,7 +123,8 @@ impl Drop for Begun<'_> {
 impl Kept {
     async fn of(response: Response) -> Result<Kept> {
         let (parts, body) = response.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.map_err(|error| Error::bug(format!("an answer broke off: {error}")))?;
+        let body =
+            axum::body::to_bytes(body, usize::MAX).await.map_err(|error| Error::bug(format!("an answer broke off: {error}")))?;
         Ok(Kept { status: parts.status, headers: parts.headers, body })
     }
 
@@ -174,7 +176,10 @@ mod tests {
             match (once.run(&headers, request, write()).await, expect) {
                 (Ok(answer), Ok(expect)) => {
                     let kept = Kept::of(answer).await.unwrap();
-                    assert_eq!((kept.status.as_u16(), kept.headers["location"].to_str().unwrap(), &kept.body[..]), (201, "/x", expect.as_bytes()));
+                    assert_eq!(
+                        (kept.status.as_u16(), kept.headers["location"].to_str().unwrap(), &kept.body[..]),
+                        (201, "/x", expect.as_bytes())
+                    );
                 }
                 (Err(problem), Err(status)) => assert_eq!(problem.status().as_u16(), status),
                 (answer, expect) => panic!("{:?} instead of {expect:?}", answer.map(|answer| answer.status())),

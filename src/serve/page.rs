@@ -37,7 +37,8 @@ impl<T> Page<T> {
         if let Some(last) = part.starting_after
             && !all.by_ref().any(|one| names(&one).iter().any(|name| name == last))
         {
-            let error = Error::new(Code::BadOption, format!("starting_after: the list has no '{last}'")).hint("start again without it");
+            let error =
+                Error::new(Code::BadOption, format!("starting_after: the list has no '{last}'")).hint("start again without it");
             return Err(Problem::from(error));
         }
         let limit = part.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);

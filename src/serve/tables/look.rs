@@ -6,6 +6,7 @@ use datafusion::execution::SessionState;
 use serde_json::{Map, Value, json};
 
 use super::post::{ConnectionTablePost, FieldPost, Inference};
+use super::shown::NOT_INFERRED;
 use super::statement::{Fault, Rendered, word};
 use crate::error::{Code, Error, Result};
 use crate::feed;
@@ -50,11 +51,11 @@ impl ConnectionTablePost {
             }
         };
         if inference == Inference::Required {
-            let error = Error::new(Code::Query, format!("schema not inferred: {reason}"))
+            let error = Error::new(Code::Query, format!("{NOT_INFERRED}: {reason}"))
                 .hint("give schema.fields, or inference best_effort for one column 'value JSON'");
             return Err(vec![Fault::new("/schema/fields", error)]);
         }
-        let warning = format!("schema not inferred: {reason}; the whole event is one column 'value JSON'");
+        let warning = format!("{NOT_INFERRED}: {reason}; the whole event is one column 'value JSON'");
         Ok(Completed { post: self.unstructured(), inferred: false, warnings: vec![warning] })
     }
 

@@ -1,14 +1,17 @@
-//! `/v1/connection_tables` and `/v1/connectors`: tables over feeds, made, looked at and steered over REST.
+//! Tables over feeds by REST: made from a body that means a `CREATE TABLE`, looked at, changed and steered.
 
 mod connectors;
 mod look;
+mod mask;
 mod post;
+mod routes;
+mod shown;
 mod statement;
+mod trial;
 
-pub use connectors::{Connector, connectors};
-pub use look::Completed;
-pub use post::{Config, ConnectionTablePost, FieldPost, Inference, SchemaPost};
-pub use statement::{Fault, Rendered};
+pub use post::ConnectionTablePost;
+pub use routes::routes;
+pub use shown::ConnectionTable;
 
 #[cfg(test)]
 mod tests;

@@ -229,6 +229,12 @@ pub(super) fn known(name: &str) -> Option<&'static Declared> {
     TableOptions::DECLARED.iter().find(|known| spelled(known.name) || known.aliases.iter().any(|alias| spelled(alias)))
 }
 
+/// Whether two members of `config` are spellings of one option.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    let option = |name: &str| known(name).or_else(|| known(name.strip_suffix("_ms")?)).map(|declared| declared.name);
+    one == other || option(one).is_some_and(|found| option(other) == Some(found))
+}
+
 /// Whether an option's value is a time span, so that `NAME_ms` gives it in milliseconds.
 pub(super) fn is_duration(declared: &Declared) -> bool {
     declared.expects.contains("duration")

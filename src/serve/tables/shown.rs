@@ -70,6 +70,9 @@ pub struct TableStatus {
     pub warnings: Vec<String>,
 }
 
+/// How a warning begins that tells of a look at a feed without result.
+pub const NOT_INFERRED: &str = "schema not inferred";
+
 impl ConnectionTable {
     /// A table of the engine.
     pub fn of(engine: &Engine, table: &Table) -> Result<ConnectionTable, Error> {
@@ -87,11 +90,12 @@ impl ConnectionTable {
 
     /// A table that is not made.
     pub fn planned(spec: &Spec, status: TableStatus) -> Result<ConnectionTable, Error> {
-        let (sql, create) = masked(&spec.text).ok_or_else(|| Error::bug(format!("the statement of table '{}' is none", spec.name)))?;
+        let (sql, create) =
+            masked(&spec.text).ok_or_else(|| Error::bug(format!("the statement of table '{}' is none", spec.name)))?;
         let table = ConnectionTablePost::of(&create, spec);
         let mut warnings = spec.notices.clone();
         if table.schema.inferred == Some(false) {
-            warnings.insert(0, "schema not inferred: the whole event is one column 'value JSON'".into());
+            warnings.insert(0, format!("{NOT_INFERRED}: the whole event is one column 'value JSON'"));
         }
         let unset = spec.feed.unset_variables();
         if !unset.is_empty() {
@@ -111,6 +115,14 @@ impl ConnectionTable {
             updated_at: String::new(),
             status,
         })
+    }
+
+    /// Puts warnings before its own. Why a schema was not inferred is known only when it was tried.
+    pub fn warn(&mut self, warnings: Vec<String>) {
+        if !warnings.is_empty() {
+            self.warnings.retain(|known| !known.starts_with(NOT_INFERRED));
+        }
+        self.warnings.splice(0..0, warnings);
     }
 
     /// The body that makes a table, with its secrets: for changes, never for an answer.
