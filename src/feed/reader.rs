@@ -66,15 +66,11 @@ enum Opened {
 impl Feed {
     /// A feed at its beginning; the first [`Feed::read`] connects. Needs a Tokio runtime with time and I/O.
     pub fn new(spec: Spec, status: Arc<Status>) -> Feed {
-        status.enter(State::Connecting);
         status.position(&spec.last_event_id, None);
         Feed {
             phase: Phase::Waiting(Instant::now()),
-            retry: Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts),
-            recent: match &spec.source {
-                Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
-                _ => None,
-            },
+            retry: retry(&spec),
+            recent: recent(&spec),
             last_id: spec.last_event_id.clone(),
             client: None,
             connected_once: false,
@@ -104,13 +100,50 @@ impl Feed {
         self.reopen();
     }
 
-    /// Closes the connection until the next read, which goes on where this one stopped.
+    /// Closes the connection until the next read, which goes on where this one stopped. A file stays open, as it cannot be resumed.
     pub fn pause(&mut self) {
-        self.last_id = self.last_event_id().into();
-        self.reopen();
-        if matches!(self.phase, Phase::Waiting(_)) {
-            self.status.enter(State::Paused);
+        self.close(State::Paused);
+    }
+
+    /// The same for good, as far as its user knows.
+    pub fn disconnect(&mut self) {
+        self.close(State::Disconnected);
+    }
+
+    /// Closes the connection; the next read makes one at once that goes on where this one stopped, also after a failure. What has
+    /// gone wrong so far does not count. A file that has not failed is read on.
+    pub fn reconnect(&mut self) {
+        self.retry = retry(&self.spec);
+        match &self.phase {
+            Phase::Ended => {}
+            Phase::Open(_) if self.spec.is_file() => self.status.enter(State::Connected),
+            Phase::Waiting(_) | Phase::Opening(_) | Phase::Open(_) | Phase::Failed(_) => {
+                self.last_id = self.last_event_id().into();
+                self.phase = Phase::Waiting(Instant::now());
+            }
         }
+    }
+
+    /// Takes over another spec of the same place; its request is sent by the next connection.
+    pub fn adopt(&mut self, spec: Spec) {
+        self.recent = recent(&spec).map(|new| self.recent.take().unwrap_or(new));
+        self.retry = retry(&spec);
+        (self.client, self.connected_once) = (None, false);
+        self.spec = Arc::new(spec);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
+    fn close(&mut self, state: State) {
+        self.last_id = self.last_event_id().into();
+        match &self.phase {
+            Phase::Ended | Phase::Failed(_) => return,
+            Phase::Open(_) if self.spec.is_file() => {}
+            Phase::Waiting(_) | Phase::Opening(_) | Phase::Open(_) => self.phase = Phase::Waiting(Instant::now()),
+        }
+        self.status.enter(state);
     }
 
     /// Ends the feed for a reason that its reader has found; a feed that has failed already keeps its own.
@@ -346,5 +379,17 @@ impl Feed {
         self.status.fail(error.to_string());
         self.phase = Phase::Failed(error.clone());
         Err(error)
+    }
+}
+
+fn retry(spec: &Spec) -> Retry {
+    Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts)
+}
+
+/// `None` where ids are no cursors.
+fn recent(spec: &Spec) -> Option<Recent> {
+    match &spec.source {
+        Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
+        _ => None,
     }
 }

@@ -11,12 +11,16 @@ const WARNINGS_MAX: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Nobody reads it, so there is no connection.
+    NotRead,
     Connecting,
     Connected,
     /// Waiting until the next attempt.
     BackingOff,
-    /// Stopped by its user until further notice.
+    /// Stopped by its user until it is resumed.
     Paused,
+    /// Closed by its user until it is told to connect again.
+    Disconnected,
     /// Given up: the last error says why.
     Failed,
     /// Came to its end: nothing follows.
@@ -27,10 +31,12 @@ impl State {
     /// The word that people see.
     pub fn as_str(self) -> &'static str {
         match self {
+            State::NotRead => "not read",
             State::Connecting => "connecting",
             State::Connected => "connected",
             State::BackingOff => "backing off",
             State::Paused => "paused",
+            State::Disconnected => "disconnected",
             State::Failed => "failed",
             State::Completed => "completed",
         }
@@ -131,7 +137,7 @@ impl Status {
             last_event_at: AtomicU64::new(0),
             last_byte_at: AtomicU64::new(0),
             slow: Mutex::new(Slow {
-                state: State::Connecting,
+                state: State::NotRead,
                 since: Timestamp::now(),
                 last_event_id: String::new(),
                 heartbeat: None,
@@ -197,7 +203,14 @@ impl Status {
         });
     }
 
-    pub(super) fn enter(&self, state: State) {
+    /// Nobody reads the feed any more; a failure or an end is still worth telling.
+    pub(crate) fn rest(&self, state: State) {
+        if !matches!(self.slow(|slow| slow.state), State::Failed | State::Completed) {
+            self.enter(state);
+        }
+    }
+
+    pub(crate) fn enter(&self, state: State) {
         if state == State::Connected {
             self.connects.fetch_add(1, Relaxed);
         }
