@@ -179,9 +179,12 @@ impl<'a> Hub<'a> {
     }
 
     async fn hand_out(&mut self, decoded: Decoded) -> Result<()> {
-        let raised = self.clock.rows(&decoded.times, self.now, Timestamp::now());
+        let now = Timestamp::now();
+        let raised = self.clock.rows(&decoded.times, self.now, now);
+        let last = decoded.times.values().last().copied().unwrap_or_default();
+        let lag_ms = now.nanos().saturating_sub(last) / 1_000_000;
         let company = self.company();
-        self.shared.status.rows(decoded.times.len(), raised.ahead);
+        self.shared.status.rows(decoded.times.len(), raised.ahead, lag_ms);
         for reader in &self.readers {
             reader.send(Message::Changes(self.decode.project(&decoded, reader)?), &company).await;
         }

@@ -15,6 +15,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use futures::stream;
 use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 
 use super::control::{Shared, Stand};
 use super::hub;
@@ -76,9 +77,7 @@ impl Table {
 
     /// What the feed does, in a word or two.
     pub fn state_text(&self) -> String {
-        match self.shared.feed.snapshot().state {
-            state => state.to_string(),
-        }
+        self.shared.feed.snapshot().state.to_string()
     }
 
     /// Why nothing comes from this table, in words; `None` while rows flow.
@@ -161,16 +160,18 @@ impl Table {
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
+        let served =
+            |door| hub::serve(Arc::clone(&self.shared), door).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if self.shared.spec().finite {
             let readers = self.door.take();
             if !readers.is_empty() {
-                tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::new(Door::with(readers))));
+                tasks.spawn(served(Arc::new(Door::with(readers))));
             }
             return;
         }
-        self.door.open(|| tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::clone(&self.door))));
+        self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
     }
 
     /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
