@@ -53,6 +53,7 @@ codes! {
     1006 UnknownFunction Missing "A function is not there";
     1007 Exists Conflict "The name is taken";
     1008 InUse Conflict "Something still reads from it";
+    1009 Recreate Conflict "A change that needs the table to be made anew";
     1101 Window Statement "A window is given in a way that has no meaning";
     1102 Endless Statement "The query has no answer on an endless stream";
     1103 NotYet Statement "The query asks for something that is not built yet";
@@ -72,6 +73,7 @@ codes! {
     1308 Closed Feed "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
+    1502 Slow Statement "A query reads slower than its feed sends";
     1601 Malformed Request "A request cannot be read";
     1602 NoRoute Missing "Nothing is at this address";
     1603 Method Request "The address does not know this method";

@@ -17,6 +17,7 @@ use url::Url;
 use super::header::Variables;
 use super::secrets::Secrets;
 use super::spec::{Filled, Request, shown};
+use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
 
@@ -71,8 +72,9 @@ pub(super) async fn open(
     request: &Request,
     variables: &Variables,
     last_id: &str,
-    mut warn: impl FnMut(String),
+    status: &Status,
 ) -> Result<Answer, Refusal> {
+    let mut warn = |warning| status.warn(warning);
     let mut filled = request.fill(variables)?;
     let mut headers = headers(&filled, request, last_id, &mut warn)?;
     if let (Resume::Query(name), false) = (&request.resume, last_id.is_empty()) {
@@ -88,12 +90,13 @@ pub(super) async fn open(
     let mut place = request.shown();
     for _ in 0..=REDIRECTS_MAX {
         let response = send(client, request, &method, &url, &place, &headers, body.as_ref()).await?;
+        status.answered(response.status().as_u16());
         let Some(target) = redirect(&response, &url, &place, &filled.secrets)? else {
             return judge(response, &place, last_id, &filled.secrets, &mut warn).await;
         };
-        let status = response.status();
-        if status == StatusCode::SEE_OTHER && method != Method::HEAD
-            || matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && method == Method::POST
+        let answer = response.status();
+        if answer == StatusCode::SEE_OTHER && method != Method::HEAD
+            || matches!(answer, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && method == Method::POST
         {
             (method, body) = (Method::GET, None);
             for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE, header::CONTENT_LOCATION] {
@@ -117,7 +120,7 @@ pub(super) async fn open(
                 headers.remove(name);
             }
         }
-        tracing::debug!(from = place, to = target_place, status = status.as_u16(), "redirected");
+        tracing::debug!(from = place, to = target_place, status = answer.as_u16(), "redirected");
         (url, place) = (target, target_place);
     }
     let error = Error::new(Code::Redirect, format!("{} redirects more than {REDIRECTS_MAX} times", request.shown()));

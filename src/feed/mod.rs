@@ -5,6 +5,7 @@ mod client;
 mod connection;
 mod file;
 mod header;
+mod journal;
 mod parser;
 mod reader;
 mod recent;
@@ -15,7 +16,8 @@ mod status;
 mod watchdog;
 
 pub use header::{Variables, shown_header, shown_headers, written_headers};
+pub use journal::Journal;
 pub use parser::{Event, Parser};
 pub use reader::{Feed, Reading};
 pub use spec::{Spec, shown_endpoint};
-pub use status::{Snapshot, State, Status};
+pub use status::{Cause, Happening, RecentEvent, Snapshot, State, Status};

@@ -108,6 +108,15 @@ impl Spec {
         matches!(self.source, Source::File(_))
     }
 
+    /// Whether another spec reads the same feed, if only in another way.
+    pub fn is_same_place(&self, other: &Spec) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Http(one), Source::Http(other)) => one.endpoint == other.endpoint,
+            (Source::File(one), Source::File(other)) => one == other,
+            _ => false,
+        }
+    }
+
     /// Whether the feed ends by what its user said: a file, one connection only, or a terminator in the data.
     pub fn is_finite(&self) -> bool {
         self.is_file() || !self.reconnect || self.terminator.is_some()

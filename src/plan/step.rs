@@ -144,8 +144,9 @@ impl Step {
         let mut below = |step: &Step| step.tree(sources, fixed);
         Ok(match self {
             Step::Source { table, projection, .. } => {
-                let names: Vec<&str> = projection.iter().map(|index| table.spec().schema.field(*index).name().as_str()).collect();
-                let line = format!("Feed: {} [{}], {}", table.spec().name, names.join(", "), table.spec().time_text());
+                let spec = table.spec();
+                let names: Vec<&str> = projection.iter().map(|index| spec.schema.field(*index).name().as_str()).collect();
+                let line = format!("Feed: {} [{}], {}", spec.name, names.join(", "), spec.time_text());
                 sources.push((Arc::clone(table), projection.clone()));
                 Tree::source(sources.len() - 1, line)
             }
