@@ -258,6 +258,18 @@ impl Engine {
         self.catalog().unknown(what, name)
     }
 
+    /// Gives a table another definition while it lives, as far as [`Table::reconfigure`] can.
+    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+        let name = spec.name.clone();
+        let table = self.table(&name).ok_or_else(|| self.missing("table", &name))?;
+        table.reconfigure(spec)?;
+        let mut catalog = self.catalog_mut();
+        if let Some(made) = catalog.made(&name) {
+            catalog.set_made(&name, Made { updated: Timestamp::now(), ..made });
+        }
+        Ok(())
+    }
+
     /// All tables and views as the statements that make them, in an order in which they can be run again.
     pub fn definitions(&self) -> Vec<Definition> {
         let catalog = self.catalog();
