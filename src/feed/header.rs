@@ -97,18 +97,6 @@ impl Template {
         Ok(filled.into())
     }
 
-    /// The text for people: variables as they are written, the scheme of a credential before one, `***` for the rest.
-    fn shown(&self) -> String {
-        const SCHEMES: [&str; 6] = ["bearer", "basic", "token", "apikey", "digest", "negotiate"];
-        let scheme = |text: &str| SCHEMES.contains(&text.trim().to_ascii_lowercase().as_str()) && text.ends_with(' ');
-        let shown = |(index, part): (usize, &Part)| match part {
-            Part::Variable(name) => format!("{{{{ {name} }}}}"),
-            Part::Text(text) if index + 1 < self.0.len() && scheme(text.expose_secret()) => text.expose_secret().to_string(),
-            Part::Text(_) => "***".to_string(),
-        };
-        self.0.iter().enumerate().map(shown).collect()
-    }
-
     /// The names of the variables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
@@ -151,20 +139,6 @@ pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
 pub fn written_headers(text: &str) -> Vec<(String, String)> {
     let text = text.trim();
     if is_object(text) { from_object(text) } else { from_list(text) }.unwrap_or_default()
-}
-
-/// A header's value for people: only variables, and the scheme of a credential before one.
-pub fn shown_header(value: &str) -> String {
-    Template::read(value).map_or("***".into(), |value| value.shown())
-}
-
-/// The option `headers` for people, in the form it has.
-pub fn shown_headers(text: &str) -> String {
-    let shown = written_headers(text).into_iter().map(|(name, value)| (name, shown_header(&value)));
-    match is_object(text.trim()) {
-        true => serde_json::Value::Object(shown.map(|(name, value)| (name, value.into())).collect()).to_string(),
-        false => shown.map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join(", "),
-    }
 }
 
 /// Whether the option is written as a JSON object and not as a list.
@@ -309,20 +283,6 @@ mod tests {
         ] {
             let errors = read_headers(text).unwrap_err();
             assert_eq!(errors.iter().map(Error::message).collect::<Vec<_>>(), [expected], "{text:?}");
-        }
-    }
-
-    #[test]
-    fn headers_are_shown_without_what_is_written_out() {
-        for (text, expect) in [
-            ("Authorization: Bearer {{ SSE_TOKEN }}", "Authorization: Bearer {{ SSE_TOKEN }}"),
-            ("Authorization: Bearer geheim,X-Key:{{K}}", "Authorization: ***, X-Key: {{ K }}"),
-            ("A: geheim {{ K }}geheim", "A: ***{{ K }}***"),
-            (r#"{"A": "geheim", "B": "token {{ T }}"}"#, r#"{"A":"***","B":"token {{ T }}"}"#),
-            ("A: \"geheim, B: c\"", "A: ***"),
-            ("geheim", ""),
-        ] {
-            assert_eq!(shown_headers(text), expect);
         }
     }
 

@@ -15,9 +15,9 @@ mod spec;
 mod status;
 mod watchdog;
 
-pub use header::{Variables, shown_header, shown_headers, written_headers};
+pub use header::{Variables, written_headers};
 pub use journal::Journal;
 pub use parser::{Event, Parser};
 pub use reader::{Feed, Reading};
-pub use spec::{Spec, shown_endpoint};
+pub use spec::Spec;
 pub use status::{Cause, Happening, RecentEvent, Snapshot, State, Status};
