@@ -68,11 +68,13 @@ pub enum EventTime {
 }
 
 impl Spec {
-    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to.
+    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to. A [`feed::Policy`] among the session's
+    /// extensions says what the feed may use and reach.
     pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
         let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create))?;
         let mut errors = misplaced(create, &options);
-        let feed = keep(feed::Spec::new(&options), &mut errors);
+        let policy = session.config().get_extension::<feed::Policy>().unwrap_or_default();
+        let feed = keep(feed::Spec::new(&options).and_then(|feed| feed.with_policy(policy)), &mut errors);
         let declared = keep(declared(create, &options), &mut errors);
         let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create)) };
         let columns = keep(resolve(declared, session), &mut errors);
