@@ -336,7 +336,7 @@ impl Engine {
             Show::Create(_, name) => {
                 let catalog = self.catalog();
                 let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => table.spec().text.clone(),
+                    (Some(table), _) => table.spec().shown.clone(),
                     (None, Some(view)) => view.text.clone(),
                     (None, None) => return Err(self.unknown(name)),
                 };

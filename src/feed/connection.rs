@@ -196,7 +196,7 @@ async fn send(
     match timeout(request.connect_timeout.saturating_add(head), client.execute(message)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
-            if let Some(own) = causes(&error).find_map(|cause| cause.downcast_ref::<Error>()) {
+            if let Some(own) = own_error(&error) {
                 return Err(Refusal::Final(own.clone()));
             }
             let code = if error.is_timeout() { Code::Silent } else { Code::Connect };
@@ -370,6 +370,11 @@ fn root_cause(error: &reqwest::Error) -> String {
         Some(root) => printable(&root.to_string(), EXCERPT_CHARACTERS),
         None => "the request failed".into(),
     }
+}
+
+/// What we ourselves have refused on the way.
+pub(super) fn own_error(error: &reqwest::Error) -> Option<&Error> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn is_untrusted(error: &reqwest::Error) -> bool {

@@ -6,6 +6,7 @@ mod connection;
 mod file;
 mod header;
 mod journal;
+mod mask;
 mod parser;
 mod policy;
 mod reader;
@@ -18,6 +19,7 @@ mod watchdog;
 
 pub use header::Variables;
 pub use journal::Journal;
+pub use mask::{masked, secret_parts};
 pub use parser::{Event, Parser};
 pub use policy::{Policy, Reach, Variables as AllowedVariables};
 pub use reader::{Feed, Reading};

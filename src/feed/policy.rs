@@ -74,11 +74,16 @@ impl Policy {
         match url.host() {
             Some(Host::Ipv4(address)) => self.check_address(&address.to_string(), address.into()),
             Some(Host::Ipv6(address)) => self.check_address(&address.to_string(), address.into()),
+            // A proxy's URL may be of a scheme whose addresses are not read as such.
+            Some(Host::Domain(name))
+                if name.parse::<IpAddr>().is_ok_and(|address| self.check_address(name, address).is_err()) =>
+            {
+                Err(refused(name))
+            }
             Some(Host::Domain(name)) => match name_refused_by(name) {
                 Some(refuses) if refuses <= self.reach && !self.is_exception(name) => Err(refused(name)),
                 _ => Ok(()),
             },
-            // Hosts of other schemes than http and https, such as a proxy's, are not parsed.
             None => Ok(()),
         }
     }
@@ -254,6 +259,18 @@ mod tests {
         assert!(error.to_string().contains("'h.example'") && error.to_string().contains("feeds.allow_hosts"), "{error}");
         assert_eq!(check(&["h.example"], &[inside]).unwrap(), addresses(&[inside]));
         assert_eq!(check(&["10.0.0.1"], &[inside]).unwrap(), addresses(&[inside]));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_refused_for_what_it_resolves_to_and_the_client_tells_so() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client =
+            |policy: Policy| reqwest::Client::builder().no_proxy().dns_resolver(Guard(Arc::new(policy))).build().unwrap();
+        let refused = client(policy(Reach::Public, &[])).get("http://localhost:1/").send().await.unwrap_err();
+        let own = super::super::connection::own_error(&refused).expect("the guard's own error");
+        assert_eq!(own.code(), Code::Forbidden);
+        let allowed = client(policy(Reach::Public, &["localhost"])).get("http://localhost:1/").send().await.unwrap_err();
+        assert!(super::super::connection::own_error(&allowed).is_none(), "{allowed:?}");
     }
 
     #[test]

@@ -18,7 +18,6 @@ use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
 /// A table over a feed.
-#[derive(Debug)]
 pub struct Spec {
     pub name: String,
     /// All columns in their declared order; the event time carries the metadata key `streamgauge.event_time`.
@@ -36,10 +35,19 @@ pub struct Spec {
     pub bad_data: BadData,
     /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
     pub finite: bool,
-    /// The statement that made the table, as written.
+    /// The statement that made the table, as written: it may hold secrets.
     pub text: String,
+    /// The same for people, its secrets masked.
+    pub shown: String,
     /// What a user should know about this table, as sentences.
     pub notices: Vec<String>,
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("shown", &self.shown).field("feed", &self.feed).finish_non_exhaustive()
+    }
 }
 
 /// Where a column's values come from.
@@ -106,7 +114,7 @@ impl Spec {
             Some((index, Source::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
-            (Some(endpoint), _) => endpoint.to_string(),
+            (Some(endpoint), _) => feed::masked("endpoint", &endpoint.to_string()),
             (None, path) => path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         };
         let decoded_time = match event_time {
@@ -137,6 +145,7 @@ impl Spec {
             },
             bad_data: options.bad_data,
             text: create.text.clone(),
+            shown: create.shown(),
             notices,
         })
     }
