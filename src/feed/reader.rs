@@ -204,12 +204,12 @@ impl Feed {
             };
             let client = match client {
                 Some(client) => client,
-                None => match super::client::client(request).await {
+                None => match super::client::client(request, &spec.policy).await {
                     Ok(client) => client,
                     Err(error) => return (None, Err(error.into())),
                 },
             };
-            let answer = connection::open(&client, request, &spec.variables, &id, &status).await;
+            let answer = connection::open(&client, request, &spec, &id, &status).await;
             let opened = answer.map(|answer| match answer {
                 Answer::Stream(chunks) => Opened::Stream(Shape::Stream, chunks),
                 Answer::NoContent => Opened::NoContent,

@@ -40,7 +40,7 @@ pub struct Table {
     started: AtomicBool,
     /// The same for ever.
     schema: SchemaRef,
-    /// The statement that made it.
+    /// The statement that made it, its secrets masked.
     text: String,
 }
 
@@ -51,7 +51,7 @@ impl Table {
 
     fn over(shared: Arc<Shared>) -> Arc<Self> {
         let spec = shared.spec();
-        let (schema, text) = (Arc::clone(&spec.schema), spec.text.clone());
+        let (schema, text) = (Arc::clone(&spec.schema), spec.shown.clone());
         Arc::new(Table { shared, door: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false), schema, text })
     }
 

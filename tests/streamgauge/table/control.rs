@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use streamgauge::error::{Code, Error};
-use streamgauge::feed::State;
+use streamgauge::feed::{Cause, State};
 use streamgauge::operator::Message;
 use streamgauge::options::BadData;
 use streamgauge::sql::{self, Kind};
@@ -276,5 +276,78 @@ async fn what_readers_would_notice_needs_the_table_anew() {
         let error = table.reconfigure(spec(&statement)).unwrap_err();
         assert_eq!(error.code(), Code::Recreate);
         assert!(error.message().contains(&format!("another {what} ")), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_tells_its_turns_what_came_and_why_it_connected_again() {
+    let first = Answer::stream().text(&number(1)).event("other", &"x".repeat(5000)).cut();
+    let last = Answer::stream().text("data: nonsense\n\n").text(&number(2)).stall();
+    let server = Server::start([first, Answer::status(503), last]).await;
+    let table = a_table(&server, "events = 'message'");
+    let mut reader = follow(&table, Follow::Exact);
+    rows(&mut reader, 2).await.unwrap();
+    let feed = table.feed_status();
+    let count = |cause| feed.snapshot().reconnects.iter().find(|(known, _)| *known == cause).unwrap().1;
+    assert_eq!((count(Cause::Broken), count(Cause::Status), count(Cause::User)), (1, 1, 0));
+    assert_eq!((feed.snapshot().http_status, feed.snapshot().attempts), (Some(200), 0));
+
+    let seen: Vec<_> = feed.recent().after(0).into_iter().map(|(at, event)| (at, event.kind, event.id, event.filtered)).collect();
+    let message = |at, id: &str| (at, "message".to_string(), id.to_string(), false);
+    assert_eq!(seen, [message(1, "1"), (2, "other".into(), "1".into(), true), message(3, "1"), message(4, "2")]);
+    let (_, long) = &feed.recent().after(1)[0];
+    assert_eq!(long.data, "x".repeat(1024) + "…");
+
+    table.pause();
+    feed.log().written_after(7).await;
+    let turns: Vec<_> = feed.log().after(0).into_iter().map(|(_, turn)| turn.state).collect();
+    use State::{BackingOff, Connected, Connecting, Paused};
+    assert_eq!(turns, [Connecting, Connected, BackingOff, Connecting, BackingOff, Connecting, Connected, Paused]);
+    let reason = |at: usize| feed.log().after(0)[at].1.reason.clone().unwrap_or_default();
+    assert!(reason(2).contains("broke") && reason(4).contains("503"), "{} {}", reason(2), reason(4));
+
+    let bad = table.status().samples().after(0);
+    assert_eq!((bad.len(), bad[0].0, bad[0].1.bad.data.as_str()), (1, 1, "nonsense"));
+    table.reconnect();
+    feed.log().written_after(8).await;
+    assert_eq!(count(Cause::User), 1);
+}
+
+#[tokio::test]
+async fn a_table_tells_how_much_later_than_its_time_a_row_came() {
+    let server = Server::start([Answer::stream().text("data: {\"ts\":\"2001-01-01T00:00:00Z\"}\n\n").stall()]).await;
+    let table = Table::new(spec(&create("t", &server, "ts TIMESTAMP, WATERMARK FOR ts", "")));
+    assert_eq!(table.status().snapshot().lag_ms, None);
+    let mut reader = follow(&table, Follow::Exact);
+    rows(&mut reader, 1).await.unwrap();
+    let years = table.status().snapshot().lag_ms.unwrap() / (365 * 24 * 60 * 60 * 1000);
+    assert!((20..200).contains(&years), "{years}");
+}
+
+#[tokio::test]
+async fn literal_secrets_of_a_statement_show_nowhere() {
+    const SECRET: &str = "geheim-und-lang";
+    let server = Server::start([Answer::status(401).text(&format!("not {SECRET}"))]).await;
+    let endpoint = server.url().replace("http://", &format!("http://u:{SECRET}@")) + "/?api_key=" + SECRET;
+    let statement = format!(
+        "CREATE TABLE t (n BIGINT, at TEXT METADATA FROM 'endpoint') WITH (connector = 'sse', endpoint = '{endpoint}', \
+         headers = 'X-Key: {SECRET}, Accept: {{{{ A }}}}', method = 'POST', body = '{SECRET}')"
+    );
+    let engine = engine(&statement).await;
+    let (shows, _) = sql::parse("SHOW CREATE TABLE t");
+    let Ok(streamgauge::engine::Answer::Rows(shown)) = engine.execute(&shows[0]).await else { panic!("no rows") };
+    let shown = streamgauge::operator::rows::text(&shown, 0);
+    assert!(shown.contains("X-Key: ***, Accept: {{ A }}") && shown.contains("api_key=***"), "{shown}");
+    let spec = table(&engine).spec();
+    for text in [shown, format!("{spec:?} {}", spec.format.endpoint)] {
+        assert!(!text.contains(SECRET), "{text}");
+    }
+    assert!(spec.text.contains(SECRET), "the definition itself is kept");
+    let wrong = statement.replace("endpoint = 'http", "endpoint = 'ftp");
+    let (statements, _) = sql::parse(&wrong);
+    let Err(errors) = engine.execute(&statements[0]).await else { panic!("ftp is refused") };
+    for error in &errors {
+        let drawn = streamgauge::cli::diagnostic::render(error, "script", &wrong, false);
+        assert!(!drawn.contains(SECRET) && drawn.contains("ftp://"), "{drawn}");
     }
 }
