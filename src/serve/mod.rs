@@ -1,8 +1,37 @@
-//! The engine to the world: REST, event streams out, and what guards them.
+//! The engine to the world: REST, event streams out, and what guards them. The only room that knows HTTP, JSON shapes and wire codes.
 
+mod app;
 pub mod body;
 mod once;
 mod page;
 mod precondition;
 pub mod problem;
 pub mod tables;
+
+use std::sync::Arc;
+
+use axum::Router;
+use sha2::{Digest, Sha256};
+use utoipa_axum::router::OpenApiRouter;
+
+pub use app::App;
+
+/// Everything below `/v1`.
+fn api() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().merge(tables::routes())
+}
+
+/// All routes of the server, and their description.
+pub fn router(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
+    let (same, _) = api().split_for_parts();
+    let (router, description) = OpenApiRouter::new().nest("/v1", api()).split_for_parts();
+    // Other products of this kind have their interface there.
+    (router.nest("/api/v1", same).with_state(app), description)
+}
+
+/// A name for life: it tells a table or view from a later one of the same name.
+fn opaque_id(prefix: &str, name: &str, created: i64) -> String {
+    let digest = Sha256::digest(format!("{name}\0{created}"));
+    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("{prefix}_{hex}")
+}

@@ -193,7 +193,8 @@ mod tests {
         let failed = once.run(&key("a"), "one", async { Err(Problem::unavailable("full", 1)) }).await;
         assert!(failed.is_err());
         {
-            let left = once.run(&key("a"), "one", std::future::pending());
+            let headers = key("a");
+            let left = once.run(&headers, "one", std::future::pending());
             let mut left = std::pin::pin!(left);
             assert!(futures::poll!(&mut left).is_pending());
             let second = once.run(&key("a"), "one", std::future::pending()).await;

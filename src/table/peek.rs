@@ -100,9 +100,14 @@ impl Summary {
         samples.columns().into_iter().map(line).collect()
     }
 
-    /// The beginnings of the first events' data.
-    pub fn data(&self) -> impl Iterator<Item = &str> {
-        self.samples.iter().map(|(_, data)| data.as_str())
+    /// Types and data of the first events.
+    pub fn data(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.samples.iter().map(|(kind, data)| (self.types[*kind].name.as_str(), data.as_str()))
+    }
+
+    /// The types, and how many events each has.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.types.iter().map(|kind| (kind.name.as_str(), kind.count))
     }
 
     /// Which types have rows for data, by their place in `types`.
@@ -293,7 +298,7 @@ impl Peek {
         Peek { shown: spec.shown(), feed: Feed::new(spec, Arc::default()), summary: Summary::default() }
     }
 
-    pub fn status(&self) -> &feed::Status {
+    pub fn status(&self) -> &Arc<feed::Status> {
         self.feed.status()
     }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::alias::AUTH;
 use super::post::{is_duration, plain_name};
 use crate::options::{Declared, TableOptions, Value as _};
 
@@ -87,12 +88,16 @@ pub fn config_schema() -> Value {
         let name = plain_name(option);
         properties.insert(name.into(), property(option));
         for alias in option.aliases {
-            properties.insert((*alias).into(), json!({"$comment": format!("the same as {name}"), "type": types(option)}));
+            properties
+                .insert((*alias).into(), json!({"description": format!("The same as `{name}`."), "type": alias_types(option)}));
         }
         if is_duration(option) {
             let description = format!("`{name}` in milliseconds.");
             properties.insert(format!("{name}_ms"), json!({"type": "number", "minimum": 0, "description": description}));
         }
+    }
+    for (name, doc) in AUTH {
+        properties.insert(name.into(), json!({"type": "string", "description": doc}));
     }
     json!({
         "type": "object",
@@ -114,7 +119,11 @@ fn property(option: &Declared) -> Value {
     let words = words(option.expects);
     // Only a closed set is nothing but its words.
     let is_closed = words.iter().fold(option.expects.to_string(), |rest, word| rest.replace(&format!("`{word}`"), ""));
-    if !words.is_empty() && is_closed.replace("or", "").trim_matches([',', ' ']).is_empty() && types(option) == json!("string") {
+    if !words.is_empty()
+        && option.name != "resume"
+        && is_closed.replace("or", "").trim_matches([',', ' ']).is_empty()
+        && types(option) == json!("string")
+    {
         schema["enum"] = words.into();
     }
     if option.name == "endpoint" {
@@ -135,6 +144,11 @@ fn types(option: &Declared) -> Value {
     }
 }
 
+/// The JavaScript spelling of a time span is a number, in milliseconds.
+fn alias_types(option: &Declared) -> Value {
+    if is_duration(option) { json!(["string", "integer"]) } else { types(option) }
+}
+
 /// The words in backticks.
 fn words(expects: &str) -> Vec<String> {
     expects.split('`').skip(1).step_by(2).map(str::to_string).collect()
@@ -143,7 +157,7 @@ fn words(expects: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::tables::ConnectionTablePost;
+    use crate::serve::tables::post::{Config, ConnectionTablePost};
 
     #[test]
     fn every_option_is_in_the_schema_with_its_type() {
@@ -151,13 +165,22 @@ mod tests {
         for option in TableOptions::DECLARED.iter().filter(|option| !matches!(option.name, "connector" | "path")) {
             assert!(schema["properties"][plain_name(option)]["description"].is_string(), "{}", option.name);
         }
+        let read: utoipa::openapi::RefOr<utoipa::openapi::Schema> = <Config as utoipa::PartialSchema>::schema();
+        // What OpenAPI's builder does not know is left out there.
+        let known: serde_json::Map<String, Value> =
+            schema.as_object().unwrap().clone().into_iter().filter(|(name, _)| name != "anyOf").collect();
+        assert_eq!(serde_json::to_value(read).unwrap(), Value::Object(known));
         let property = |name: &str| &schema["properties"][name];
         assert_eq!(property("reconnect")["type"], "boolean");
         assert_eq!(property("max_reconnect_attempts")["type"], "integer");
         assert_eq!(property("reconnect_delay")["default"], "1s");
         assert_eq!(property("reconnect_delay_ms")["type"], "number");
         assert_eq!(property("bad_data")["enum"], json!(["dead_letter", "drop", "fail"]));
-        assert!(property("read_timeout")["enum"].is_null() && property("method")["enum"].is_null());
+        assert!(
+            property("read_timeout")["enum"].is_null()
+                && property("resume")["enum"].is_null()
+                && property("method")["enum"].is_null()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tables over feeds by REST: made from a body that means a `CREATE TABLE`, looked at, changed and steered.
 
+mod alias;
 mod connectors;
 mod look;
 mod mask;
@@ -7,6 +8,7 @@ mod post;
 mod routes;
 mod shown;
 mod statement;
+mod steer;
 mod trial;
 
 pub use post::ConnectionTablePost;

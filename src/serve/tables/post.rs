@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
+use super::connectors::config_schema;
 use super::statement::{INFERRED, NOT_INFERRED};
 use crate::options::{Declared, TableOptions};
 use crate::sql::{ColumnDef, CreateTable, Origin};
@@ -22,7 +25,6 @@ pub struct ConnectionTablePost {
     /// Accepted for clients that send it; the connector needs no profile, so it must be null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_profile_id: Option<String>,
-    #[schema(value_type = Object)]
     pub config: Config,
     #[serde(default, skip_serializing_if = "SchemaPost::is_empty")]
     pub schema: SchemaPost,
@@ -45,6 +47,16 @@ pub struct ConnectionTablePost {
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Config(pub Map<String, Value>);
+
+/// Generated from the declared options.
+impl PartialSchema for Config {
+    fn schema() -> RefOr<Schema> {
+        // Every JSON Schema is a schema of OpenAPI 3.1.
+        RefOr::T(serde_json::from_value(config_schema()).unwrap_or_else(|_| Schema::from(Object::new())))
+    }
+}
+
+impl ToSchema for Config {}
 
 /// What the events look like.
 #[derive(Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]

@@ -8,18 +8,19 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::alias::translated;
 use super::connectors::{Connector, connectors};
-use super::mask;
 use super::post::ConnectionTablePost;
 use super::shown::{ConnectionTable, id, status};
 use super::statement::{Fault, Rendered};
-use super::trial;
+use super::{mask, steer, trial};
 use crate::engine::Engine;
 use crate::error::{Code, Error};
 use crate::format::infer::identifier;
@@ -37,6 +38,41 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(create, list))
         .routes(routes!(one, replace, change, drop_one))
         .merge(trial::routes())
+        .merge(steer::routes())
+        .route(TEST, get(one_test).put(replace_test).patch(change_test).delete(drop_test))
+}
+
+/// The address of a trial, and of a table that happens to be called so.
+const TEST: &str = "/connection_tables/test";
+
+fn test() -> Path<String> {
+    Path("test".into())
+}
+
+async fn one_test(app: State<Arc<App>>) -> Result<Response> {
+    one(app, test()).await
+}
+
+async fn replace_test(
+    app: State<Arc<App>>,
+    making: Query<Making>,
+    headers: HeaderMap,
+    post: Body<ConnectionTablePost>,
+) -> Result<Response> {
+    replace(app, test(), making, headers, post).await
+}
+
+async fn change_test(
+    app: State<Arc<App>>,
+    changing: Query<Changing>,
+    headers: HeaderMap,
+    patch: Body<Value>,
+) -> Result<Response> {
+    change(app, test(), changing, headers, patch).await
+}
+
+async fn drop_test(app: State<Arc<App>>, dropping: Query<Dropping>, headers: HeaderMap) -> Result<StatusCode> {
+    drop_one(app, test(), dropping, headers).await
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -119,8 +155,9 @@ async fn create(
     State(app): State<Arc<App>>,
     Query(making): Query<Making>,
     headers: HeaderMap,
-    Body(post): Body<ConnectionTablePost>,
+    Body(body): Body<Value>,
 ) -> Result<Response> {
+    let post = posted(body)?;
     let request = format!("connection_tables {} {}", making.dry_run, document(&post)?);
     app.once.run(&headers, request, make(&app, &post, &HeaderMap::new(), making.dry_run)).await
 }
@@ -276,6 +313,11 @@ pub fn problem(faults: Vec<Fault>) -> Problem {
     Problem::from(errors).point(|_| pointers.borrow_mut().next().filter(|pointer| !pointer.is_empty()))
 }
 
+/// The table that a body says, in our words or in others'.
+pub fn posted(body: Value) -> Result<ConnectionTablePost> {
+    body::shape(translated(body).map_err(|fault| problem(vec![fault]))?)
+}
+
 /// Makes a table that is not there.
 async fn make(app: &App, post: &ConnectionTablePost, headers: &HeaderMap, dry_run: bool) -> Result<Response> {
     let session = app.engine.session().state();
@@ -321,7 +363,7 @@ async fn alter(
     let turn = app.changing().await;
     let table = find(&app.engine, &post.name)?;
     check(headers, Some(&tag_of(&app.engine, &table)))?;
-    match turn.reconfigure(&table, spec).await {
+    match turn.reconfigure(spec).await {
         Err(error) if error.code() == Code::Recreate && changing.recreate => {
             let done = turn.execute(&rendered.statement).await;
             done.map_err(|errors| problem(rendered.faults(errors)).dependants(app.engine.readers(&post.name)))?;

@@ -3,12 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::mask::{masked, only};
 use super::post::ConnectionTablePost;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::feed::State;
 use crate::format::infer::identifier;
+use crate::sql::{self, CreateTable, Kind};
 use crate::table::{Spec, Table};
 use crate::time::Timestamp;
 
@@ -41,6 +41,11 @@ pub struct TableStatus {
     /// Why nothing comes; absent while rows flow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the server last answered, if not as a feed should.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_status: Option<u16>,
+    /// Attempts since the feed was last well.
+    pub attempts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<String>,
     /// Connections that came about.
@@ -60,7 +65,7 @@ pub struct TableStatus {
     pub rows_total: u64,
     pub decode_errors_total: u64,
     pub bytes_total: u64,
-    /// From the watermark to now; null without a watermark.
+    /// How far the latest row's event time lies behind its arrival; null before there is one.
     pub lag_ms: Option<i64>,
     pub watermark: Option<String>,
     /// The gap between heartbeats, once it is known.
@@ -90,9 +95,7 @@ impl ConnectionTable {
 
     /// A table that is not made.
     pub fn planned(spec: &Spec, status: TableStatus) -> Result<ConnectionTable, Error> {
-        let (sql, create) =
-            masked(&spec.text).ok_or_else(|| Error::bug(format!("the statement of table '{}' is none", spec.name)))?;
-        let table = ConnectionTablePost::of(&create, spec);
+        let table = ConnectionTablePost::of(&only(&spec.shown)?, spec);
         let mut warnings = spec.notices.clone();
         if table.schema.inferred == Some(false) {
             warnings.insert(0, format!("{NOT_INFERRED}: the whole event is one column 'value JSON'"));
@@ -109,7 +112,7 @@ impl ConnectionTable {
             table,
             table_type: "source",
             consumers: Vec::new(),
-            sql,
+            sql: spec.shown.clone(),
             warnings,
             created_at: String::new(),
             updated_at: String::new(),
@@ -127,8 +130,15 @@ impl ConnectionTable {
 
     /// The body that makes a table, with its secrets: for changes, never for an answer.
     pub fn body(spec: &Spec) -> Result<ConnectionTablePost, Error> {
-        let create = only(&spec.text).ok_or_else(|| Error::bug(format!("the statement of table '{}' is none", spec.name)))?;
-        Ok(ConnectionTablePost::of(&create, spec))
+        Ok(ConnectionTablePost::of(&only(&spec.text)?, spec))
+    }
+}
+
+/// The one `CREATE TABLE` of a text.
+fn only(text: &str) -> Result<CreateTable, Error> {
+    match sql::parse(text).0.pop().map(|statement| statement.kind) {
+        Some(Kind::CreateTable(create)) => Ok(*create),
+        _ => Err(Error::bug("the statement of a table is no CREATE TABLE")),
     }
 }
 
@@ -142,11 +152,12 @@ pub fn status(table: &Table) -> TableStatus {
     let rows = table.status().snapshot();
     let time = |time: Timestamp| time.to_string();
     let watermark = rows.watermark.filter(|time| !matches!(*time, Timestamp::MIN | Timestamp::MAX));
-    let lag = |watermark: Timestamp| Timestamp::now().nanos().saturating_sub(watermark.nanos()) / 1_000_000;
     TableStatus {
         state: table.state_text().replace(' ', "_"),
         since: time(feed.since),
         reason: table.silence(),
+        http_status: feed.http_status,
+        attempts: feed.attempts,
         next_attempt_at: feed.reconnect_at.filter(|_| feed.state == State::BackingOff).map(time),
         connects_total: feed.connects,
         last_event_id: Some(feed.last_event_id).filter(|id| !id.is_empty()),
@@ -159,7 +170,7 @@ pub fn status(table: &Table) -> TableStatus {
         rows_total: rows.rows,
         decode_errors_total: rows.bad,
         bytes_total: feed.bytes,
-        lag_ms: watermark.map(lag),
+        lag_ms: rows.lag_ms,
         watermark: watermark.map(time),
         heartbeat_ms: feed.heartbeat.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX)),
         warnings: feed.warnings,

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 
+use super::alias::authenticated;
 use super::post::{ConnectionTablePost, FieldPost, is_duration, known, plain_name};
 use crate::error::{Code, Error, Result, nearest};
 use crate::format::infer::identifier;
@@ -110,7 +111,7 @@ impl ConnectionTablePost {
     /// All options of the statement, in the order of the body.
     fn options(&self, faults: &mut Vec<Fault>) -> Vec<Setting> {
         let mut options = vec![Setting::new("connector", &self.connector, "/connector")];
-        for (name, value) in &self.config.0 {
+        for (name, value) in &authenticated(&self.config.0, faults) {
             let pointer = format!("/config/{}", escaped(name));
             match setting(name, value) {
                 Ok(Some((name, value))) => options.push(Setting { name, value, pointer }),
@@ -419,7 +420,7 @@ fn is_word(name: &str) -> bool {
 }
 
 /// A part of a JSON pointer.
-fn escaped(part: &str) -> String {
+pub(super) fn escaped(part: &str) -> String {
     part.replace('~', "~0").replace('/', "~1")
 }
 

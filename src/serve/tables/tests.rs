@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::statement::Fault;
-use super::{ConnectionTablePost, Rendered};
+use super::ConnectionTablePost;
+use super::statement::{Fault, Rendered};
 use crate::Engine;
 use crate::sql::{CreateTable, Kind, Origin};
 
@@ -264,13 +264,13 @@ async fn the_body_of_a_table_makes_the_same_table() {
         engine.execute(statement).await.unwrap_or_else(|errors| panic!("{errors:?}"));
         let Kind::CreateTable(create) = &statement.kind else { unreachable!("all are tables") };
         let table = engine.tables().pop().unwrap();
-        let first = ConnectionTablePost::of(create, table.spec());
+        let first = ConnectionTablePost::of(create, &table.spec());
         let remade = first.statement(true).unwrap_or_else(|faults| panic!("{faults:?}"));
         engine.execute(&remade.statement).await.unwrap_or_else(|errors| panic!("{}: {errors:?}", remade.statement.text));
         let second = engine.tables().pop().unwrap();
         assert_eq!(table.spec().schema, second.spec().schema);
         assert_eq!((table.spec().delay, table.spec().idle), (second.spec().delay, second.spec().idle));
-        let again = ConnectionTablePost::of(self::create(&remade), second.spec());
+        let again = ConnectionTablePost::of(self::create(&remade), &second.spec());
         assert_eq!(serde_json::to_value(&first).unwrap(), serde_json::to_value(&again).unwrap());
         let read: ConnectionTablePost = serde_json::from_value(serde_json::to_value(&first).unwrap()).unwrap();
         assert!(read == first);
@@ -280,7 +280,7 @@ async fn the_body_of_a_table_makes_the_same_table() {
             Kind::CreateTable(create) => create,
             _ => unreachable!("the first is a table"),
         },
-        engine.tables()[0].spec(),
+        &engine.tables()[0].spec(),
     ));
     insta::assert_snapshot!(serde_json::to_string_pretty(&shown.unwrap()).unwrap());
 }

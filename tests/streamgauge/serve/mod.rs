@@ -1,0 +1,103 @@
+//! The server from outside: requests over HTTP, and what is answered.
+
+mod tables;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+use streamgauge::operator::rows::text;
+use streamgauge::serve::{App, router};
+use streamgauge::{Engine, engine};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// So long a hung test lives; no test waits for it to pass.
+const HUNG: Duration = Duration::from_secs(60);
+
+/// A server on a free port of 127.0.0.1; it ends with the value.
+struct Service {
+    url: String,
+    client: reqwest::Client,
+    app: Arc<App>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+    text: String,
+}
+
+impl Service {
+    async fn start() -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let engine = Engine::keeping().unwrap();
+        engine.start().unwrap();
+        let app = Arc::new(App::new(engine));
+        let (router, _) = router(Arc::clone(&app));
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        // Whichever test comes first installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        Service { url, client, app, task }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).timeout(HUNG)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        send(json(self.request(Method::POST, path), &body)).await
+    }
+
+    /// Runs a statement; gives the cells of what it shows.
+    async fn sql(&self, statement: &str) -> Vec<String> {
+        match self.app.execute_text(statement).await.unwrap_or_else(|errors| panic!("{statement}: {errors:?}")) {
+            engine::Answer::Rows(rows) => (0..rows.num_rows()).map(|row| text(&rows, row)).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// With a body in JSON.
+fn json(request: RequestBuilder, body: &Value) -> RequestBuilder {
+    request.header("content-type", "application/json").body(body.to_string())
+}
+
+async fn send(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, text: response.text().await.unwrap() }
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The answer with this status, in JSON.
+    #[track_caller]
+    fn with(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
