@@ -2,5 +2,9 @@
 
 pub mod auth;
 pub mod body;
+pub mod guard;
+pub mod listen;
+pub mod log;
 pub mod problem;
 pub mod settings;
+pub mod turnstile;

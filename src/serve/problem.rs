@@ -216,7 +216,6 @@ impl Problem {
     }
 
     /// The request that the problem answers, and what the answer is called in the log. Logs what only the log may say.
-    #[allow(dead_code)]
     pub(super) fn about(mut self, path: &str, request_id: &str) -> Self {
         if let Some(cause) = &self.0.cause {
             tracing::error!(request_id, path, code = self.0.code, cause, "a request failed inside the server");

@@ -491,7 +491,7 @@ fn offset(table: &DeTable<'_>, pointer: &str) -> Option<usize> {
                 Some((key, inner)) => (found, value) = (key.span().start, inner),
                 None => break,
             },
-            DeValue::Array(list) => match part.parse().ok().and_then(|index: usize| list.iter().nth(index)) {
+            DeValue::Array(list) => match part.parse().ok().and_then(|index: usize| list.get(index)) {
                 Some(inner) => (found, value) = (inner.span().start, inner),
                 None => break,
             },
