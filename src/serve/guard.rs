@@ -57,7 +57,7 @@ async fn account(mut request: Request, next: Next) -> Response {
     let (status, path, ms) = (response.status().as_u16(), log::shown(&uri), start.elapsed().as_millis() as u64);
     match uri.path() {
         // Asked for every few seconds by machines.
-        "/healthz" | "/readyz" | "/metrics" | "/v1/ping" => {
+        "/healthz" | "/readyz" | "/metrics" | "/v1/ping" | "/api/v1/ping" => {
             tracing::debug!(%method, %path, status, ms, request_id = id, "request")
         }
         _ => tracing::info!(%method, %path, status, ms, request_id = id, "request"),
@@ -69,12 +69,7 @@ async fn account(mut request: Request, next: Next) -> Response {
 fn finished(response: Response, method: &Method, path: &str, id: &str) -> Response {
     let bare = !response.headers().contains_key("content-type") && response.extensions().get::<Problem>().is_none();
     let mut response = match (response.status(), response.extensions().get::<Problem>()) {
-        (_, Some(problem)) => {
-            let told = problem.clone().about(path, id).into_response();
-            let mut headers = response.headers().clone();
-            headers.extend(told.headers().clone());
-            with_headers(told, headers)
-        }
+        (_, Some(problem)) => with_headers(problem.clone().about(path, id).into_response(), response.headers().clone()),
         (StatusCode::NOT_FOUND, None) if bare => {
             let error = Error::new(Code::NoRoute, format!("nothing is at {path}")).hint("see /docs for what there is");
             with_headers(Problem::from(error).about(path, id).into_response(), response.headers().clone())

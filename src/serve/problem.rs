@@ -118,7 +118,7 @@ impl Problem {
 
     /// 404: what the address names is not there; `known` are the names that are. `what` is the noun: `view`.
     pub fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        let error = Error::new(Code::UnknownTable, format!("there is no {what} '{name}'"));
+        let error = Error::new(Code::NotFound, format!("there is no {what} '{name}'"));
         match nearest(name, known) {
             Some(near) => error.hint(format!("did you mean '{near}'?")).into(),
             None => error.into(),
