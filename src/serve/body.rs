@@ -217,7 +217,7 @@ fn in_json(name: &str) -> &str {
 }
 
 /// A place in a document as a JSON pointer (RFC 6901); empty for the whole of it.
-fn pointer(path: &serde_path_to_error::Path) -> String {
+pub(super) fn pointer(path: &serde_path_to_error::Path) -> String {
     let segments = path.iter().filter_map(|segment| match segment {
         Segment::Seq { index } => Some(index.to_string()),
         Segment::Map { key } => Some(escape(key)),

@@ -1,12 +1,18 @@
 //! The engine to the world: REST, event streams out, and what guards them. The only room that knows HTTP, JSON shapes and wire codes.
 
 mod app;
+pub mod auth;
 pub mod body;
+pub mod guard;
+pub mod listen;
+pub mod log;
 mod once;
 mod page;
 mod precondition;
 pub mod problem;
+pub mod settings;
 pub mod tables;
+pub mod turnstile;
 
 use std::sync::Arc;
 
