@@ -4,15 +4,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::stream;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
+use tokio::time::sleep;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -22,6 +22,7 @@ use super::shown::{TableStatus, status};
 use crate::feed::{Happening, Journal, RecentEvent};
 use crate::serve::App;
 use crate::serve::body::Query;
+use crate::serve::listen::Shutdown;
 use crate::serve::page::LIMIT_DEFAULT;
 use crate::serve::problem::{Problem, Result};
 use crate::table::{Sample, Table};
@@ -226,9 +227,10 @@ async fn events_stream(
     app: State<Arc<App>>,
     id: Path<String>,
     following: Query<Following>,
+    shutdown: Option<Extension<Shutdown>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    follow::<EventShown>(&app, &id, &following.0, &headers)
+    follow::<EventShown>(&app, &id, &following.0, shutdown, &headers)
 }
 
 /// The latest dead letters, and those that come from now on, as an event stream.
@@ -243,9 +245,10 @@ async fn errors_stream(
     app: State<Arc<App>>,
     id: Path<String>,
     following: Query<Following>,
+    shutdown: Option<Extension<Shutdown>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    follow::<BadShown>(&app, &id, &following.0, &headers)
+    follow::<BadShown>(&app, &id, &following.0, shutdown, &headers)
 }
 
 /// The latest turns, and those that come from now on, as an event stream.
@@ -260,9 +263,10 @@ async fn logs_stream(
     app: State<Arc<App>>,
     id: Path<String>,
     following: Query<Following>,
+    shutdown: Option<Extension<Shutdown>>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    follow::<TurnShown>(&app, &id, &following.0, &headers)
+    follow::<TurnShown>(&app, &id, &following.0, shutdown, &headers)
 }
 
 fn latest<T: Shown>(app: &App, id: &str, looking: &Looking) -> Result<Response> {
@@ -294,18 +298,26 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Where a stream is.
 struct Place {
     app: Arc<App>,
+    shutdown: Shutdown,
     table: Arc<Table>,
     number: u64,
     left: u64,
 }
 
-fn follow<T: Shown>(app: &Arc<App>, id: &str, following: &Following, headers: &HeaderMap) -> Result<Response> {
+fn follow<T: Shown>(
+    app: &Arc<App>,
+    id: &str,
+    following: &Following,
+    shutdown: Option<Extension<Shutdown>>,
+    headers: &HeaderMap,
+) -> Result<Response> {
     let table = find(&app.engine, id)?;
     let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     // A number that the journal has not reached is of another life of the table.
     let number = last_id.unwrap_or(following.after);
     let number = if number > T::journal(&table).last() { 0 } else { number };
-    let place = Place { app: Arc::clone(app), table, number, left: following.limit.unwrap_or(u64::MAX) };
+    let shutdown = shutdown.map(|Extension(shutdown)| shutdown).unwrap_or_default();
+    let place = Place { app: Arc::clone(app), shutdown, table, number, left: following.limit.unwrap_or(u64::MAX) };
     let chunks = stream::unfold(place, async |mut place| {
         let entries = place.next::<T>().await?;
         let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(entry))).collect();
@@ -327,7 +339,7 @@ fn event(number: u64, entry: &impl Serialize) -> Result<Event, Infallible> {
 }
 
 impl Place {
-    /// The next entries; `None` once the table is gone, or there were enough.
+    /// The next entries; `None` once the table is gone, the server stops, or there were enough.
     async fn next<T: Shown>(&mut self) -> Option<Vec<(u64, T::Entry)>> {
         let journal = T::journal(&self.table);
         while self.left > 0 {
@@ -338,8 +350,10 @@ impl Place {
                 self.left -= entries.len() as u64;
                 return Some(entries);
             }
-            if timeout(LOOK_EVERY, journal.written_after(self.number)).await.is_err() && !self.is_there() {
-                return None;
+            tokio::select! {
+                () = journal.written_after(self.number) => {}
+                () = sleep(LOOK_EVERY) => if !self.is_there() { return None },
+                () = self.shutdown.begun() => return None,
             }
         }
         None

@@ -7,7 +7,12 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+use streamgauge::checkpoint::Store;
 use streamgauge::operator::rows::text;
+use streamgauge::serve::auth::{Gate, Origins};
+use streamgauge::serve::guard::around;
+use streamgauge::serve::listen::{Shutdown, Stop, serve};
+use streamgauge::serve::settings::Settings;
 use streamgauge::serve::{App, router};
 use streamgauge::{Engine, engine};
 use tokio::net::TcpListener;
@@ -21,6 +26,7 @@ struct Service {
     url: String,
     client: reqwest::Client,
     app: Arc<App>,
+    stop: Stop,
     task: JoinHandle<()>,
 }
 
@@ -40,17 +46,30 @@ struct Answer {
 
 impl Service {
     async fn start() -> Service {
+        Service::start_with(Settings::default()).await
+    }
+
+    async fn start_with(settings: Settings) -> Service {
+        // Whichever test comes first installs it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let engine = Engine::keeping().unwrap();
         engine.start().unwrap();
         let app = Arc::new(App::new(engine));
         let (router, _) = router(Arc::clone(&app));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        // Whichever test comes first installs it.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        let gate = Gate::new(&settings, Store::in_memory().unwrap()).unwrap();
+        let router = around(router, gate, Origins::new(&settings, |_| Vec::new()), settings.http.body_bytes_max);
+        let (stop, shutdown) = Shutdown::new();
+        let task = tokio::spawn(serve(vec![listener], router, shutdown));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        Service { url, client, app, task }
+        Service { url, client, app, stop, task }
+    }
+
+    /// Stops the server, and waits until it has ended.
+    async fn stop(mut self) {
+        self.stop.stop();
+        (&mut self.task).await.unwrap();
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -5,6 +5,8 @@ use std::process::Command;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use streamgauge::serve::settings::Settings;
+
 use super::{Answer, Service, json as with_json, send};
 use crate::support::server::{Answer as Feed, Server, Signal};
 
@@ -491,4 +493,59 @@ async fn what_is_secret_shows_nowhere() {
     let shown = service.get(&format!("{TABLES}/a")).await.json();
     assert_eq!(shown["config"]["headers"], json!({"Authorization": "Bearer ***", "X-Plain": "***"}));
     assert!(shown["config"]["endpoint"].as_str().unwrap().ends_with("/x?api_key=***&a=1"), "{shown}");
+}
+
+#[tokio::test]
+async fn every_address_asks_for_its_token() {
+    let mut settings = Settings::default();
+    settings.auth.token = Some("0123456789abcdef".to_string().into());
+    let service = Service::start_with(settings).await;
+    let server = silent().await;
+    for line in [
+        "GET /v1/connectors",
+        "GET /v1/connectors/sse",
+        "GET /v1/connection_tables",
+        "POST /v1/connection_tables",
+        "POST /api/v1/connection_tables",
+        "POST /v1/connection_tables/test",
+        "POST /v1/connection_tables/schemas/test",
+        "GET /v1/connection_tables/a",
+        "PUT /v1/connection_tables/a",
+        "PATCH /v1/connection_tables/a",
+        "DELETE /v1/connection_tables/a",
+        "POST /v1/connection_tables/a/pause",
+        "POST /v1/connection_tables/a/resume",
+        "POST /v1/connection_tables/a/disconnect",
+        "POST /v1/connection_tables/a/reconnect",
+        "GET /v1/connection_tables/a/events",
+        "GET /v1/connection_tables/a/errors",
+        "GET /v1/connection_tables/a/logs",
+        "GET /v1/connection_tables/a/events/stream",
+        "GET /v1/connection_tables/a/errors/stream",
+        "GET /v1/connection_tables/a/logs/stream",
+    ] {
+        let (method, path) = line.split_once(' ').unwrap();
+        for token in [None, Some("Bearer 0123456789abcdeX")] {
+            let request = with_json(service.request(method.parse().unwrap(), path), &table("a", &server));
+            let refused = send(token.iter().fold(request, |request, token| request.header("authorization", *token))).await;
+            assert_eq!(refused.status, 401, "{line}");
+            assert!(refused.header("www-authenticate").starts_with("Bearer"), "{line}");
+        }
+    }
+    let token = [("authorization", "Bearer 0123456789abcdef")];
+    service.change(Method::POST, TABLES, table("a", &server), &token).await.with(201);
+}
+
+#[tokio::test]
+async fn streams_end_with_their_table_and_with_the_server() {
+    let (service, server) = (Service::start().await, silent().await);
+    for name in ["a", "b"] {
+        service.post(TABLES, plain(name, &server)).await.with(201);
+    }
+    let follow = async |name: &str| service.request(Method::GET, &format!("{TABLES}/{name}/events/stream")).send().await.unwrap();
+    let (gone, stopped) = (follow("a").await, follow("b").await);
+    assert_eq!(service.delete(&format!("{TABLES}/a")).await.status, 204);
+    assert_eq!(gone.text().await.unwrap(), "");
+    let (text, ()) = tokio::join!(stopped.text(), service.stop());
+    assert_eq!(text.unwrap(), "");
 }
