@@ -136,7 +136,7 @@ fn property(option: &Declared) -> Value {
 fn types(option: &Declared) -> Value {
     match (plain_name(option), option.expects) {
         ("headers", _) => json!(["string", "object"]),
-        ("events", _) => json!(["string", "array"]),
+        ("events" | "primary_key", _) => json!(["string", "array"]),
         ("max_event_bytes", _) => json!(["string", "integer"]),
         (_, expects) if expects == bool::EXPECTS => json!("boolean"),
         (_, expects) if expects == u64::EXPECTS => json!("integer"),

@@ -10,11 +10,12 @@ use crate::feed::{masked, written_headers};
 /// What stands for a value that is nobody's business.
 const MASK: &str = "***";
 
-/// Puts what a mask hides back into a body that was made from an answer; `old` is the table's own body.
-pub fn restore(post: &mut ConnectionTablePost, old: &ConnectionTablePost) -> Result<(), Vec<Fault>> {
+/// Puts what a mask hides back into a body that was made from an answer; `old` is the table's own body, if there is a table.
+pub fn restore(post: &mut ConnectionTablePost, old: Option<&ConnectionTablePost>) -> Result<(), Vec<Fault>> {
+    let known = |name: &str| old.and_then(|old| old.config.0.get(name));
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
     for name in ["endpoint", "url", "proxy", "body"] {
-        let hidden = old.config.0.get(if name == "url" { "endpoint" } else { name }).and_then(Value::as_str);
+        let hidden = known(if name == "url" { "endpoint" } else { name }).and_then(Value::as_str);
         if let (Some(Value::String(given)), Some(hidden)) = (post.config.0.get_mut(name), hidden)
             && masked(name, hidden) == *given
         {
@@ -26,16 +27,14 @@ pub fn restore(post: &mut ConnectionTablePost, old: &ConnectionTablePost) -> Res
     if !headers.iter().any(|(_, value)| value.contains(MASK)) {
         return Ok(());
     }
-    let mut known = old.config.0.get("headers").map(|value| written_headers(&text(value))).unwrap_or_default();
+    let mut known = known("headers").map(|value| written_headers(&text(value))).unwrap_or_default();
     for (name, value) in headers.iter_mut().filter(|(_, value)| value.contains(MASK)) {
         let hidden = known.iter().position(|(other, hidden)| other.eq_ignore_ascii_case(name) && shown(hidden) == *value);
         match hidden {
             Some(at) => *value = known.remove(at).1,
             None => {
-                let error = Error::new(
-                    Code::BadOption,
-                    format!("the header '{name}' is masked, and the table has none that it stands for"),
-                );
+                let error =
+                    Error::new(Code::BadOption, format!("the header '{name}' is masked, and there is none that it stands for"));
                 return Err(vec![Fault::new("/config/headers", error.hint("give its value, or leave the header out"))]);
             }
         }

@@ -151,7 +151,7 @@ impl ConnectionTablePost {
             allowed_lateness: None,
             idle_timeout: None,
         };
-        let (mut format, mut settings) = (None, Map::new());
+        let (mut format, mut settings, mut keys) = (None, Map::new(), Vec::new());
         for given in &create.options {
             let value = given.value.clone();
             let Some(declared) = known(&given.name) else { continue };
@@ -166,6 +166,7 @@ impl ConnectionTablePost {
                 "watermark_delay" => post.watermark_delay = Some(value),
                 "allowed_lateness" => post.allowed_lateness = Some(value),
                 "idle_timeout" => post.idle_timeout = Some(value),
+                "primary_key" => keys = value.split(',').map(str::trim).map(str::to_string).collect(),
                 "type" => {}
                 name => {
                     let (name, value) = as_json(name, declared, value);
@@ -179,8 +180,8 @@ impl ConnectionTablePost {
         }
         let format = format.unwrap_or_else(|| "json".into());
         post.schema.format = Some(Value::Object(Map::from_iter([(format, Value::Object(settings))])));
-        post.schema.primary_keys =
-            create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.clone()).collect();
+        let declared = create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.clone());
+        post.schema.primary_keys = if keys.is_empty() { declared.collect() } else { keys };
         post.schema.inferred = match () {
             () if create.text.contains(INFERRED) => Some(true),
             () if create.text.contains(NOT_INFERRED) => Some(false),
@@ -208,7 +209,7 @@ impl FieldPost {
         if let Some(declared) = &column.data_type {
             post.data_type = Some(declared.data_type.to_string().into());
         }
-        post.nullable = Some(!column.not_null);
+        post.nullable = Some(field.is_nullable() && !column.not_null);
         match &column.origin {
             Origin::Payload => {}
             Origin::Metadata { key, .. } => post.metadata_key = Some(key.clone()),

@@ -53,12 +53,7 @@ async fn one_test(app: State<Arc<App>>) -> Result<Response> {
     one(app, test()).await
 }
 
-async fn replace_test(
-    app: State<Arc<App>>,
-    making: Query<Making>,
-    headers: HeaderMap,
-    post: Body<ConnectionTablePost>,
-) -> Result<Response> {
+async fn replace_test(app: State<Arc<App>>, making: Query<Making>, headers: HeaderMap, post: Body<Value>) -> Result<Response> {
     replace(app, test(), making, headers, post).await
 }
 
@@ -212,8 +207,9 @@ async fn replace(
     Path(id): Path<String>,
     Query(making): Query<Making>,
     headers: HeaderMap,
-    Body(post): Body<ConnectionTablePost>,
+    Body(body): Body<Value>,
 ) -> Result<Response> {
+    let post = posted(body)?;
     let there = find(&app.engine, &id).ok();
     check(&headers, there.as_deref().map(|table| tag_of(&app.engine, table)).as_ref())?;
     let name = there.as_ref().map_or(id, |table| table.spec().name.clone());
@@ -313,8 +309,14 @@ pub fn problem(faults: Vec<Fault>) -> Problem {
     Problem::from(errors).point(|_| pointers.borrow_mut().next().filter(|pointer| !pointer.is_empty()))
 }
 
+/// Members of an answer that a body may have, too: what was read can be sent back.
+const READ_ONLY: [&str; 8] = ["id", "table_type", "consumers", "sql", "warnings", "created_at", "updated_at", "status"];
+
 /// The table that a body says, in our words or in others'.
-pub fn posted(body: Value) -> Result<ConnectionTablePost> {
+pub fn posted(mut body: Value) -> Result<ConnectionTablePost> {
+    if let Some(members) = body.as_object_mut() {
+        members.retain(|name, _| !READ_ONLY.contains(&name.as_str()));
+    }
     body::shape(translated(body).map_err(|fault| problem(vec![fault]))?)
 }
 
@@ -327,6 +329,7 @@ async fn make(app: &App, post: &ConnectionTablePost, headers: &HeaderMap, dry_ru
             Error::new(Code::Exists, format!("'{}' is there already", post.name)).hint("take another name, or PUT or PATCH it");
         return Err(Problem::from(error).at("/name"));
     }
+    mask::restore(&mut post.clone(), None).map_err(problem)?;
     let completed = post.complete(&session).await.map_err(problem)?;
     let rendered = completed.post.statement(false).map_err(problem)?;
     if dry_run {
@@ -353,7 +356,7 @@ async fn alter(
 ) -> Result<Response> {
     let session = app.engine.session().state();
     let old = ConnectionTable::body(&table.spec())?;
-    mask::restore(&mut post, &old).map_err(problem)?;
+    mask::restore(&mut post, Some(&old)).map_err(problem)?;
     let completed = post.complete(&session).await.map_err(problem)?;
     let rendered = completed.post.statement(true).map_err(problem)?;
     let spec = rendered.spec(&session).map_err(problem)?;

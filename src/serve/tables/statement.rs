@@ -168,6 +168,7 @@ impl Places {
             Some((_, pointer)) if pointer != "/name" => pointer.clone(),
             // At the table's name stand the errors of what is not there.
             _ => match (error.code(), error.message().strip_prefix("option '").and_then(|rest| rest.split('\'').next())) {
+                (_, Some("primary_key")) | (Code::MissingOption, None) => "/schema/primary_keys".into(),
                 (Code::MissingOption, Some(option)) => format!("/config/{option}"),
                 (Code::Exists | Code::InUse, _) => "/name".into(),
                 (Code::EventTime, _) => "/event_time_field".into(),
@@ -215,7 +216,7 @@ fn setting(name: &str, value: &Value) -> Result<Option<(String, String)>> {
         (_, Value::Number(number)) => number.to_string(),
         (_, Value::Bool(bool)) => bool.to_string(),
         ("headers", Value::Object(_)) => value.to_string(),
-        ("events", Value::Array(names)) => event_names(names)?,
+        ("events" | "primary_key", Value::Array(names)) => joined(&name, names)?,
         (name, Value::Array(_) | Value::Object(_)) => {
             let error = Error::new(Code::BadOption, format!("option '{name}' is no text, number or truth value"));
             return Err(match declared {
@@ -227,13 +228,16 @@ fn setting(name: &str, value: &Value) -> Result<Option<(String, String)>> {
     Ok(Some((name, text)))
 }
 
-fn event_names(names: &[Value]) -> Result<String> {
-    let name = |name: &Value| match name {
-        Value::String(name) if !name.contains(',') => Ok(name.clone()),
-        Value::String(name) => Err(Error::new(Code::BadOption, format!("option 'events': '{name}' has a comma in it"))
-            .hint("a comma separates names; leave events out and filter by a column with metadata_key event_type")),
-        _ => Err(Error::new(Code::BadOption, "option 'events' holds a name that is no text").hint("give a list of texts")),
-    };
+/// A list of names as text.
+fn joined(option: &str, names: &[Value]) -> Result<String> {
+    let name =
+        |name: &Value| match name {
+            Value::String(name) if !name.contains(',') => Ok(name.clone()),
+            Value::String(name) => Err(Error::new(Code::BadOption, format!("option '{option}': '{name}' has a comma in it"))
+                .hint("a comma separates names; such a one cannot be given")),
+            _ => Err(Error::new(Code::BadOption, format!("option '{option}' holds a name that is no text"))
+                .hint("give a list of texts")),
+        };
     Ok(names.iter().map(name).collect::<Result<Vec<_>>>()?.join(","))
 }
 

@@ -285,7 +285,50 @@ async fn the_body_of_a_table_makes_the_same_table() {
     insta::assert_snapshot!(serde_json::to_string_pretty(&shown.unwrap()).unwrap());
 }
 
+/// Any JSON, small.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "json|BIGINT|TEXT\\[\\]|\\{\\{ ?A ?\\}\\}|\\PC{0,8}|.{0,8}".prop_map(Value::from),
+    ];
+    let keys = "json|type|primitive|list|struct|fields|name|url|reconnect_delay_ms|auth_type|\\PC{0,6}";
+    leaf.prop_recursive(3, 16, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((keys, inner), 0..4).prop_map(|members| Value::Object(members.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn no_body_does_harm(
+        place in proptest::sample::select(vec![
+            "name", "connector", "config", "config/endpoint", "config/headers", "config/events", "config/x", "schema", "schema/format",
+            "schema/fields", "schema/primary_keys", "schema/bad_data", "schema/framing", "event_time_field", "idle_timeout",
+        ]),
+        value in any_json(),
+    ) {
+        let mut body = seed();
+        match place.split_once('/') {
+            Some((parent, name)) => body[parent][name] = value,
+            None => body[place] = value,
+        }
+        let Ok(body) = super::alias::translated(body) else { return Ok(()) };
+        let Ok(post) = serde_json::from_value::<ConnectionTablePost>(body) else { return Ok(()) };
+        let session = Engine::new().unwrap().session().state();
+        match post.statement(false) {
+            Ok(rendered) => match rendered.spec(&session) {
+                Ok(spec) => prop_assert!(!ConnectionTablePost::of(create(&rendered), &spec).name.is_empty()),
+                Err(faults) => prop_assert!(!faults.is_empty()),
+            },
+            Err(faults) => prop_assert!(faults.iter().all(|fault| fault.pointer.starts_with('/')), "{:?}", faults),
+        }
+    }
+
     #[test]
     fn whatever_stands_in_a_body_comes_out_of_its_statement(
         names in proptest::collection::btree_set("\\PC{1,12}|[a-z]{1,8}", 1..6),

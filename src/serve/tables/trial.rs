@@ -27,6 +27,7 @@ use super::statement::Fault;
 use crate::error::{Error, Kind};
 use crate::feed::State as FeedState;
 use crate::format::{Bad, Decoder, Input};
+use crate::options::Format;
 use crate::serve::App;
 use crate::serve::body::Body;
 use crate::serve::problem::{Mistake, Problem, Result};
@@ -245,6 +246,10 @@ fn reason(error: &Error) -> String {
 
 /// Why events are no rows of a table.
 fn decode<'a>(spec: &Spec, events: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    // Rows within changes of a database are not read here.
+    if !matches!(spec.format.format, Format::Json | Format::RawString) {
+        return Vec::new();
+    }
     let all: Vec<usize> = (0..spec.format.columns.len()).collect();
     let mut decoder = match Decoder::new(&spec.format, &all) {
         Ok(decoder) => decoder,

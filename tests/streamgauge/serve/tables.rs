@@ -267,7 +267,16 @@ async fn a_put_makes_or_replaces_from_the_state_it_names() {
     let replaced = put(&[("if-match", made.header("etag"))], other.clone()).await;
     assert_eq!(replaced.with(200)["schema"]["fields"][0]["type"], "TEXT");
     put(&[("if-match", made.header("etag"))], table("a", &server)).await.with(412);
+    // What was read can be sent back, the mask included.
+    let shown = replaced.json();
+    assert_eq!(shown["config"]["headers"], "Authorization: Bearer ***, X-Key: {{ PATH }}");
+    let same = put(&[], shown.clone()).await.with(200);
+    assert_eq!((&same["config"], &same["schema"], &same["id"]), (&shown["config"], &shown["schema"], &shown["id"]));
+    let mut copy = shown;
+    copy["name"] = "b".into();
+    assert_eq!(pointers(&service.post(TABLES, copy).await.with(422)), ["/config/headers"]);
     service.sql("CREATE VIEW v AS SELECT n FROM a").await;
+    assert_eq!(server.request(0).await.header("authorization"), Some("Bearer geheim"));
     let used = put(&[], table("a", &server)).await.with(409);
     assert_eq!(used["dependants"], json!(["v"]));
 }
