@@ -358,16 +358,20 @@ async fn alter(
     let old = ConnectionTable::body(&table.spec())?;
     mask::restore(&mut post, Some(&old)).map_err(problem)?;
     let completed = post.complete(&session).await.map_err(problem)?;
-    let rendered = completed.post.statement(true).map_err(problem)?;
-    let spec = rendered.spec(&session).map_err(problem)?;
+    let spec = completed.post.statement(false).and_then(|rendered| rendered.spec(&session)).map_err(problem)?;
     if changing.dry_run {
         return planned(&Table::new(spec), completed.warnings);
     }
     let turn = app.changing().await;
     let table = find(&app.engine, &post.name)?;
     check(headers, Some(&tag_of(&app.engine, &table)))?;
+    // A feed is not disturbed for nothing.
+    if ConnectionTable::body(&spec)? == ConnectionTable::body(&table.spec())? {
+        return answer(&app.engine, &table, StatusCode::OK, completed.warnings);
+    }
     match turn.reconfigure(spec).await {
         Err(error) if error.code() == Code::Recreate && changing.recreate => {
+            let rendered = completed.post.statement(true).map_err(problem)?;
             let done = turn.execute(&rendered.statement).await;
             done.map_err(|errors| problem(rendered.faults(errors)).dependants(app.engine.readers(&post.name)))?;
         }
