@@ -253,6 +253,42 @@ impl Engine {
         self.catalog().reads(name).to_vec()
     }
 
+    /// The tables that `name` reads, itself or through views; a table is its own.
+    pub fn sources(&self, name: &str) -> Vec<Arc<Table>> {
+        let catalog = self.catalog();
+        catalog.sources(name).into_iter().filter_map(|name| catalog.table(name).cloned()).collect()
+    }
+
+    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`.
+    pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
+        if filter.is_none() && order.is_none() {
+            return Ok(rows);
+        }
+        let schema = rows.schema();
+        let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
+        let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
+            return Err(Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns"));
+        };
+        // In a session of its own: a condition sees these rows and nothing else.
+        let alone = session()?;
+        alone.register_batch("rows", rows)?;
+        let state = alone.state();
+        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut query = query.as_ref().clone();
+        sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
+        let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
+            let functions: Vec<String> = state.udfs().into_iter().collect();
+            sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
+        })?;
+        let batches = alone.execute_logical_plan(plan).await?.collect().await?;
+        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+    }
+
     /// That there is no such table or view, with the nearest name.
     pub fn missing(&self, what: &str, name: &str) -> Error {
         self.catalog().unknown(what, name)
