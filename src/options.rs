@@ -101,8 +101,12 @@ options! {
         events: Names = "";
         /// The direction of the table. Only `source`: event streams are read, never written.
         r#type: Direction = "source";
-        /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`.
+        /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`; `debezium_json` and `wal2json` (format-version 2) are changes of a database's rows, and need a primary key.
         format: Format = "json";
+        /// The columns that name a row, separated by commas, as `PRIMARY KEY (…)` does: an event then says what its row is from now on, in the place of what it was. Default: every event is a row of its own.
+        primary_key: Names = "";
+        /// The table of the database to keep, as `public.metrics` or `metrics`, where a change feed carries several. Default: all that comes.
+        table: Option<String> = "";
         /// Method of the request.
         method: Method = "GET";
         /// Body of the request, sent again on every reconnect; `{{ NAME }}` is filled in.
@@ -275,7 +279,17 @@ Connector: "`sse` or `file`" { Sse: "sse"; File: "file" | "single_file"; } }
 choice! { /// The direction of a table: there is one.
 Direction: "`source`" { Source: "source"; } }
 choice! { /// How an event's data becomes columns.
-Format: "`json` or `raw_string`" { Json: "json"; RawString: "raw_string" | "raw" | "text"; } }
+Format: "`json`, `raw_string`, `debezium_json` or `wal2json`" {
+    Json: "json"; RawString: "raw_string" | "raw" | "text"; Debezium: "debezium_json" | "debezium"; Wal2json: "wal2json";
+} }
+
+impl Format {
+    /// Whether an event tells what became of a row, which may also be that it is gone.
+    pub fn is_change_feed(self) -> bool {
+        matches!(self, Format::Debezium | Format::Wal2json)
+    }
+}
+
 choice! { /// What becomes of an event that cannot be read.
 BadData: "`dead_letter`, `drop` or `fail`" { DeadLetter: "dead_letter"; Drop: "drop"; Fail: "fail"; } }
 choice! { /// How a TIMESTAMP is written in JSON.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::decode::{Decode, Decoded};
+use super::decode::{Batch, Decode};
 use super::readers::{Door, Reader};
 use super::spec::Spec;
 use super::status::Status;
@@ -121,8 +121,8 @@ impl<'a> Hub<'a> {
 
     /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
     async fn flush(&mut self) -> Result<()> {
-        if let Some(decoded) = self.decode.take()? {
-            self.hand_out(decoded).await?;
+        if let Some(batch) = self.decode.take()? {
+            self.hand_out(batch).await?;
         }
         match self.decode.failure() {
             Some(error) => Err(error),
@@ -130,11 +130,13 @@ impl<'a> Hub<'a> {
         }
     }
 
-    async fn hand_out(&mut self, decoded: Decoded) -> Result<()> {
-        let raised = self.clock.rows(&decoded.times, self.now, Timestamp::now());
-        self.shared.status.rows(decoded.times.len(), raised.ahead);
+    async fn hand_out(&mut self, batch: Batch) -> Result<()> {
+        let raised = self.clock.rows(&batch.times, self.now, Timestamp::now());
+        self.shared.status.rows(batch.records, raised.ahead);
         for reader in &self.readers {
-            reader.send(Ok(Message::Changes(self.decode.project(&decoded, reader)?))).await;
+            for changes in self.decode.project(&batch, reader)? {
+                reader.send(Ok(Message::Changes(changes))).await;
+            }
         }
         self.send_watermark(raised.watermark).await;
         Ok(())
@@ -156,7 +158,7 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    /// Lets readers go, and takes in new ones: they see what comes from now on, and how far the feed has come.
+    /// Lets readers go, and takes in new ones: they see the rows that are kept, what comes from now on, and how far the feed has come.
     async fn come_and_go(&mut self, door: &Door) -> Result<()> {
         let before = self.readers.len();
         self.readers.retain(|reader| !reader.has_left());
@@ -164,13 +166,16 @@ impl<'a> Hub<'a> {
         if new.is_empty() && self.readers.len() == before {
             return Ok(());
         }
-        if let Some(watermark) = self.clock.sent() {
-            for reader in &new {
+        for reader in &new {
+            if let Some(rows) = self.decode.current(reader)? {
+                reader.send(Ok(Message::Changes(rows))).await;
+            }
+            if let Some(watermark) = self.clock.sent() {
                 reader.send(Ok(Message::Watermark(watermark))).await;
             }
         }
         self.readers.extend(new);
-        self.decode = Decode::new(&self.shared.spec, &self.shared.status, &self.readers)?;
+        self.decode.serve(&self.shared.spec, &self.shared.status, &self.readers)?;
         Ok(())
     }
 }

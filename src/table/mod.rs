@@ -1,6 +1,7 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
 mod clock;
+mod current;
 mod decode;
 mod hub;
 mod provider;

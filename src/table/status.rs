@@ -17,6 +17,8 @@ pub struct Status {
     rows: AtomicU64,
     bad: AtomicU64,
     ahead: AtomicU64,
+    skipped: AtomicU64,
+    unmatched: AtomicU64,
     watermark: AtomicI64,
     idle: AtomicBool,
     samples: Mutex<VecDeque<Sample>>,
@@ -49,6 +51,10 @@ pub struct Snapshot {
     pub bad: u64,
     /// Rows with a time so far ahead of the clock that they do not move the watermark.
     pub ahead: u64,
+    /// Records of a change feed that are about no row of this table: other tables, transactions, tombstones.
+    pub skipped: u64,
+    /// Deletes of rows that were not there.
+    pub unmatched: u64,
     /// `None` until a row has moved it.
     pub watermark: Option<Timestamp>,
     /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
@@ -62,6 +68,8 @@ impl Default for Status {
             rows: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
             samples: Mutex::default(),
@@ -77,6 +85,8 @@ impl Status {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            unmatched: self.unmatched.load(Relaxed),
             watermark: (watermark != Timestamp::MIN).then_some(watermark),
             idle: self.idle.load(Relaxed),
             samples: self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
@@ -102,6 +112,12 @@ impl Status {
     pub(super) fn rows(&self, rows: usize, ahead: usize) {
         self.rows.fetch_add(rows as u64, Relaxed);
         self.ahead.fetch_add(ahead as u64, Relaxed);
+    }
+
+    /// What a change feed told that made no difference.
+    pub(super) fn ignored(&self, skipped: u64, unmatched: u64) {
+        self.skipped.fetch_add(skipped, Relaxed);
+        self.unmatched.fetch_add(unmatched, Relaxed);
     }
 
     pub(super) fn watermark(&self, watermark: Watermark) {

@@ -336,7 +336,7 @@ async fn open_gates(table: Arc<Table>, served: Served) {
     for (events, signal) in &served.gates {
         let taken = || {
             let (feed, table) = (table.feed_status().snapshot(), table.status().snapshot());
-            table.rows + table.bad + feed.filtered + feed.repeated >= *events
+            table.rows + table.bad + table.skipped + feed.filtered + feed.repeated >= *events
         };
         while !taken() {
             tokio::time::sleep(Duration::from_millis(1)).await;
