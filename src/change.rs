@@ -102,8 +102,8 @@ impl Changes {
         }
         let same = same_as_next(&self.rows);
         let is_idle = |row: usize| self.is_pair(row) && same(row);
-        let kept: Vec<u32> =
-            (0..self.len()).filter(|row| !is_idle(*row) && !(*row > 0 && is_idle(*row - 1))).map(|row| row as u32).collect();
+        let stays = |row: usize| !is_idle(row) && row.checked_sub(1).is_none_or(|before| !is_idle(before));
+        let kept: Vec<u32> = (0..self.len()).filter(|row| stays(*row)).map(|row| row as u32).collect();
         match kept.len() == self.len() {
             true => Ok(vec![self]),
             false => self.select(&UInt32Array::from(kept)),

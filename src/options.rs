@@ -552,7 +552,7 @@ mod tests {
                 "option 'url' is given twice; keep one of the two",
                 "option 'url': 'ftp://x' has the scheme 'ftp', not http or https; give a URL such as `https://example.com:8080/sse`",
                 "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only; give `source`, or leave it out",
-                "option 'format': 'jsn' is not known; did you mean 'json'?; give `json` or `raw_string`",
+                "option 'format': 'jsn' is not known; did you mean 'json'?; give `json`, `raw_string`, `debezium_json` or `wal2json`",
                 "option 'read_timeout': '30' has no unit; give `auto`, `off` or a duration such as `45s`",
                 "option 'watermark_delay': '1 month' has no fixed length; give a duration with its unit, such as `500ms`, `5s` or `1 minute`",
             ]

@@ -196,7 +196,10 @@ impl Decoder {
                     _ => Ok(()),
                 }
             }
-            Image::Named(part) => object::named(data, part, &self.pair, &self.names, slots),
+            Image::Named(part) => {
+                must_be((b'[', "an array"), data, part, self.framing)?;
+                object::named(data, part, &self.pair, &self.names, slots)
+            }
             Image::Updated { columns, identity } => {
                 if let Some(identity) = identity {
                     object::named(data, identity, &self.pair, &self.names, slots)?;

@@ -247,3 +247,202 @@ fn own(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
 fn bytes(keys: &Rows, row: u32) -> &[u8] {
     keys.row(row as usize).data()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, HashSet};
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, StringArray};
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+    use datafusion::logical_expr::Operator as Compare;
+    use datafusion::physical_expr::expressions::{binary, col, lit};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::change::accumulate;
+    use crate::operator::{Filter, Message, Operator, Project};
+
+    /// What is told of a row: id, value, and the id it had before.
+    #[derive(Debug, Clone)]
+    enum Said {
+        Is(i64, i64, Option<i64>),
+        Gone(i64),
+        Clear,
+    }
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("text", DataType::Utf8, true),
+            Field::new("value", DataType::Int64, true),
+        ]))
+    }
+
+    fn current(most: usize) -> CurrentRows {
+        CurrentRows { most, ..CurrentRows::new(schema(), vec![0]).unwrap() }
+    }
+
+    fn apply(current: &mut CurrentRows, said: &[Said]) -> Result<Applied> {
+        let (mut ops, mut rows, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        let mut key = |id: i64| {
+            keys.push(id);
+            keys.len() as u32 - 1
+        };
+        for said in said {
+            ops.push(match said {
+                Said::Is(id, value, old) => {
+                    rows.push((*id, *value));
+                    Op::Upsert { row: rows.len() as u32 - 1, old: old.map(&mut key) }
+                }
+                Said::Gone(id) => Op::Remove { key: key(*id) },
+                Said::Clear => Op::Clear,
+            });
+        }
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| format!("v{}", row.1 / 2))));
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1)));
+        let times = TimestampArray::from_iter_values(rows.iter().map(|row| row.1));
+        let rows = RecordBatch::try_new(schema(), vec![ids, texts, values]).unwrap();
+        current.apply(&ops, rows, times, &[Arc::new(Int64Array::from(keys))])
+    }
+
+    /// Batches as `-1:10+1:11`: sign, id and value; what is a pair stands without a blank between.
+    fn show(parts: &[Changes]) -> String {
+        let parts = parts.iter().map(|part| {
+            let (ids, values) =
+                (part.rows.column(0).as_primitive::<Int64Type>(), part.rows.column(2).as_primitive::<Int64Type>());
+            let row = |row: usize| {
+                assert_eq!(part.times.value(row), values.value(row));
+                let sign = if part.weight(row) < 0 { '-' } else { '+' };
+                let joint = if part.is_pair(row) || row + 1 == part.len() { "" } else { " " };
+                format!("{sign}{}:{}{joint}", ids.value(row), values.value(row))
+            };
+            (0..part.len()).map(row).collect::<String>()
+        });
+        parts.collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn rows_come_change_and_go_by_their_key() {
+        let mut rows = current(100);
+        for (said, expect) in [
+            (vec![Said::Is(1, 10, None), Said::Is(2, 20, None), Said::Is(1, 11, None)], "+1:10 +2:20 -1:10+1:11"),
+            // A delete and an insert of another row are no update, however close they come.
+            (vec![Said::Gone(2), Said::Is(3, 30, None), Said::Gone(9), Said::Gone(1)], "-2:20 | +3:30 -1:11"),
+            // The key has changed: one row still. Where the new key is taken, that row goes.
+            (
+                vec![Said::Is(4, 31, Some(3)), Said::Is(5, 50, None), Said::Is(5, 32, Some(4))],
+                "-3:30+4:31 +5:50 -5:50 -4:31+5:32",
+            ),
+            (vec![Said::Is(6, 60, Some(7)), Said::Is(6, 61, Some(6))], "+6:60 -6:60+6:61"),
+            (vec![Said::Clear, Said::Is(6, 62, None)], "-5:32 -6:61 | +6:62"),
+            (vec![Said::Gone(5)], ""),
+        ] {
+            assert_eq!(show(&apply(&mut rows, &said).unwrap().changes), expect, "{said:?}");
+        }
+        assert_eq!(show(&[rows.all().unwrap().unwrap()]), "+6:62");
+        assert_eq!(apply(&mut rows, &[Said::Gone(5), Said::Gone(6)]).unwrap().unmatched, 1);
+        assert!(rows.all().unwrap().is_none());
+    }
+
+    #[test]
+    fn too_many_rows_are_an_error_and_replaced_ones_do_not_count() {
+        let mut rows = current(3);
+        for round in 0..50 {
+            apply(&mut rows, &[Said::Is(1, round, None), Said::Is(2, round, None), Said::Is(3, round, None)]).unwrap();
+            assert!(rows.chunks.len() <= 3 && rows.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum::<usize>() <= 12);
+        }
+        let error = apply(&mut rows, &[Said::Is(4, 1, None)]).err().unwrap();
+        assert_eq!(error.message(), "the table has more than 3 rows, which are all kept");
+    }
+
+    fn said() -> impl Strategy<Value = Vec<Vec<Said>>> {
+        let id = || 0..7_i64;
+        let said = prop_oneof![
+            8 => (id(), 0..12_i64).prop_map(|(id, value)| Said::Is(id, value, None)),
+            2 => (id(), 0..12_i64, id()).prop_map(|(id, value, old)| Said::Is(id, value, Some(old))),
+            4 => id().prop_map(Said::Gone),
+            1 => Just(Said::Clear),
+        ];
+        proptest::collection::vec(proptest::collection::vec(said, 0..8), 0..12)
+    }
+
+    /// The rows as text, in order.
+    fn lines(rows: Option<RecordBatch>) -> Vec<String> {
+        let Some(rows) = rows else { return Vec::new() };
+        let mut lines: Vec<String> = (0..rows.num_rows()).map(|row| crate::operator::rows::text(&rows, row)).collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    proptest! {
+        #[test]
+        fn changes_through_a_filter_and_a_projection_add_up_to_the_rows_that_are_left(said in said(), joins in 0..12_usize) {
+            let mut rows = current(100);
+            let mut model: BTreeMap<i64, i64> = BTreeMap::new();
+            let holds = binary(col("value", &schema()).unwrap(), Compare::Gt, lit(4_i64), &schema()).unwrap();
+            let mut filter = Filter::new(holds);
+            let text = Arc::new(Schema::new(vec![Field::new("text", DataType::Utf8, true)]));
+            let mut project = Project::new(vec![col("text", &schema()).unwrap()], text).unwrap();
+            let (mut all, mut out, mut later) = (Vec::new(), Vec::new(), Vec::new());
+            let mut moved = HashSet::new();
+            for (at, said) in said.iter().enumerate() {
+                if at == joins {
+                    later.extend(rows.all().unwrap());
+                }
+                for said in said {
+                    match said {
+                        Said::Is(id, value, old) => {
+                            if let Some(old) = old {
+                                model.remove(old);
+                                moved.insert((*old, *id));
+                            }
+                            model.insert(*id, *value);
+                        }
+                        Said::Gone(id) => drop(model.remove(id)),
+                        Said::Clear => model.clear(),
+                    }
+                }
+                for part in apply(&mut rows, said).unwrap().changes {
+                    if at >= joins {
+                        later.push(part.clone());
+                    }
+                    all.push(part.clone());
+                    let mut kept = Vec::new();
+                    filter.push(0, Message::Changes(part), &mut kept).unwrap();
+                    for message in kept {
+                        project.push(0, message, &mut out).unwrap();
+                    }
+                }
+            }
+            let out: Vec<Changes> = out.into_iter().map(|message| match message {
+                Message::Changes(changes) => changes,
+                _ => unreachable!("only changes went in"),
+            }).collect();
+            let whole: Vec<String> = model.iter().map(|(id, value)| format!("id={id}, text=v{}, value={value}", value / 2)).collect();
+            let mut filtered: Vec<String> = model.values().filter(|value| **value > 4).map(|value| format!("text=v{}", value / 2)).collect();
+            filtered.sort_unstable();
+            prop_assert_eq!(lines(rows.all().unwrap().map(|all| all.rows)), whole.clone());
+            prop_assert_eq!(lines(accumulate(&all).unwrap()), whole.clone());
+            prop_assert_eq!(lines(accumulate(&out).unwrap()), filtered);
+            if joins < said.len() {
+                prop_assert_eq!(lines(accumulate(&later).unwrap()), whole);
+            }
+            // An update is of one row, and changes something.
+            for part in &all {
+                let ids = part.rows.column(0).as_primitive::<Int64Type>();
+                for row in (0..part.len()).filter(|row| part.is_pair(*row)) {
+                    let (old, new) = (ids.value(row), ids.value(row + 1));
+                    prop_assert!(old == new || moved.contains(&(old, new)), "{} -> {}", old, new);
+                }
+            }
+            for part in &out {
+                let texts = part.rows.column(0).as_string::<i32>();
+                for row in (0..part.len()).filter(|row| part.is_pair(*row)) {
+                    prop_assert_ne!(texts.value(row), texts.value(row + 1));
+                }
+            }
+        }
+    }
+}

@@ -66,7 +66,7 @@ pub(super) struct Batch {
 }
 
 enum Content {
-    Rows(Decoded),
+    Rows(Box<Decoded>),
     /// Over all columns of the table.
     Changes(Vec<Changes>),
 }
@@ -173,7 +173,7 @@ impl Decode {
             Events::Rows(decoder) => {
                 let (rows, times) = decoder.take()?;
                 let decoded = self.compute(rows, times)?;
-                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(decoded) }
+                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(Box::new(decoded)) }
             }
             Events::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
             Events::Changes(keyed) => {

@@ -355,10 +355,8 @@ fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Resul
         create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.as_str()).collect();
     let given: Vec<&str> = options.primary_key.0.iter().map(String::as_str).collect();
     let names = if given.is_empty() { &declared } else { &given };
-    if !declared.is_empty()
-        && !given.is_empty()
-        && !(given.len() == declared.len() && given.iter().all(|name| declared.contains(name)))
-    {
+    let same = given.len() == declared.len() && given.iter().all(|name| declared.contains(name));
+    if !same && !declared.is_empty() && !given.is_empty() {
         return Err(Error::new(
             Code::BadOption,
             format!("option 'primary_key': the key is ({}) here and ({}) by PRIMARY KEY", given.join(", "), declared.join(", ")),
