@@ -93,7 +93,7 @@ impl ChangeDecoder {
     /// Reads one event. A record that cannot be read costs only itself and is told to `bad`.
     pub fn push(&mut self, input: Input<'_>, bad: &mut dyn FnMut(Bad)) {
         let mut elements = std::mem::take(&mut self.elements);
-        each_record(input, self.framing, &mut elements, &mut |record| match record.and_then(|part| self.change(input, part)) {
+        each_record(input, self.framing, &mut elements, |record| match record.and_then(|part| self.change(input, part)) {
             Ok(Some(op)) => self.ops.push(op),
             Ok(None) => self.skipped += 1,
             Err(fault) => bad(told(fault, input)),

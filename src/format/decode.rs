@@ -137,7 +137,7 @@ impl Decoder {
     /// Reads one event into as many rows as it holds records. A record that cannot be read costs only itself and is told to `bad`.
     pub fn push(&mut self, input: Input<'_>, bad: &mut dyn FnMut(Bad)) {
         let mut elements = std::mem::take(&mut self.elements);
-        each_record(input, self.framing, &mut elements, &mut |record| {
+        each_record(input, self.framing, &mut elements, |record| {
             if let Err(fault) = record.and_then(|part| self.append(input, part, Image::Object(part))) {
                 bad(told(fault, input));
             }
@@ -187,13 +187,16 @@ impl Decoder {
         let slots = &mut self.scratch.slots;
         slots.resize(self.fields.len(), None);
         match image {
-            Image::Object(part) | Image::Debezium(part) => {
+            Image::Object(part) => {
+                must_be((b'{', "an object"), data, part, self.framing)?;
+                object::fields(data, part, &self.names, slots)
+            }
+            Image::Debezium(part) => {
                 must_be((b'{', "an object"), data, part, self.framing)?;
                 object::fields(data, part, &self.names, slots)?;
-                let missing = slots.iter().position(|slot| slot.is_some_and(|part| part.of(data) == UNAVAILABLE));
-                match (image, missing) {
-                    (Image::Debezium(part), Some(field)) => Err(unavailable(part, &self.fields[field])),
-                    _ => Ok(()),
+                match slots.iter().position(|slot| slot.is_some_and(|part| part.of(data) == UNAVAILABLE)) {
+                    Some(field) => Err(unavailable(part, &self.fields[field])),
+                    None => Ok(()),
                 }
             }
             Image::Named(part) => {
@@ -257,7 +260,7 @@ pub(super) fn each_record(
     input: Input<'_>,
     framing: Framing,
     elements: &mut Vec<Option<Part>>,
-    each: &mut dyn FnMut(Result<Part, Fault>),
+    mut each: impl FnMut(Result<Part, Fault>),
 ) {
     let whole = Part { start: 0, end: input.data.len() };
     match framing {

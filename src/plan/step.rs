@@ -120,7 +120,7 @@ impl Plan {
     }
 
     /// The columns of the result that name a row: the primary key of a keyed table, or window and group columns. `None` where there is
-    /// no such key, or not all of it is left. The order is that of the key.
+    /// no such key, or not all of it is left.
     pub fn key(&self) -> Option<Vec<usize>> {
         self.root.key()
     }

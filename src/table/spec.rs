@@ -27,7 +27,7 @@ pub struct Spec {
     pub columns: Vec<Source>,
     pub feed: feed::Spec,
     pub format: format::Spec,
-    /// The columns that name a row, for a table whose events say what a row is from now on; `None` where every event is a row of its own.
+    /// The columns that name a row, in the order of `schema`, for a table whose events say what a row is from now on; `None` where every event is a row of its own.
     pub key: Option<Vec<usize>>,
     /// Of a change feed that carries several tables of a database: the one to keep.
     pub source_table: Option<String>,
@@ -402,6 +402,7 @@ fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Resul
             key.push(index);
         }
     }
+    key.sort_unstable();
     Ok((!key.is_empty()).then_some(key))
 }
 

@@ -1,6 +1,7 @@
 //! Tables from outside: time, readers and bad events, by queries over a scripted server.
 
 mod faults;
+mod keyed;
 mod readers;
 mod silence;
 mod time;
