@@ -110,7 +110,8 @@ impl Spec {
             false => Arc::clone(field),
         };
         let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
-        let notices = notices(&columns, &time);
+        // Rows that change have no windows, so that no time counts.
+        let notices = if key.is_none() { notices(&columns, &time) } else { Vec::new() };
         let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
             Some((_, Source::Decoded(at))) => EventTime::Column(*at),

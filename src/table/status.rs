@@ -45,7 +45,7 @@ pub struct Sample {
 /// [`Status`] at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Rows decoded since the start.
+    /// Rows decoded since the start; of a keyed table, what was told of them.
     pub rows: u64,
     /// Records that could not be read.
     pub bad: u64,
