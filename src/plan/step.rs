@@ -130,6 +130,11 @@ impl Plan {
         self.root.is_finite()
     }
 
+    /// Whether results are those of windows: a row once settled stays so.
+    pub fn is_windowed(&self) -> bool {
+        self.root.is_windowed()
+    }
+
     pub fn instance(&self) -> Result<Instance> {
         let mut sources = Vec::new();
         let mut fixed = Vec::new();
@@ -229,6 +234,10 @@ impl Step {
             // Rows of several streams may have one key, and a row of a join may be there several times.
             Step::Union { .. } | Step::Lookup { .. } => None,
         }
+    }
+
+    fn is_windowed(&self) -> bool {
+        matches!(self, Step::Window(_)) || self.inputs().into_iter().any(Step::is_windowed)
     }
 
     fn is_finite(&self) -> bool {
