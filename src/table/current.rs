@@ -51,6 +51,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// Deletes of rows that were not there.
     pub unmatched: u64,
+    /// Why the rest was not done.
+    pub failure: Option<Error>,
 }
 
 /// The numbers of rows that go and come, in order.
@@ -105,7 +107,8 @@ impl CurrentRows {
         self.numbers.is_empty()
     }
 
-    /// Does what `ops` say, whose rows are `rows` with their event times and whose keys are the columns `keys`.
+    /// Does what `ops` say, whose rows are `rows` with their event times and whose keys are the columns `keys`; up to the one that
+    /// would make too many rows.
     pub fn apply(&mut self, ops: &[Op], rows: RecordBatch, times: TimestampArray, keys: &[ArrayRef]) -> Result<Applied> {
         let key_columns: Vec<ArrayRef> = self.key.iter().map(|index| rows.column(*index).clone()).collect();
         let new_keys = self.converter.convert_columns(&key_columns)?;
@@ -115,8 +118,16 @@ impl CurrentRows {
             self.chunks.push(Chunk { start: first as usize, rows, times });
         }
         let mut told = Told::default();
-        let mut unmatched = 0;
+        let (mut unmatched, mut failure) = (0, None);
         for op in ops {
+            // Before it is too late, so that who reads knows of every row there is.
+            if self.len() >= self.most && self.adds(op, &new_keys, &old_keys) {
+                failure = Some(
+                    Error::new(Code::Runtime, format!("the table would have more than {} rows, which are all kept", self.most))
+                        .hint("keep a part of them: several tables over parts of the feed, or fewer rows from its server"),
+                );
+                break;
+            }
             match *op {
                 Op::Upsert { row, old } => {
                     let key = bytes(&new_keys, row);
@@ -148,10 +159,17 @@ impl CurrentRows {
         }
         let changes = self.tell(told)?;
         self.sweep()?;
-        match self.len() > self.most {
-            true => Err(Error::new(Code::Runtime, format!("the table has more than {} rows, which are all kept", self.most))
-                .hint("keep a part of them: several tables over parts of the feed, or fewer rows from its server")),
-            false => Ok(Applied { changes, unmatched }),
+        Ok(Applied { changes, unmatched, failure })
+    }
+
+    /// Whether there is a row more after `op`.
+    fn adds(&self, op: &Op, new_keys: &Rows, old_keys: &Rows) -> bool {
+        match *op {
+            Op::Upsert { row, old } => {
+                let is_there = |key: &[u8]| self.numbers.contains_key(key);
+                !is_there(bytes(new_keys, row)) && !old.is_some_and(|old| is_there(bytes(old_keys, old)))
+            }
+            Op::Remove { .. } | Op::Clear => false,
         }
     }
 
@@ -353,8 +371,11 @@ mod tests {
             apply(&mut rows, &[Said::Is(1, round, None), Said::Is(2, round, None), Said::Is(3, round, None)]).unwrap();
             assert!(rows.chunks.len() <= 3 && rows.chunks.iter().map(|chunk| chunk.rows.num_rows()).sum::<usize>() <= 12);
         }
-        let error = apply(&mut rows, &[Said::Is(4, 1, None)]).err().unwrap();
-        assert_eq!(error.message(), "the table has more than 3 rows, which are all kept");
+        let said = [Said::Is(1, 99, None), Said::Is(4, 5, Some(2)), Said::Is(5, 1, None), Said::Gone(1)];
+        let applied = apply(&mut rows, &said).unwrap();
+        assert_eq!(show(&applied.changes), "-1:49+1:99 -2:49+4:5");
+        assert_eq!(applied.failure.unwrap().message(), "the table would have more than 3 rows, which are all kept");
+        assert_eq!(show(&[rows.all().unwrap().unwrap()]), "+3:49 +1:99 +4:5");
     }
 
     fn said() -> impl Strategy<Value = Vec<Vec<Said>>> {

@@ -152,8 +152,9 @@ impl Decode {
 
     /// Turns to other readers; the rows of a keyed table stay.
     pub(super) fn serve(&mut self, spec: &Spec, status: &Arc<Status>, readers: &[Reader]) -> Result<()> {
-        if spec.key.is_none() {
-            *self = Decode::new(spec, status, readers)?;
+        match spec.key {
+            Some(_) => self.rejects.policy = spec.bad_data,
+            None => *self = Decode::new(spec, status, readers)?,
         }
         Ok(())
     }
@@ -184,7 +185,7 @@ impl Decode {
         Ok((batch.records > 0).then_some(batch))
     }
 
-    /// The bad record that is the end of the table; what came before it has been taken.
+    /// The bad record, or the row too many, that is the end of the table; what came before it has been taken.
     pub(super) fn failure(&mut self) -> Option<Error> {
         self.rejects.failed.take()
     }
@@ -220,6 +221,9 @@ impl Decode {
         let rows = RecordBatch::try_new(Arc::clone(&keyed.schema), columns)?;
         let applied = keyed.current.apply(&ops, rows, decoded.times.clone(), keys.columns())?;
         self.rejects.status.ignored(skipped, applied.unmatched);
+        if let Some(error) = applied.failure {
+            self.rejects.failed.get_or_insert(error);
+        }
         Ok(Batch { records: ops.len(), times: decoded.times, content: Content::Changes(applied.changes) })
     }
 

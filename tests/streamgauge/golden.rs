@@ -198,6 +198,7 @@ impl Case {
             match self.engine.execute(&statement).await {
                 Ok(Answer::Done(notes)) => notes.iter().for_each(|note| writeln!(out, "note: {note}").unwrap()),
                 Ok(Answer::Rows(rows)) => out.push_str(&table(rows)),
+                Ok(Answer::Follow(_)) => unreachable!("no view is kept running here"),
                 Ok(Answer::Query(query)) => match queries {
                     Queries::Run => out.push_str(&self.drain(&[*query]).await),
                     Queries::Plan => out.push_str(&match query.continuous() {
