@@ -30,7 +30,7 @@ use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
-use crate::table::{Spec, Table};
+use crate::table::{Follow, Spec, Table};
 use crate::time::{Timestamp, TimestampArray};
 use crate::view::{self, ContinuousExec, Live, Progress, Run};
 
@@ -196,7 +196,7 @@ impl Engine {
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (changelog, progress, task) = match query.continuous() {
                 Some(continuous) => {
-                    let (run, read) = continuous.run(context)?;
+                    let (run, read) = continuous.run(context, Follow::Exact)?;
                     tables.extend(read);
                     (
                         continuous.plan().is_changelog(),
@@ -496,7 +496,7 @@ impl Engine {
             Show::Create(_, name) => {
                 let catalog = self.catalog();
                 let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => table.spec().text.clone(),
+                    (Some(table), _) => table.spec().shown.clone(),
                     (None, Some(view)) => view.text.clone(),
                     (None, None) => return Err(self.unknown(name)),
                 };

@@ -224,7 +224,10 @@ fn read_one<T: Value>(given: &Given) -> Result<T> {
             let problem = "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only";
             return place(Error::new(Code::BadOption, problem).hint("give `source`, or leave it out"), given);
         }
-        let shown = if given.value.len() > 60 { "…" } else { given.value.as_str() };
+        // What may hold a password or a key is not repeated.
+        let is_secret = matches!(given.name.to_ascii_lowercase().as_str(), "headers" | "body")
+            || (given.value.contains("://") && given.value.contains(['@', '?']));
+        let shown = if is_secret || given.value.len() > 60 { "…" } else { given.value.as_str() };
         place(
             Error::new(Code::BadOption, format!("option '{}': '{shown}' {reason}", given.name))
                 .hint(format!("give {}", T::EXPECTS)),

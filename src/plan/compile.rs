@@ -373,7 +373,7 @@ fn is_keyed(plan: &LogicalPlan) -> bool {
 /// Why something that reads rows once cannot read those of a keyed table.
 fn over_changes(what: &str, input: &LogicalPlan) -> Error {
     let tables = tables(input);
-    let name = tables.iter().find(|table| table.spec().key.is_some()).map_or("", |table| table.spec().name.as_str());
+    let name = tables.iter().find(|table| table.spec().key.is_some()).map_or(String::new(), |table| table.spec().name.clone());
     Error::new(Code::NotYet, format!("{what} table '{name}', whose rows change by their PRIMARY KEY, is not built yet"))
         .hint("keep to SELECT and WHERE here; or read the change events themselves, by a table with format = 'json' and without PRIMARY KEY")
 }

@@ -153,9 +153,10 @@ impl Step {
         let mut below = |step: &Step| step.tree(sources, fixed);
         Ok(match self {
             Step::Source { table, projection, .. } => {
-                let names: Vec<&str> = projection.iter().map(|index| table.spec().schema.field(*index).name().as_str()).collect();
-                let key = table.spec().key_text().map_or(String::new(), |key| format!(", primary key ({key})"));
-                let line = format!("Feed: {} [{}], {}{key}", table.spec().name, names.join(", "), table.spec().time_text());
+                let spec = table.spec();
+                let names: Vec<&str> = projection.iter().map(|index| spec.schema.field(*index).name().as_str()).collect();
+                let key = spec.key_text().map_or(String::new(), |key| format!(", primary key ({key})"));
+                let line = format!("Feed: {} [{}], {}{key}", spec.name, names.join(", "), spec.time_text());
                 sources.push((Arc::clone(table), projection.clone()));
                 Tree::source(sources.len() - 1, line)
             }

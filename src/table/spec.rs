@@ -18,7 +18,6 @@ use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
 /// A table over a feed.
-#[derive(Debug)]
 pub struct Spec {
     pub name: String,
     /// All columns in their declared order; the event time carries the metadata key `streamgauge.event_time`.
@@ -40,10 +39,19 @@ pub struct Spec {
     pub bad_data: BadData,
     /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
     pub finite: bool,
-    /// The statement that made the table, as written.
+    /// The statement that made the table, as written: it may hold secrets.
     pub text: String,
+    /// The same for people, its secrets masked.
+    pub shown: String,
     /// What a user should know about this table, as sentences.
     pub notices: Vec<String>,
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("shown", &self.shown).field("feed", &self.feed).finish_non_exhaustive()
+    }
 }
 
 /// Where a column's values come from.
@@ -72,11 +80,13 @@ pub enum EventTime {
 }
 
 impl Spec {
-    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to.
+    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to. A [`feed::Policy`] among the session's
+    /// extensions says what the feed may use and reach.
     pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
         let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create))?;
         let mut errors = misplaced(create, &options);
-        let feed = keep(feed::Spec::new(&options), &mut errors);
+        let policy = session.config().get_extension::<feed::Policy>().unwrap_or_default();
+        let feed = keep(feed::Spec::new(&options).and_then(|feed| feed.with_policy(policy)), &mut errors);
         let declared = keep(declared(create, &options), &mut errors);
         let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create)) };
         let columns = keep(resolve(declared, session), &mut errors);
@@ -118,7 +128,7 @@ impl Spec {
             Some((index, Source::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
-            (Some(endpoint), _) => endpoint.to_string(),
+            (Some(endpoint), _) => feed::masked("endpoint", &endpoint.to_string()),
             (None, path) => path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         };
         let decoded_time = match event_time {
@@ -151,6 +161,7 @@ impl Spec {
             },
             bad_data: options.bad_data,
             text: create.text.clone(),
+            shown: create.shown(),
             notices,
         })
     }

@@ -1,10 +1,9 @@
 //! What a table tells about itself: rows, bad events with their reasons, the watermark.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use crate::feed;
+use crate::feed::{self, Journal};
 use crate::format::Bad;
 use crate::time::{Timestamp, Watermark};
 
@@ -21,7 +20,8 @@ pub struct Status {
     unmatched: AtomicU64,
     watermark: AtomicI64,
     idle: AtomicBool,
-    samples: Mutex<VecDeque<Sample>>,
+    lag_ms: AtomicI64,
+    samples: Journal<Sample>,
     before: Mutex<Before>,
 }
 
@@ -59,6 +59,8 @@ pub struct Snapshot {
     pub watermark: Option<Timestamp>,
     /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
     pub idle: bool,
+    /// How much later than its event time the last row came in; below zero where clocks differ. `None` before the first.
+    pub lag_ms: Option<i64>,
     pub samples: Vec<Sample>,
 }
 
@@ -72,7 +74,8 @@ impl Default for Status {
             unmatched: AtomicU64::new(0),
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
-            samples: Mutex::default(),
+            lag_ms: AtomicI64::new(i64::MIN),
+            samples: Journal::new(SAMPLES),
             before: Mutex::default(),
         }
     }
@@ -89,8 +92,14 @@ impl Status {
             unmatched: self.unmatched.load(Relaxed),
             watermark: (watermark != Timestamp::MIN).then_some(watermark),
             idle: self.idle.load(Relaxed),
-            samples: self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+            lag_ms: Some(self.lag_ms.load(Relaxed)).filter(|lag| *lag != i64::MIN),
+            samples: self.samples.entries_kept(),
         }
+    }
+
+    /// Bad events with their reasons, the latest of them.
+    pub fn samples(&self) -> &Journal<Sample> {
+        &self.samples
     }
 
     /// The feed begins anew, and the watermark with it; what was counted stays.
@@ -109,7 +118,11 @@ impl Status {
         *self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn rows(&self, rows: usize, ahead: usize) {
+    /// Rows were decoded; the last one that came, if one did, came in so long after its event time.
+    pub(super) fn rows(&self, rows: usize, ahead: usize, lag_ms: Option<i64>) {
+        if let Some(lag_ms) = lag_ms {
+            self.lag_ms.store(lag_ms, Relaxed);
+        }
         self.rows.fetch_add(rows as u64, Relaxed);
         self.ahead.fetch_add(ahead as u64, Relaxed);
     }
@@ -133,10 +146,6 @@ impl Status {
     /// Counts a bad record and keeps it as a sample.
     pub(super) fn keep_bad(&self, bad: Bad, received: Timestamp) {
         self.drop_bad();
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() == SAMPLES {
-            samples.pop_front();
-        }
-        samples.push_back(Sample { received, bad });
+        self.samples.write(Sample { received, bad });
     }
 }

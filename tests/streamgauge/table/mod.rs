@@ -1,5 +1,6 @@
 //! Tables from outside: time, readers and bad events, by queries over a scripted server.
 
+mod control;
 mod faults;
 mod keyed;
 mod readers;
