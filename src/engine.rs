@@ -196,7 +196,7 @@ impl Engine {
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (changelog, progress, task) = match query.continuous() {
                 Some(continuous) => {
-                    let (run, read) = continuous.run(context, Follow::Exact)?;
+                    let (run, read) = continuous.run(context, self.casually())?;
                     tables.extend(read);
                     (
                         continuous.plan().is_changelog(),
@@ -280,6 +280,14 @@ impl Engine {
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())
+    }
+
+    /// How a query follows its feeds: where views are kept running, none may hold them up.
+    fn casually(&self) -> Follow {
+        match self.answers {
+            Some(_) => Follow::Casual,
+            None => Follow::Exact,
+        }
     }
 
     /// The DataFusion session, for programs that go on by themselves.
