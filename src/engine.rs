@@ -30,7 +30,7 @@ use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
-use crate::table::{Spec, Table};
+use crate::table::{Follow, Spec, Table};
 use crate::time::{Timestamp, TimestampArray};
 use crate::view::{self, ContinuousExec, Live, Progress, Run};
 
@@ -196,7 +196,7 @@ impl Engine {
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (changelog, progress, task) = match query.continuous() {
                 Some(continuous) => {
-                    let (run, read) = continuous.run(context)?;
+                    let (run, read) = continuous.run(context, self.casually())?;
                     tables.extend(read);
                     (
                         continuous.plan().is_changelog(),
@@ -316,6 +316,14 @@ impl Engine {
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())
+    }
+
+    /// How a query follows its feeds: where views are kept running, none may hold them up.
+    fn casually(&self) -> Follow {
+        match self.answers {
+            Some(_) => Follow::Casual,
+            None => Follow::Exact,
+        }
     }
 
     /// The DataFusion session, for programs that go on by themselves.
@@ -532,7 +540,7 @@ impl Engine {
             Show::Create(_, name) => {
                 let catalog = self.catalog();
                 let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => table.spec().text.clone(),
+                    (Some(table), _) => table.spec().shown.clone(),
                     (None, Some(view)) => view.text.clone(),
                     (None, None) => return Err(self.unknown(name)),
                 };

@@ -49,6 +49,7 @@ codes! {
     1006 UnknownFunction Missing "A function is not there";
     1007 Exists Conflict "The name is taken";
     1008 InUse Conflict "Something still reads from it";
+    1009 Recreate Conflict "A change that needs the table to be made anew";
     1101 Window Statement "A window is given in a way that has no meaning";
     1102 Endless Statement "The query has no answer on an endless stream";
     1103 NotYet Statement "The query asks for something that is not built yet";
@@ -58,6 +59,7 @@ codes! {
     1203 MissingOption Option "A required option is missing";
     1204 DoubleOption Option "An option is given twice";
     1205 UnsetVariable Option "A variable that an option names is not set";
+    1206 Forbidden Option "An option asks for what is not allowed here";
     1301 Connect Feed "The server of a feed cannot be reached";
     1302 Status Feed "The server of a feed answers with an error status";
     1303 ContentType Feed "What the server sends is not an event stream";
@@ -68,6 +70,7 @@ codes! {
     1308 Closed Feed "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
+    1502 Slow Statement "A query reads slower than its feed sends";
     1901 Bug Bug "The program contradicts itself";
 }
 

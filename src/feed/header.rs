@@ -192,7 +192,7 @@ fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 /// The name that a header starts with, and what follows its colon.
-fn starts_header(text: &str) -> Option<(&str, &str)> {
+pub(super) fn starts_header(text: &str) -> Option<(&str, &str)> {
     let (name, behind) = text.split_once(':')?;
     let name = name.trim();
     let is_token =
