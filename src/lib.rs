@@ -42,6 +42,7 @@
 
 pub mod catalog;
 pub mod change;
+pub mod checkpoint;
 pub mod cli;
 pub mod engine;
 pub mod error;
@@ -50,6 +51,7 @@ pub mod format;
 pub mod operator;
 pub mod options;
 pub mod plan;
+pub mod serve;
 pub mod sql;
 pub mod table;
 pub mod time;
