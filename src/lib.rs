@@ -50,6 +50,7 @@ pub mod format;
 pub mod operator;
 pub mod options;
 pub mod plan;
+pub mod serve;
 pub mod sql;
 pub mod table;
 pub mod time;

@@ -1,0 +1,3 @@
+//! The engine to the world: the only room that knows HTTP, JSON shapes and wire codes.
+
+pub mod stream;

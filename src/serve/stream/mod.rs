@@ -1,0 +1,17 @@
+//! Results out over Server-Sent Events: the changes of views as frames with ids that resume exactly.
+
+mod encode;
+mod fields;
+mod frame;
+mod position;
+mod shape;
+mod spec;
+mod template;
+
+pub use encode::{Encoded, Encoder};
+pub use fields::Issue;
+pub use frame::{Event, comment, retry};
+pub use position::{Ids, Position, Start};
+pub use shape::{EventField, Format, Op, Ops, Shape};
+pub use spec::{Endpoint, Heartbeat, OpTemplate, OpTemplates, Route, StreamSpec, Visibility};
+pub use template::Templates;
