@@ -1,6 +1,7 @@
 //! Names → tables and views, in the order they were made, and what depends on what.
 
 use crate::error::{Code, Error, Result, nearest};
+use crate::time::Timestamp;
 
 /// Tables and views under one set of names. What a table or view is, others know: `T` and `V`.
 #[derive(Debug)]
@@ -14,6 +15,14 @@ struct Entry<T, V> {
     object: Object<T, V>,
     /// The tables and views it reads.
     reads: Vec<String>,
+    made: Made,
+}
+
+/// When something was made first, and when last made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Made {
+    pub created: Timestamp,
+    pub updated: Timestamp,
 }
 
 #[derive(Debug)]
@@ -55,6 +64,27 @@ impl<T, V> Catalog<T, V> {
         self.entry(name).is_some()
     }
 
+    /// All names, in the order they were made.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    pub fn made(&self, name: &str) -> Option<Made> {
+        self.entry(name).map(|entry| entry.made)
+    }
+
+    /// Takes over when `name` was made, as it was kept elsewhere.
+    pub fn set_made(&mut self, name: &str, made: Made) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.name == name) {
+            entry.made = made;
+        }
+    }
+
+    /// The tables and views that `name` reads itself.
+    pub fn reads(&self, name: &str) -> &[String] {
+        self.entry(name).map_or(&[], |entry| &entry.reads)
+    }
+
     /// The views that read `name` themselves.
     pub fn readers(&self, name: &str) -> Vec<&str> {
         self.entries.iter().filter(|entry| entry.reads.iter().any(|read| read == name)).map(|entry| entry.name.as_str()).collect()
@@ -75,21 +105,21 @@ impl<T, V> Catalog<T, V> {
     }
 
     /// Adds a table; with `replace` in the place of one of that name that no view reads.
-    pub fn create_table(&mut self, name: &str, table: T, replace: bool) -> Result<()> {
+    pub fn create_table(&mut self, name: &str, table: T, replace: bool, now: Timestamp) -> Result<()> {
         let place = self.place(name, replace, |object| matches!(object, Object::Table(_)))?;
-        self.put(place, Entry { name: name.into(), object: Object::Table(table), reads: Vec::new() });
+        self.put(place, name, Object::Table(table), Vec::new(), now);
         Ok(())
     }
 
     /// Adds a view that reads the tables and views `reads`; with `replace` in the place of one of that name that no other reads.
-    pub fn create_view(&mut self, name: &str, view: V, reads: Vec<String>, replace: bool) -> Result<()> {
+    pub fn create_view(&mut self, name: &str, view: V, reads: Vec<String>, replace: bool, now: Timestamp) -> Result<()> {
         if reads.iter().any(|read| read == name) {
             return Err(
                 Error::new(Code::Query, format!("view '{name}' reads from itself")).hint("give the new view another name")
             );
         }
         let place = self.place(name, replace, |object| matches!(object, Object::View(_)))?;
-        self.put(place, Entry { name: name.into(), object: Object::View(view), reads });
+        self.put(place, name, Object::View(view), reads, now);
         Ok(())
     }
 
@@ -132,7 +162,9 @@ impl<T, V> Catalog<T, V> {
         Ok(Some(index))
     }
 
-    fn put(&mut self, place: Option<usize>, entry: Entry<T, V>) {
+    fn put(&mut self, place: Option<usize>, name: &str, object: Object<T, V>, reads: Vec<String>, now: Timestamp) {
+        let created = place.map_or(now, |index| self.entries[index].made.created);
+        let entry = Entry { name: name.into(), object, reads, made: Made { created, updated: now } };
         match place {
             Some(index) => self.entries[index] = entry,
             None => self.entries.push(entry),
@@ -193,23 +225,25 @@ fn kind<T, V>(object: &Object<T, V>) -> &'static str {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp(0);
+
     fn catalog() -> Catalog<u32, u32> {
         let mut catalog = Catalog::default();
-        catalog.create_table("trades", 1, false).unwrap();
-        catalog.create_view("minutes", 2, vec!["trades".into()], false).unwrap();
-        catalog.create_view("hours", 3, vec!["minutes".into()], false).unwrap();
+        catalog.create_table("trades", 1, false, NOW).unwrap();
+        catalog.create_view("minutes", 2, vec!["trades".into()], false, NOW).unwrap();
+        catalog.create_view("hours", 3, vec!["minutes".into()], false, NOW).unwrap();
         catalog
     }
 
     #[test]
     fn a_name_is_taken_once() {
         let mut catalog = catalog();
-        assert_eq!(catalog.create_table("hours", 9, false).unwrap_err().code(), Code::Exists);
+        assert_eq!(catalog.create_table("hours", 9, false, NOW).unwrap_err().code(), Code::Exists);
         assert_eq!(
-            catalog.create_table("hours", 9, true).unwrap_err().to_string(),
+            catalog.create_table("hours", 9, true, NOW).unwrap_err().to_string(),
             "'hours' is a view; drop it first, or choose another name"
         );
-        catalog.create_view("hours", 9, vec!["trades".into()], true).unwrap();
+        catalog.create_view("hours", 9, vec!["trades".into()], true, NOW).unwrap();
         assert_eq!(catalog.view("hours"), Some(&9));
     }
 

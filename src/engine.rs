@@ -1,6 +1,10 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+mod keep;
+
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
@@ -18,7 +22,8 @@ use sqlparser::ast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::catalog::Catalog;
+use self::keep::{Kept, Snapshots};
+use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
 use crate::operator::Message;
@@ -26,22 +31,40 @@ use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
 use crate::table::{Spec, Table};
-use crate::time::TimestampArray;
-use crate::view::{self, ContinuousExec, Progress, Run};
+use crate::time::{Timestamp, TimestampArray};
+use crate::view::{self, ContinuousExec, Live, Progress, Run};
 
 /// Tables, views and the session they live in.
 pub struct Engine {
     session: SessionContext,
     catalog: RwLock<Catalog<Arc<Table>, Arc<View>>>,
+    /// Where views are kept running: the session in which a view is a table of its rows.
+    answers: Option<SessionContext>,
+    /// Whether kept views run from their creation on, or wait for [`Engine::start`].
+    started: AtomicBool,
 }
 
 /// A named query over tables and other views.
 #[derive(Debug)]
 pub struct View {
     pub name: String,
+    /// The statement that made it, as written.
     pub text: String,
+    /// The query in it.
+    pub query: String,
     pub plan: LogicalPlan,
     pub emit: Emit,
+    /// What its author may not expect of it.
+    pub notices: Vec<String>,
+    kept: Option<Kept>,
+}
+
+/// A statement that makes a table or view, to be kept and run again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    pub name: String,
+    pub text: String,
+    pub made: Made,
 }
 
 /// What a statement gives back.
@@ -52,6 +75,8 @@ pub enum Answer {
     Rows(RecordBatch),
     /// A query, planned and not yet running.
     Query(Box<Query>),
+    /// A view that runs already: its rows, then its changes.
+    Follow(Arc<Live>),
 }
 
 /// A planned query. [`Engine::open`] runs it.
@@ -84,6 +109,13 @@ impl Drop for Output {
     }
 }
 
+impl View {
+    /// The view's rows and changes, where it is kept running.
+    pub fn live(&self) -> Option<&Arc<Live>> {
+        self.kept.as_ref().map(|kept| &kept.live)
+    }
+}
+
 impl Query {
     pub fn schema(&self) -> SchemaRef {
         self.plan.schema()
@@ -101,11 +133,29 @@ impl Query {
 }
 
 impl Engine {
+    /// An engine in which a view runs when it is read.
     pub fn new() -> Result<Self> {
-        let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
-        let session = SessionContext::new_with_config(config);
-        view::register(&session)?;
-        Ok(Engine { session, catalog: RwLock::default() })
+        Ok(Engine { session: session()?, catalog: RwLock::default(), answers: None, started: AtomicBool::new(false) })
+    }
+
+    /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
+    pub fn keeping() -> Result<Self> {
+        Ok(Engine { answers: Some(session()?), ..Engine::new()? })
+    }
+
+    /// Runs the views made so far, together: all of them see every event of the feeds they share. Later ones run at once.
+    pub fn start(&self) -> Result<()> {
+        self.started.store(true, Relaxed);
+        let mut tables = Vec::new();
+        for view in self.views() {
+            if let Some(kept) = &view.kept {
+                tables.extend(kept.run()?);
+            }
+        }
+        for table in tables {
+            table.start();
+        }
+        Ok(())
     }
 
     /// Runs one statement. All errors of the statement, not only the first.
@@ -113,8 +163,8 @@ impl Engine {
         match &statement.kind {
             Kind::CreateTable(create) => self.create_table(create),
             Kind::CreateView(create) => self.create_view(create).await,
-            Kind::Query(query) => self.query(query, Emit::default()).await.map(Box::new).map(Answer::Query).map_err(one),
-            Kind::Subscribe(query) => self.query(query, changes()).await.map(Box::new).map(Answer::Query).map_err(one),
+            Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
+            Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
             Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await.map_err(one),
             Kind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
             Kind::Show(show) => self.show(show).map_err(one),
@@ -174,6 +224,64 @@ impl Engine {
         catalog.tables().map(|(_, table)| Arc::clone(table)).collect()
     }
 
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        self.catalog().table(name).cloned()
+    }
+
+    /// The views in the order they were made.
+    pub fn views(&self) -> Vec<Arc<View>> {
+        let catalog = self.catalog();
+        catalog.views().map(|(_, view)| Arc::clone(view)).collect()
+    }
+
+    pub fn view(&self, name: &str) -> Option<Arc<View>> {
+        self.catalog().view(name).cloned()
+    }
+
+    /// When a table or view was made, and made anew.
+    pub fn made(&self, name: &str) -> Option<Made> {
+        self.catalog().made(name)
+    }
+
+    /// The views that read `name` themselves.
+    pub fn readers(&self, name: &str) -> Vec<String> {
+        self.catalog().readers(name).into_iter().map(str::to_string).collect()
+    }
+
+    /// The tables and views that the view `name` reads itself.
+    pub fn reads_of(&self, name: &str) -> Vec<String> {
+        self.catalog().reads(name).to_vec()
+    }
+
+    /// That there is no such table or view, with the nearest name.
+    pub fn missing(&self, what: &str, name: &str) -> Error {
+        self.catalog().unknown(what, name)
+    }
+
+    /// All tables and views as the statements that make them, in an order in which they can be run again.
+    pub fn definitions(&self) -> Vec<Definition> {
+        let catalog = self.catalog();
+        let text = |name: &str| match (catalog.table(name), catalog.view(name)) {
+            (Some(table), _) => Some(table.spec().text.clone()),
+            (None, view) => view.map(|view| view.text.clone()),
+        };
+        let definition = |name: &str| Some(Definition { name: name.into(), text: text(name)?, made: catalog.made(name)? });
+        catalog.names().filter_map(definition).collect()
+    }
+
+    /// Makes a table or view again as it was kept.
+    pub async fn restore(&self, definition: &Definition) -> Result<(), Vec<Error>> {
+        let (statements, errors) = sql::parse(&definition.text);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        for statement in &statements {
+            self.execute(statement).await?;
+        }
+        self.catalog_mut().set_made(&definition.name, definition.made);
+        Ok(())
+    }
+
     /// The DataFusion session, for programs that go on by themselves.
     pub fn session(&self) -> &SessionContext {
         &self.session
@@ -206,8 +314,9 @@ impl Engine {
         let notices = spec.notices.iter().map(|notice| format!("table {name}: {notice}")).collect();
         let table = Table::new(spec);
         let mut catalog = self.catalog_mut();
-        catalog.create_table(name, Arc::clone(&table), create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
-        self.register(name, table).map_err(one)?;
+        let created = catalog.create_table(name, Arc::clone(&table), create.or_replace, Timestamp::now());
+        created.map_err(|error| one(error.at(create.name.span)))?;
+        self.register(name, Arc::clone(&table) as _, table).map_err(one)?;
         Ok(Answer::Done(notices))
     }
 
@@ -227,18 +336,65 @@ impl Engine {
         let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
         let query = Query { name: Some(name.clone()), plan: physical, state };
         let reads = self.reads(&create.query).map_err(one)?;
-        let view = Arc::new(View { name: name.clone(), text: create.text.clone(), plan: plan.clone(), emit });
-        let mut catalog = self.catalog_mut();
-        catalog.create_view(name, view, reads, create.or_replace).map_err(|error| one(error.at(create.name.span)))?;
-        self.register(name, Arc::new(ViewTable::new(plan, Some(create.text.clone())))).map_err(one)?;
-        Ok(Answer::Done(query.notices().iter().map(|notice| format!("view {name}: {notice}")).collect()))
+        let notices = query.notices().to_vec();
+        let retention = usize::try_from(options.retention).unwrap_or(usize::MAX);
+        let kept = match &self.answers {
+            Some(_) => Some(Kept::new(name, query, &plan, retention).map_err(one)?),
+            None => None,
+        };
+        let live = kept.as_ref().map(|kept| Arc::clone(&kept.live));
+        let told = notices.iter().map(|notice| format!("view {name}: {notice}")).collect();
+        let (text, query) = (create.text.clone(), create.query.to_string());
+        let view = Arc::new(View { name: name.clone(), text, query, plan: plan.clone(), emit, notices, kept });
+        {
+            let mut catalog = self.catalog_mut();
+            let created = catalog.create_view(name, Arc::clone(&view), reads, create.or_replace, Timestamp::now());
+            created.map_err(|error| one(error.at(create.name.span)))?;
+            let inlined = Arc::new(ViewTable::new(plan, Some(create.text.clone())));
+            let rows = live.map_or_else(|| Arc::clone(&inlined) as Arc<dyn TableProvider>, |live| Arc::new(Snapshots(live)));
+            self.register(name, inlined, rows).map_err(one)?;
+        }
+        if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
+            for table in kept.run().map_err(one)? {
+                table.start();
+            }
+        }
+        Ok(Answer::Done(told))
     }
 
-    fn register(&self, name: &str, provider: Arc<dyn TableProvider>) -> Result<()> {
-        let reference = TableReference::bare(name);
-        self.session.deregister_table(reference.clone())?;
-        self.session.register_table(reference, provider)?;
+    /// Makes a name known: to continuous queries as what it stands for, to queries that are answered once as its rows.
+    fn register(&self, name: &str, inlined: Arc<dyn TableProvider>, rows: Arc<dyn TableProvider>) -> Result<()> {
+        self.deregister(name)?;
+        self.session.register_table(TableReference::bare(name), inlined)?;
+        if let Some(answers) = &self.answers {
+            answers.register_table(TableReference::bare(name), rows)?;
+        }
         Ok(())
+    }
+
+    fn deregister(&self, name: &str) -> Result<()> {
+        for session in [Some(&self.session), self.answers.as_ref()].into_iter().flatten() {
+            session.deregister_table(TableReference::bare(name))?;
+        }
+        Ok(())
+    }
+
+    /// A query that is answered once, as far as its tables end.
+    async fn answer(&self, query: &ast::Query) -> Result<Query> {
+        let Some(answers) = &self.answers else { return self.query(query, Emit::default()).await };
+        let plan = self.logical_in(answers, query).await?;
+        let state = answers.state();
+        let plan = state.create_physical_plan(&plan).await.map_err(|error| sql::explain_plan(error.into(), query))?;
+        Ok(Query { name: None, plan, state })
+    }
+
+    /// A query whose changes are followed; one of a whole view follows that view.
+    async fn subscribe(&self, query: &ast::Query) -> Result<Answer> {
+        let view = sql::whole(query).and_then(|name| self.view(&name));
+        match view.as_ref().and_then(|view| view.kept.as_ref()) {
+            Some(kept) => Ok(Answer::Follow(Arc::clone(&kept.live))),
+            None => Ok(Answer::Query(Box::new(self.query(query, changes()).await?))),
+        }
     }
 
     async fn query(&self, query: &ast::Query, emit: Emit) -> Result<Query> {
@@ -254,9 +410,13 @@ impl Engine {
 
     /// Resolves a query's names.
     async fn logical(&self, query: &ast::Query) -> Result<LogicalPlan> {
+        self.logical_in(&self.session, query).await
+    }
+
+    async fn logical_in(&self, session: &SessionContext, query: &ast::Query) -> Result<LogicalPlan> {
         let mut query = query.clone();
         sql::rewrite(&mut query, &|table| self.columns(table))?;
-        let state = self.session.state();
+        let state = session.state();
         let plan = state.statement_to_plan(statement(&query)).await;
         plan.map_err(|error| {
             let tables: Vec<String> = {
@@ -322,7 +482,7 @@ impl Engine {
                 Object::View => catalog.drop_view(&name.text, if_exists, cascade),
             };
             for gone in dropped.map_err(|error| error.at(name.span))? {
-                self.session.deregister_table(TableReference::bare(gone.as_str()))?;
+                self.deregister(&gone)?;
                 done.push(format!("{gone} dropped"));
             }
         }
@@ -407,7 +567,13 @@ impl Engine {
 
     async fn set(&self, name: &Name, value: &str) -> Result<Answer> {
         let statement = format!("SET {} = '{}'", name.text, value.replace('\'', "''"));
-        self.session.sql(&statement).await.map_err(|error| {
+        let set = async {
+            for session in [Some(&self.session), self.answers.as_ref()].into_iter().flatten() {
+                session.sql(&statement).await?;
+            }
+            Ok(())
+        };
+        set.await.map_err(|error: datafusion::error::DataFusionError| {
             let known = self.session.state().config_options().entries();
             let error = Error::from(error);
             let problem = match known.iter().any(|entry| entry.key == name.text) {
@@ -436,6 +602,13 @@ impl Engine {
     }
 }
 
+fn session() -> Result<SessionContext> {
+    let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
+    let session = SessionContext::new_with_config(config);
+    view::register(&session)?;
+    Ok(session)
+}
+
 /// A view's early results at the default pace.
 fn changes() -> Emit {
     Emit { early: Some(std::time::Duration::from_secs(1)), allowed_lateness: None }
@@ -457,10 +630,14 @@ fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer>
 /// Runs a query's task; if it panics, its reader is told: a result must not look complete that is not.
 async fn told(changes: mpsc::Sender<Result<Changes>>, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-        let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let error = Error::bug(format!("a running query broke off: {}", what.unwrap_or("no reason is known")));
+        let error = panic_error(panic.as_ref());
         let _ = changes.send(Err(error)).await;
     }
+}
+
+fn panic_error(panic: &(dyn Any + Send)) -> Error {
+    let what = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    Error::bug(format!("a running query broke off: {}", what.unwrap_or("no reason is known")))
 }
 
 /// Hands on the changes of a continuous query until it ends or nobody reads it.
@@ -493,7 +670,13 @@ async fn answer(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Resul
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+
     use super::*;
+    use crate::view::{Followed, Health};
 
     #[tokio::test]
     async fn a_query_that_panics_says_so() {
@@ -502,5 +685,52 @@ mod tests {
         let error = changes.recv().await.unwrap().unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::Bug, "a running query broke off: no such thing"));
         assert!(changes.recv().await.is_none());
+    }
+
+    async fn execute(engine: &Engine, text: &str) -> Answer {
+        let (statements, errors) = sql::parse(text);
+        assert!(errors.is_empty(), "{errors:?}");
+        engine.execute(&statements[0]).await.unwrap_or_else(|errors| panic!("{text}: {errors:?}"))
+    }
+
+    async fn number(engine: &Engine, query: &str) -> i64 {
+        let Answer::Query(query) = execute(engine, query).await else { panic!("no query") };
+        let mut outputs = engine.open(&[*query]).unwrap();
+        let changes = outputs[0].changes.recv().await.unwrap().unwrap();
+        changes.rows.column(0).as_primitive::<Int64Type>().value(0)
+    }
+
+    #[tokio::test]
+    async fn a_kept_view_runs_by_itself_and_is_read_as_its_rows() {
+        let engine = Engine::keeping().unwrap();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/system_metrics.sse");
+        let table = "CREATE TABLE metrics (host TEXT, value DOUBLE, timestamp TIMESTAMP, WATERMARK FOR timestamp AS timestamp - INTERVAL '5 seconds')";
+        execute(&engine, &format!("{table} WITH (connector = 'file', path = '{}')", path.display())).await;
+        let counts =
+            "SELECT count(*) AS n, TUMBLE(INTERVAL '10 seconds') AS window FROM metrics GROUP BY window ORDER BY window DESC";
+        execute(&engine, &format!("CREATE VIEW counts AS {counts}")).await;
+        let live = Arc::clone(engine.view("counts").unwrap().live().unwrap());
+        assert_eq!((live.health(), live.head()), (Health::Waiting, 0));
+        engine.start().unwrap();
+        let mut follower = live.follow(0);
+        while live.health() != Health::Ended {
+            follower.changed().await;
+        }
+        let rows = live.snapshot().unwrap().rows;
+        let starts = rows.column(1).as_struct().column(0).clone();
+        let starts = starts.as_primitive::<arrow::datatypes::TimestampNanosecondType>().values().to_vec();
+        assert!(starts.len() > 1 && starts.windows(2).all(|pair| pair[0] > pair[1]), "{starts:?}");
+        let all: i64 = rows.column(0).as_primitive::<Int64Type>().values().iter().sum();
+        assert_eq!(number(&engine, "SELECT sum(n) FROM counts").await, all);
+        assert_eq!(number(&engine, "SELECT count(*) FROM metrics").await, all);
+        // A view over a view is a query of its own; one made later runs at once.
+        execute(&engine, "CREATE VIEW busy AS SELECT n, window FROM counts WHERE n > 0").await;
+        let busy = Arc::clone(engine.view("busy").unwrap().live().unwrap());
+        assert!(matches!(busy.follow(0).next().await, Followed::Entry(_)));
+        assert!(matches!(execute(&engine, "SUBSCRIBE counts").await, Answer::Follow(live) if live.name == "counts"));
+        assert_eq!(engine.definitions().iter().map(|made| made.name.as_str()).collect::<Vec<_>>(), ["metrics", "counts", "busy"]);
+        let mut follower = busy.follow(busy.head());
+        execute(&engine, "DROP VIEW busy").await;
+        assert!(matches!(follower.next().await, Followed::Dropped));
     }
 }

@@ -161,6 +161,8 @@ options! {
         emit_interval: Duration = "1s";
         /// For how long after its end a window still takes late rows, as updates of its result. Default: the table's.
         allowed_lateness: Option<Duration> = "";
+        /// On a server: how many of its latest rows the view keeps for `SELECT` and for new followers. A view over a table with a primary key keeps all that stand.
+        retention: u64 = "10000";
     }
 }
 

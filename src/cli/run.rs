@@ -35,7 +35,8 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
                 printer.print(0, &Changes::inserts(rows, times), u64::MAX)?;
                 printer.finish()?;
             }
-            Answer::Query(_) => {}
+            // Views are not kept running here.
+            Answer::Query(_) | Answer::Follow(_) => {}
         }
     }
     outcome.queries.iter().flat_map(Query::notices).for_each(|note| eprintln!("note: {note}"));

@@ -121,6 +121,11 @@ impl Plan {
         self.root.is_finite()
     }
 
+    /// Whether results are those of windows: a row once settled stays so.
+    pub fn is_windowed(&self) -> bool {
+        self.root.is_windowed()
+    }
+
     pub fn instance(&self) -> Result<Instance> {
         let mut sources = Vec::new();
         let mut fixed = Vec::new();
@@ -194,6 +199,10 @@ impl Step {
             Step::Window(window) => window.emission.updates(),
             other => other.inputs().into_iter().any(Step::is_changelog),
         }
+    }
+
+    fn is_windowed(&self) -> bool {
+        matches!(self, Step::Window(_)) || self.inputs().into_iter().any(Step::is_windowed)
     }
 
     fn is_finite(&self) -> bool {

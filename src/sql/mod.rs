@@ -24,3 +24,19 @@ mod tests;
 pub fn folded(name: &sqlparser::ast::ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(statement::fold)
 }
+
+/// The name of the table that a query takes as it is: `SELECT * FROM name`.
+pub fn whole(query: &sqlparser::ast::Query) -> Option<String> {
+    let name = query.to_string().strip_prefix("SELECT * FROM ")?.to_string();
+    match query.body.as_ref() {
+        sqlparser::ast::SetExpr::Select(select) => match select.from.as_slice() {
+            [sqlparser::ast::TableWithJoins { relation: sqlparser::ast::TableFactor::Table { name: table, .. }, joins }]
+                if joins.is_empty() && table.to_string() == name =>
+            {
+                folded(table)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,143 @@
+//! Views that are kept running, and their rows as a table.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::compute::SortOptions;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{MemTable, Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
+use tokio::task::AbortHandle;
+
+use super::{Query, panic_error};
+use crate::error::Result;
+use crate::table::Table;
+use crate::view::{Health, Live, Order, Rows};
+
+/// A view's running: it ends when this is dropped.
+pub struct Kept {
+    pub live: Arc<Live>,
+    /// The query until it runs, then its task.
+    query: Mutex<Option<Query>>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Kept {
+    /// A view over `query`, whose logical plan is `plan`. `retention` is how many results of closed windows stay.
+    pub fn new(name: &str, query: Query, plan: &LogicalPlan, retention: usize) -> Result<Self> {
+        let schema = query.schema();
+        let continuous = query.continuous().map(|continuous| continuous.plan());
+        let is_changelog = continuous.is_some_and(|plan| plan.is_changelog());
+        let rows = match (is_changelog, continuous.is_some_and(|plan| plan.is_windowed())) {
+            (false, _) => Rows::appended(retention),
+            (true, true) => Rows::standing(&schema, Some(retention))?,
+            (true, false) => Rows::standing(&schema, None)?,
+        };
+        let order = order(plan, &query.state);
+        let live = Arc::new(Live::new(name, schema, is_changelog, rows).ordered(order));
+        Ok(Kept { live, query: Mutex::new(Some(query)), task: Mutex::default() })
+    }
+
+    /// Runs the view, once. Gives the tables to start when all that shall see their first event have joined.
+    pub fn run(&self) -> Result<Vec<Arc<Table>>> {
+        let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
+        let live = Arc::clone(&self.live);
+        let context = query.state.task_ctx();
+        let (task, tables) = match query.continuous() {
+            Some(continuous) => {
+                let (run, tables) = continuous.run(context)?;
+                (tokio::spawn(guarded(Arc::clone(&live), live.drive(run))), tables)
+            }
+            None => {
+                let rows = execute_stream(Arc::clone(&query.plan), context)?;
+                (tokio::spawn(guarded(Arc::clone(&live), live.fill(rows))), Vec::new())
+            }
+        };
+        *lock(&self.task) = Some(task.abort_handle());
+        Ok(tables)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(task) = lock(&self.task).take() {
+            task.abort();
+        }
+        self.live.enter(Health::Dropped);
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.live.fmt(f)
+    }
+}
+
+/// A view that panics has failed, and says so.
+async fn guarded(live: Arc<Live>, task: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        live.enter(Health::Failed(panic_error(panic.as_ref())));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The `ORDER BY` of the whole view over its own columns; none where it orders by something that it does not show.
+fn order(plan: &LogicalPlan, session: &SessionState) -> Vec<Order> {
+    let sort = match plan {
+        LogicalPlan::Sort(sort) => sort,
+        LogicalPlan::Limit(limit) => match limit.input.as_ref() {
+            LogicalPlan::Sort(sort) => sort,
+            _ => return Vec::new(),
+        },
+        _ => return Vec::new(),
+    };
+    let Ok(schema) = DFSchema::try_from(plan.schema().inner().as_ref().clone()) else { return Vec::new() };
+    let bare = |expr: Expr| {
+        expr.transform(|expr| match expr {
+            Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::from_name(column.name)))),
+            other => Ok(Transformed::no(other)),
+        })
+    };
+    let orders = sort.expr.iter().map(|by| {
+        let expr = session.create_physical_expr(bare(by.expr.clone())?.data, &schema)?;
+        Ok(Order { expr, options: SortOptions { descending: !by.asc, nulls_first: by.nulls_first } })
+    });
+    orders.collect::<DataFusionResult<_>>().unwrap_or_default()
+}
+
+/// A kept view as a table that a query reads once: its rows at the moment the query is planned.
+#[derive(Debug)]
+pub struct Snapshots(pub Arc<Live>);
+
+#[async_trait]
+impl TableProvider for Snapshots {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let rows = self.0.snapshot()?.rows;
+        MemTable::try_new(rows.schema(), vec![vec![rows]])?.scan(session, projection, filters, limit).await
+    }
+}

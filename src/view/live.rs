@@ -1,0 +1,483 @@
+//! A view that is kept running: its rows as they are now, its latest changes by number, and those who follow it.
+//!
+//! Changes are numbered from 1 within an epoch. A number names the same change for everyone who ever asks; when that cannot be kept
+//! (the view is made anew, the program starts again without its state) the epoch changes.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices};
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::SendableRecordBatchStream;
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use super::rows::{Rows, arranged};
+use super::run::{Progress, Run};
+use crate::change::Changes;
+use crate::error::{Error, Result};
+use crate::format::encode::Change;
+use crate::operator::Message;
+use crate::time::{Timestamp, TimestampArray};
+
+/// Memory of the latest changes that followers may come back for, with their encodings: the oldest go when there is more.
+pub const HISTORY_BYTES_MAX: usize = 32 << 20;
+
+/// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
+pub const HISTORY_CHANGES_MAX: u64 = 100_000;
+
+/// One view that runs.
+pub struct Live {
+    pub name: String,
+    pub schema: SchemaRef,
+    /// Whether rows are updated and deleted later.
+    pub is_changelog: bool,
+    /// The columns that name a row, where the plan knows them.
+    pub key: Option<Vec<usize>>,
+    epoch: u64,
+    order: Vec<Order>,
+    state: Mutex<State>,
+    head: watch::Sender<u64>,
+    /// Memory of the encodings in the history.
+    encoded_bytes: Arc<AtomicUsize>,
+    progress: OnceLock<Arc<Progress>>,
+}
+
+/// One expression of the view's own `ORDER BY`: it orders every snapshot.
+pub struct Order {
+    pub expr: Arc<dyn PhysicalExpr>,
+    pub options: SortOptions,
+}
+
+struct State {
+    rows: Rows,
+    history: VecDeque<Arc<Entry>>,
+    history_bytes: usize,
+    /// The number of the latest change; 0 before the first.
+    seq: u64,
+    at: Option<Timestamp>,
+    health: Health,
+    snapshot: Option<Snapshot>,
+}
+
+/// How a view fares.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Health {
+    /// Made, and not yet reading.
+    Waiting,
+    Running,
+    /// Its feeds have ended; the rows stay.
+    Ended,
+    Failed(Error),
+    /// Dropped, or replaced: nothing follows.
+    Dropped,
+}
+
+/// Changes that were published together, numbered `first..=last`.
+pub struct Entry {
+    pub first: u64,
+    pub last: u64,
+    pub at: Timestamp,
+    pub changes: Changes,
+    encoded: Mutex<Vec<(Arc<str>, Bytes)>>,
+    total: Arc<AtomicUsize>,
+}
+
+/// The rows of a view as they are after change `seq`, in the order of its `ORDER BY`.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub rows: RecordBatch,
+    pub seq: u64,
+    /// When the latest change came.
+    pub at: Option<Timestamp>,
+}
+
+/// What comes next for a follower.
+#[derive(Clone)]
+pub enum Followed {
+    /// Holds the change asked for, perhaps not as its first.
+    Entry(Arc<Entry>),
+    /// Changes between the one asked for and `oldest` are forgotten, or never were in this epoch.
+    Gap { oldest: u64 },
+    /// The view is gone.
+    Dropped,
+}
+
+impl Live {
+    pub fn new(name: &str, schema: SchemaRef, is_changelog: bool, rows: Rows) -> Self {
+        Live {
+            name: name.into(),
+            schema,
+            is_changelog,
+            key: None,
+            epoch: next_epoch(),
+            order: Vec::new(),
+            state: Mutex::new(State {
+                rows,
+                history: VecDeque::new(),
+                history_bytes: 0,
+                seq: 0,
+                at: None,
+                health: Health::Waiting,
+                snapshot: None,
+            }),
+            head: watch::Sender::new(0),
+            encoded_bytes: Arc::default(),
+            progress: OnceLock::new(),
+        }
+    }
+
+    pub fn ordered(self, order: Vec<Order>) -> Self {
+        Live { order, ..self }
+    }
+
+    pub fn keyed(self, key: Option<Vec<usize>>) -> Self {
+        Live { key, ..self }
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The number of the latest change.
+    pub fn head(&self) -> u64 {
+        *self.head.borrow()
+    }
+
+    /// The oldest change that can be followed from; one above [`Live::head`] where none is kept.
+    pub fn oldest(&self) -> u64 {
+        let state = self.state();
+        state.history.front().map_or(state.seq + 1, |entry| entry.first)
+    }
+
+    pub fn health(&self) -> Health {
+        self.state().health.clone()
+    }
+
+    /// How far the query has come, once it runs over feeds.
+    pub fn progress(&self) -> Option<&Arc<Progress>> {
+        self.progress.get()
+    }
+
+    /// Rows that stand now, and their memory with that of the history.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.rows.len(), state.rows.bytes() + state.history_bytes + self.encoded_bytes.load(Relaxed))
+    }
+
+    /// The rows as they are now. Asked again without a change between, the same.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        let mut state = self.state();
+        if let Some(snapshot) = &state.snapshot {
+            return Ok(snapshot.clone());
+        }
+        let rows = self.arrange(state.rows.batch(&self.schema)?)?;
+        let snapshot = Snapshot { rows, seq: state.seq, at: state.at };
+        state.snapshot = Some(snapshot.clone());
+        Ok(snapshot)
+    }
+
+    fn arrange(&self, rows: RecordBatch) -> Result<RecordBatch> {
+        if self.order.is_empty() || rows.num_rows() == 0 {
+            return Ok(rows);
+        }
+        let columns = self.order.iter().map(|order| {
+            let values = order.expr.evaluate(&rows)?.into_array(rows.num_rows())?;
+            Ok(SortColumn { values, options: Some(order.options) })
+        });
+        arranged(&rows, &lexsort_to_indices(&columns.collect::<Result<Vec<_>>>()?, None)?)
+    }
+
+    /// Follows the changes after number `after`: those kept, then those to come.
+    pub fn follow(self: &Arc<Self>, after: u64) -> Follower {
+        Follower { live: Arc::clone(self), after, head: self.head.subscribe() }
+    }
+
+    /// What comes after number `after`, as far as it is there: at most `most` entries, or one [`Followed::Gap`] or
+    /// [`Followed::Dropped`].
+    pub fn after(&self, after: u64, most: usize) -> Vec<Followed> {
+        let state = self.state();
+        let oldest = state.history.front().map_or(state.seq + 1, |entry| entry.first);
+        if after > state.seq || after + 1 < oldest {
+            return vec![Followed::Gap { oldest }];
+        }
+        let start = state.history.partition_point(|entry| entry.last <= after);
+        let entries: Vec<Followed> = state.history.range(start..).take(most).cloned().map(Followed::Entry).collect();
+        match entries.is_empty() && state.health == Health::Dropped {
+            true => vec![Followed::Dropped],
+            false => entries,
+        }
+    }
+
+    /// Numbers changes, applies them to the rows and tells the followers.
+    pub fn publish(&self, changes: Changes, at: Timestamp) -> Result<()> {
+        let count = Change::each(&changes).count() as u64;
+        if count == 0 {
+            return Ok(());
+        }
+        let seq = {
+            let mut state = self.state();
+            state.rows.apply(&changes)?;
+            let entry = Entry {
+                first: state.seq + 1,
+                last: state.seq + count,
+                at,
+                changes,
+                encoded: Mutex::default(),
+                total: Arc::clone(&self.encoded_bytes),
+            };
+            (state.seq, state.at, state.snapshot) = (entry.last, Some(at), None);
+            state.history_bytes += entry.bytes();
+            state.history.push_back(Arc::new(entry));
+            while state.history.len() > 1
+                && let Some(first) = state.history.front()
+                && (state.history_bytes + self.encoded_bytes.load(Relaxed) > HISTORY_BYTES_MAX
+                    || state.seq - first.last >= HISTORY_CHANGES_MAX)
+            {
+                let first = first.bytes();
+                state.history_bytes -= first;
+                state.history.pop_front();
+            }
+            state.seq
+        };
+        self.head.send_replace(seq);
+        Ok(())
+    }
+
+    /// Drives a query over feeds until it ends, fails, or the task is dropped.
+    pub async fn drive(self: Arc<Self>, mut run: Run) {
+        let _ = self.progress.set(run.progress());
+        self.enter(Health::Running);
+        loop {
+            let done = match run.next().await {
+                Ok(Some(Message::Changes(changes))) => self.publish(changes, Timestamp::now()),
+                Ok(Some(_)) => continue,
+                Ok(None) => return self.enter(Health::Ended),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = done {
+                return self.enter(Health::Failed(error));
+            }
+        }
+    }
+
+    /// Takes the rows of a query that DataFusion answers by itself.
+    pub async fn fill(self: Arc<Self>, mut rows: SendableRecordBatchStream) {
+        self.enter(Health::Running);
+        while let Some(batch) = rows.next().await {
+            let published = batch.map_err(Error::from).and_then(|rows| {
+                let times = TimestampArray::from_value(0, rows.num_rows());
+                self.publish(Changes::inserts(rows, times), Timestamp::now())
+            });
+            if let Err(error) = published {
+                return self.enter(Health::Failed(error));
+            }
+        }
+        self.enter(Health::Ended);
+    }
+
+    /// Notes how the view fares, and tells those who wait for it.
+    pub fn enter(&self, health: Health) {
+        match &health {
+            Health::Failed(error) => tracing::warn!(view = self.name, reason = %error, "view failed"),
+            health => tracing::info!(view = self.name, ?health, "view"),
+        }
+        {
+            let mut state = self.state();
+            if state.health == Health::Dropped {
+                return;
+            }
+            state.health = health;
+        }
+        self.head.send_modify(|_| {});
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("name", &self.name).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+impl Entry {
+    /// The changes encoded in the way that `key` names: made by the first who asks, shared by all.
+    pub fn encoded(&self, key: &Arc<str>, make: impl FnOnce() -> Bytes) -> Bytes {
+        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bytes)) = encoded.iter().find(|(known, _)| known == key) {
+            return bytes.clone();
+        }
+        let bytes = make();
+        self.total.fetch_add(bytes.len(), Relaxed);
+        encoded.push((Arc::clone(key), bytes.clone()));
+        bytes
+    }
+
+    fn bytes(&self) -> usize {
+        // A slice of a larger batch counts as its share.
+        self.changes.rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>()
+            + self.changes.len() * 16
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let encoded = self.encoded.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.total.fetch_sub(encoded.iter().map(|(_, bytes)| bytes.len()).sum(), Relaxed);
+    }
+}
+
+/// One who follows a view: a position, no buffer.
+pub struct Follower {
+    live: Arc<Live>,
+    after: u64,
+    head: watch::Receiver<u64>,
+}
+
+impl Follower {
+    /// Waits until something comes after the position, and moves it there. Cancel-safe. After a gap go on by [`Follower::seek`].
+    pub async fn next(&mut self) -> Followed {
+        loop {
+            self.head.mark_unchanged();
+            if let Some(followed) = self.ready(1).pop() {
+                return followed;
+            }
+            if self.head.changed().await.is_err() {
+                return Followed::Dropped;
+            }
+        }
+    }
+
+    /// What is there already, at most `most` entries; the position moves behind it.
+    pub fn ready(&mut self, most: usize) -> Vec<Followed> {
+        let followed = self.live.after(self.after, most);
+        if let Some(Followed::Entry(entry)) = followed.last() {
+            self.after = entry.last;
+        }
+        followed
+    }
+
+    /// Waits until a change or the end of the view may have come. Cancel-safe.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as this follower's view.
+        let _ = self.head.changed().await;
+    }
+
+    /// The number of the last change taken.
+    pub fn position(&self) -> u64 {
+        self.after
+    }
+
+    /// Goes on after number `after`.
+    pub fn seek(&mut self, after: u64) {
+        self.after = after;
+    }
+
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}
+
+/// Milliseconds of the clock, and never the same or less twice: two views of one name never share an epoch.
+fn next_epoch() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = Timestamp::now().nanos().max(0) as u64 / 1_000_000;
+    let mut epoch = now;
+    let _ = LAST.fetch_update(Relaxed, Relaxed, |last| {
+        epoch = now.max(last + 1);
+        Some(epoch)
+    });
+    epoch
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::datatypes::Int64Type;
+
+    use super::*;
+
+    fn numbers(values: impl IntoIterator<Item = i64>) -> Changes {
+        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        let times = TimestampArray::from_value(0, values.len());
+        Changes::inserts(RecordBatch::try_from_iter([("n", values)]).unwrap(), times)
+    }
+
+    fn live() -> Arc<Live> {
+        Arc::new(Live::new("v", numbers([]).rows.schema(), false, Rows::appended(1000)))
+    }
+
+    fn entry(followed: Followed) -> (u64, u64) {
+        match followed {
+            Followed::Entry(entry) => (entry.first, entry.last),
+            Followed::Gap { oldest } => panic!("a gap before {oldest}"),
+            Followed::Dropped => panic!("dropped"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_from_a_snapshot_misses_nothing_and_sees_nothing_twice() {
+        let live = live();
+        live.publish(numbers([1, 2]), Timestamp(1)).unwrap();
+        let snapshot = live.snapshot().unwrap();
+        assert_eq!((snapshot.seq, snapshot.rows.num_rows()), (2, 2));
+        let mut follower = live.follow(snapshot.seq);
+        let waiting = tokio::spawn(async move { (entry(follower.next().await), follower) });
+        live.publish(numbers([3]), Timestamp(2)).unwrap();
+        live.publish(numbers([4, 5]), Timestamp(3)).unwrap();
+        let (first, mut follower) = waiting.await.unwrap();
+        assert_eq!(first, (3, 3));
+        assert_eq!(entry(follower.next().await), (4, 5));
+        assert!(follower.ready(10).is_empty());
+        // From the middle of what was published together, the whole of it comes.
+        assert_eq!(entry(live.follow(4).next().await), (4, 5));
+        live.enter(Health::Dropped);
+        assert!(matches!(follower.next().await, Followed::Dropped));
+    }
+
+    #[tokio::test]
+    async fn what_was_forgotten_or_never_was_is_a_gap() {
+        let live = live();
+        for _ in 0..3 {
+            live.publish(numbers(0..HISTORY_CHANGES_MAX as i64), Timestamp(1)).unwrap();
+        }
+        let oldest = live.oldest();
+        assert!(oldest > 1 && oldest <= live.head());
+        for after in [0, oldest - 2, live.head() + 1] {
+            assert!(matches!(live.follow(after).next().await, Followed::Gap { oldest: told } if told == oldest), "{after}");
+        }
+        assert_eq!(entry(live.follow(oldest - 1).next().await).0, oldest);
+    }
+
+    #[test]
+    fn changes_are_encoded_once_and_their_bytes_are_counted_while_they_are_kept() {
+        let live = live();
+        live.publish(numbers([1]), Timestamp(1)).unwrap();
+        let key: Arc<str> = "json".into();
+        let Followed::Entry(entry) = live.after(0, 1).remove(0) else { panic!("no entry") };
+        let before = live.size().1;
+        assert_eq!(entry.encoded(&key, || Bytes::from_static(b"[1]")), "[1]");
+        assert_eq!(entry.encoded(&key, || panic!("encoded again")), "[1]");
+        assert_eq!(live.size().1, before + 3);
+    }
+
+    #[test]
+    fn a_snapshot_is_in_the_order_of_the_view() {
+        let live = Live::new("v", numbers([]).rows.schema(), false, Rows::appended(3)).ordered(vec![Order {
+            expr: Arc::new(datafusion::physical_expr::expressions::Column::new("n", 0)),
+            options: SortOptions { descending: true, nulls_first: false },
+        }]);
+        live.publish(numbers([9, 2, 7, 4]), Timestamp(1)).unwrap();
+        let snapshot = live.snapshot().unwrap();
+        assert_eq!(snapshot.rows.column(0).as_primitive::<Int64Type>().values(), &[7, 4, 2]);
+        assert_ne!(next_epoch(), live.epoch());
+    }
+}
