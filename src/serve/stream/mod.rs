@@ -1,5 +1,9 @@
 //! Results out over Server-Sent Events: the changes of views as frames with ids that resume exactly.
 
+mod ask;
+mod channel;
+mod client;
+mod counters;
 mod encode;
 mod fields;
 mod frame;
@@ -8,9 +12,12 @@ mod shape;
 mod spec;
 mod template;
 
+pub use ask::{Ask, When};
+pub use channel::{Channel, End};
+pub use client::{Client, Greeting};
+pub use counters::{Counters, Open};
 pub use encode::{Encoded, Encoder};
 pub use fields::Issue;
-pub use frame::{Event, comment, retry};
 pub use position::{Ids, Position, Start};
 pub use shape::{EventField, Format, Op, Ops, Shape};
 pub use spec::{Endpoint, Heartbeat, OpTemplate, OpTemplates, Route, StreamSpec, Visibility};

@@ -57,7 +57,7 @@ impl Start {
             let Some((name, position)) = part.rsplit_once(':') else { return Start::Garbage };
             let Some(position) = Position::parse(position) else { return Start::Garbage };
             // A view that the stream no longer has is nothing to resume.
-            if let Some(view) = views.iter().position(|view| escaped(view) == name) {
+            if let Some(view) = views.iter().position(|view| escaped(view, '~') == name) {
                 after[view] = Some(position);
             }
         }
@@ -87,10 +87,10 @@ impl Ids {
         let mut prefix = String::new();
         for (index, (name, position)) in views.iter().enumerate() {
             if index != moving {
-                prefix.push_str(&format!("{}:{position},", escaped(name)));
+                prefix.push_str(&format!("{}:{position},", escaped(name, '~')));
             }
         }
-        prefix.push_str(&escaped(views[moving].0));
+        prefix.push_str(&escaped(views[moving].0, '~'));
         prefix.push(':');
         Ids { prefix, epoch: views[moving].1.epoch }
     }
@@ -112,13 +112,14 @@ impl Ids {
     }
 }
 
-/// A name with everything percent-encoded that has a meaning in an id or a path, or none in a header.
-pub fn escaped(name: &str) -> String {
+/// A name in which everything that has a meaning in an id or a path, or none in a header, is written as `sign` and two hex digits.
+/// Ids use `~`: a client may hand them on in an address without thinking of `%`.
+pub fn escaped(name: &str, sign: char) -> String {
     let mut text = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'-' | b'.' => text.push(byte.into()),
-            _ => text.push_str(&format!("%{byte:02X}")),
+            _ => text.push_str(&format!("{sign}{byte:02X}")),
         }
     }
     text

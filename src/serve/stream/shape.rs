@@ -194,7 +194,7 @@ impl Shape {
 }
 
 /// The value of a word out of a closed list.
-fn word<T: Copy>(option: &str, text: &str, known: &[(&'static str, T)]) -> Result<T> {
+pub(super) fn word<T: Copy>(option: &str, text: &str, known: &[(&'static str, T)]) -> Result<T> {
     if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
     }

@@ -16,9 +16,9 @@ use crate::error::{Code, Error, nearest};
 /// Between two heartbeats, if nobody says otherwise.
 pub const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Heartbeats that come faster than this are a load and no sign of life.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
+pub const HEARTBEAT_MIN: Duration = Duration::from_millis(100);
 /// Proxies and routers forget a silent connection sooner than this.
-const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(3600);
 /// Clients of one stream, if nobody says otherwise.
 pub const MAX_CLIENTS: u64 = 1000;
 /// Views of one stream: every event's id tells of each of them.
@@ -149,7 +149,7 @@ impl StreamSpec {
         };
         for (index, view) in self.views.iter().enumerate() {
             carry(self.sse_path.clone(), index, Ops::ALL);
-            carry(self.joined(&escaped(view)), index, Ops::ALL);
+            carry(self.joined(&escaped(view, '%')), index, Ops::ALL);
             let Some(route) = self.routes.get(view) else { continue };
             let mut rest = Ops::ALL;
             for (_, op) in Op::NAMES {
