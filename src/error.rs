@@ -21,6 +21,10 @@ pub enum Kind {
     Feed,
     /// One event's data cannot be read.
     Payload,
+    /// What a client of the server sent, whatever it is about: send another request.
+    Request,
+    /// A file, a directory or an address of this machine: whoever runs the program.
+    Host,
     /// Our own mistake: report it.
     Bug,
 }
@@ -68,6 +72,21 @@ codes! {
     1308 Closed Feed "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
+    1601 Malformed Request "A request cannot be read";
+    1602 NoRoute Missing "Nothing is at this address";
+    1603 Method Request "The address does not know this method";
+    1604 Unauthorized Request "A token is missing or not known";
+    1605 Forbidden Request "The token does not allow this";
+    1606 Origin Request "A request comes from a page or by a name that is not allowed";
+    1607 TooLarge Request "A request is too large";
+    1608 MediaType Request "The type of a request's body is not known";
+    1609 NotAcceptable Request "No form of the answer is one that is asked for";
+    1610 Stale Request "What a request builds on has changed";
+    1611 TooMany Request "Too many requests or open streams";
+    1612 Unavailable Request "The server cannot answer now";
+    1701 Data Host "The data directory cannot be used";
+    1702 Address Host "An address cannot be listened on";
+    1703 Settings Option "The settings are not understood";
     1901 Bug Bug "The program contradicts itself";
 }
 

@@ -42,6 +42,7 @@
 
 pub mod catalog;
 pub mod change;
+pub mod checkpoint;
 pub mod cli;
 pub mod engine;
 pub mod error;

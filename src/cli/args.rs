@@ -231,7 +231,7 @@ impl From<&Error> for Exit {
             // The statement could be planned; what failed came with the rows.
             _ if error.code() == Code::Runtime => Exit::Failed,
             Blame::Statement | Blame::Option | Blame::Missing | Blame::Conflict => Exit::Wrong,
-            Blame::Feed | Blame::Payload | Blame::Bug => Exit::Failed,
+            Blame::Feed | Blame::Payload | Blame::Request | Blame::Host | Blame::Bug => Exit::Failed,
         }
     }
 }

@@ -1,3 +1,6 @@
-//! The engine to the world: the only room that knows HTTP, JSON shapes and wire codes.
+//! The engine to the world: REST, event streams out, and what guards them.
 
+pub mod body;
+pub mod problem;
+pub mod settings;
 pub mod stream;

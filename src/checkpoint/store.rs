@@ -1,0 +1,488 @@
+//! The embedded store in the data directory: bytes by name, in spaces, written in whole batches or not at all.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::backends::InMemoryBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error, Result};
+use crate::time::Timestamp;
+
+/// The file in the data directory.
+const FILE: &str = "streamgauge.redb";
+
+/// The format of what is inside. A greater number is refused; a smaller one would be brought up here.
+const FORMAT: u64 = 1;
+
+/// Definitions are small; a checkpoint is read once. What is read often, its reader keeps.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A part of the store with its own keys. A checkpoint's files of Arrow IPC get a space of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Space {
+    /// Tables and views, in the order of their making.
+    Definitions,
+    /// Named streams.
+    Streams,
+    /// Access tokens, by the hash of their secret.
+    Tokens,
+    /// About the store itself: format, epoch.
+    Meta,
+}
+
+impl Space {
+    fn table(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(match self {
+            Space::Definitions => "definitions",
+            Space::Streams => "streams",
+            Space::Tokens => "tokens",
+            Space::Meta => "meta",
+        })
+    }
+}
+
+/// What a user defined, as it was said: enough to say it again after a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Definition {
+    pub of: Of,
+    /// Opaque, unique and never used again: `ct_…`, `vw_…`.
+    pub id: String,
+    pub name: String,
+    /// The statement that makes it. Secrets stand in it as `{{ NAME }}`, or as they were given.
+    pub text: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub updated_at: String,
+    /// What a statement cannot say.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub details: serde_json::Value,
+}
+
+/// What a definition makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Of {
+    Table,
+    View,
+}
+
+/// The store of one data directory, held by one process. Clones share it.
+///
+/// Every call blocks for as long as the disk takes: a read of a definition some microseconds, a write one `fsync` (some
+/// milliseconds). That is short enough for a handler; what writes often or much belongs on a blocking thread.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    database: Database,
+    place: PathBuf,
+    epoch: u64,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made (for its owner alone) if it is not there, and checks all that it holds.
+    /// Fails if another process has it, if it cannot be written, if it is damaged, or if a newer version wrote it.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let place = dir.join(FILE);
+        let (file, fresh) = make(dir, &place).map_err(|error| unusable(dir, &error))?;
+        let length = file.metadata().map_err(|error| unusable(dir, &error))?.len();
+        if !fresh && length == 0 {
+            return Err(damaged(&place, "it is empty"));
+        }
+        // A damaged file may contradict redb's own invariants, which it holds with assertions.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let mut database = builder().create_file(file)?;
+            let whole = database.check_integrity()?;
+            Ok::<_, DatabaseError>((database, whole))
+        }));
+        let (database, whole) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+                return Err(Error::new(
+                    Code::Data,
+                    format!("the data directory '{}' is in use by another process", dir.display()),
+                )
+                .hint("stop that process, or give this one its own directory with --data DIR"));
+            }
+            Ok(Err(DatabaseError::Storage(redb::StorageError::Io(error)))) if error.kind() != ErrorKind::InvalidData => {
+                return Err(match error.kind() {
+                    ErrorKind::UnexpectedEof => damaged(&place, "it is cut off"),
+                    _ => unusable(dir, &error),
+                });
+            }
+            Ok(Err(error)) => return Err(damaged(&place, &error.to_string().to_lowercase())),
+            Err(_) => return Err(damaged(&place, "its pages contradict each other")),
+        };
+        if !whole {
+            tracing::error!(file = %place.display(), "the store was damaged; it is back at the last write that is whole");
+        }
+        Store::ready(database, place)
+    }
+
+    /// A store that ends with the process.
+    pub fn in_memory() -> Result<Self> {
+        let place = PathBuf::from("memory");
+        let database = builder().create_with_backend(InMemoryBackend::new());
+        Store::ready(database.map_err(|error| failed(&place, error.into()))?, place)
+    }
+
+    fn ready(database: Database, place: PathBuf) -> Result<Self> {
+        let mut store = Inner { database, place, epoch: 0 };
+        let number = |key: &str| -> Result<Option<u64>> {
+            let bytes = store.get(Space::Meta, key)?;
+            bytes.map(|bytes| decode(&store.place, Space::Meta, key, &bytes)).transpose()
+        };
+        if let Some(format) = number("format")?.filter(|format| *format > FORMAT) {
+            let message = format!("'{}' has the format {format}; this version reads {FORMAT}", store.place.display());
+            return Err(
+                Error::new(Code::Data, message).hint("run the version that wrote it, or a newer one, or give another --data")
+            );
+        }
+        // Greater than every epoch that a client may remember, also when the data directory was lost in between.
+        let now = u64::try_from(Timestamp::now().nanos() / 1_000_000_000).unwrap_or(0);
+        let epoch = number("epoch")?.map_or(now, |last| now.max(last + 1));
+        store.write(|batch| {
+            batch.put(Space::Meta, "format", &FORMAT)?;
+            batch.put(Space::Meta, "epoch", &epoch)
+        })?;
+        store.epoch = epoch;
+        Ok(Store(Arc::new(store)))
+    }
+
+    /// The number of this opening: greater than that of any before. It stands in front of event ids.
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch
+    }
+
+    /// The value of a key, if it is there.
+    pub fn get(&self, space: Space, key: &str) -> Result<Option<Vec<u8>>> {
+        self.0.get(space, key)
+    }
+
+    /// All keys and values of a space, by key.
+    pub fn list(&self, space: Space) -> Result<Vec<(String, Vec<u8>)>> {
+        self.0.list(space)
+    }
+
+    /// Writes all that `fill` says, or, when it or the disk fails, nothing. On return it is on the disk.
+    pub fn write<T>(&self, fill: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        self.0.write(fill)
+    }
+
+    /// All values of a space as a type, by key.
+    pub fn values<T: DeserializeOwned>(&self, space: Space) -> Result<Vec<T>> {
+        let values = self.list(space)?;
+        values.iter().map(|(key, bytes)| decode(&self.0.place, space, key, bytes)).collect()
+    }
+
+    /// Writes one value.
+    pub fn put<T: Serialize>(&self, space: Space, key: &str, value: &T) -> Result<()> {
+        self.write(|batch| batch.put(space, key, value))
+    }
+
+    /// Removes one key; whether it was there.
+    pub fn remove(&self, space: Space, key: &str) -> Result<bool> {
+        self.write(|batch| batch.remove(space, key))
+    }
+
+    /// Tables and views in the order in which they must be made.
+    pub fn definitions(&self) -> Result<Vec<Definition>> {
+        self.values(Space::Definitions)
+    }
+
+    /// Takes the place of all definitions, in this order.
+    pub fn set_definitions(&self, definitions: &[Definition]) -> Result<()> {
+        self.write(|batch| {
+            batch.clear(Space::Definitions)?;
+            for (index, definition) in definitions.iter().enumerate() {
+                batch.put(Space::Definitions, &format!("{index:010}"), definition)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("place", &self.0.place).finish_non_exhaustive()
+    }
+}
+
+/// Writes that become true together.
+pub struct Batch<'a> {
+    transaction: &'a WriteTransaction,
+    place: &'a Path,
+}
+
+impl Batch<'_> {
+    /// A value as JSON.
+    pub fn put<T: Serialize>(&mut self, space: Space, key: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value).map_err(|error| Error::bug(format!("'{key}' cannot be stored: {error}")))?;
+        self.put_bytes(space, key, &bytes)
+    }
+
+    /// A value as it is; it may be large.
+    pub fn put_bytes(&mut self, space: Space, key: &str, bytes: &[u8]) -> Result<()> {
+        let put = || -> Result<(), redb::Error> {
+            self.transaction.open_table(space.table())?.insert(key, bytes)?;
+            Ok(())
+        };
+        put().map_err(|error| failed(self.place, error))
+    }
+
+    /// Whether the key was there.
+    pub fn remove(&mut self, space: Space, key: &str) -> Result<bool> {
+        let remove = || -> Result<bool, redb::Error> { Ok(self.transaction.open_table(space.table())?.remove(key)?.is_some()) };
+        remove().map_err(|error| failed(self.place, error))
+    }
+
+    /// Empties a space.
+    pub fn clear(&mut self, space: Space) -> Result<()> {
+        self.transaction.delete_table(space.table()).map_err(|error| failed(self.place, error.into()))?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn get(&self, space: Space, key: &str) -> Result<Option<Vec<u8>>> {
+        let get = || -> Result<_, redb::Error> {
+            match self.database.begin_read()?.open_table(space.table()) {
+                Ok(table) => Ok(table.get(key)?.map(|value| value.value().to_vec())),
+                Err(TableError::TableDoesNotExist(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        get().map_err(|error| failed(&self.place, error))
+    }
+
+    fn list(&self, space: Space) -> Result<Vec<(String, Vec<u8>)>> {
+        let list = || -> Result<_, redb::Error> {
+            let table = match self.database.begin_read()?.open_table(space.table()) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let rows = table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_string(), value.value().to_vec())));
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        list().map_err(|error| failed(&self.place, error))
+    }
+
+    fn write<T>(&self, fill: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
+        let transaction = self.database.begin_write().map_err(|error| failed(&self.place, error.into()))?;
+        let done = fill(&mut Batch { transaction: &transaction, place: &self.place });
+        match done {
+            Ok(value) => transaction.commit().map(|()| value).map_err(|error| failed(&self.place, error.into())),
+            Err(error) => {
+                let aborted = transaction.abort();
+                Err(aborted.map_or_else(|worse| failed(&self.place, worse.into()), |()| error))
+            }
+        }
+    }
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// The file of the store, and whether it is new. Directory and file are for their owner alone: definitions may hold secrets.
+fn make(dir: &Path, place: &Path) -> io::Result<(File, bool)> {
+    let mut maker = DirBuilder::new();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+        maker.mode(0o700);
+        options.mode(0o600);
+    }
+    if !dir.is_dir() {
+        maker.recursive(true).create(dir)?;
+    }
+    match options.clone().create_new(true).open(place) {
+        Ok(file) => {
+            #[cfg(unix)]
+            File::open(dir)?.sync_all()?;
+            Ok((file, true))
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok((options.open(place)?, false)),
+        Err(error) => Err(error),
+    }
+}
+
+fn decode<T: DeserializeOwned>(place: &Path, space: Space, key: &str, bytes: &[u8]) -> Result<T> {
+    // The value is left out: it may be a secret.
+    let unread =
+        |error: serde_json::Error| damaged(place, &format!("'{key}' in {space:?} has no known form, {:?}", error.classify()));
+    serde_json::from_slice(bytes).map_err(unread)
+}
+
+fn unusable(dir: &Path, error: &io::Error) -> Error {
+    Error::new(Code::Data, format!("the data directory '{}' cannot be used: {error}", dir.display()))
+        .hint("give a directory that can be written with --data DIR")
+}
+
+fn damaged(place: &Path, reason: &str) -> Error {
+    Error::new(Code::Data, format!("the store '{}' is damaged: {reason}", place.display()))
+        .hint("put a copy back in its place, or move it away to start empty")
+}
+
+fn failed(place: &Path, error: redb::Error) -> Error {
+    Error::new(Code::Data, format!("the store '{}' fails: {error}", place.display()))
+        .hint("see that the disk has room and works, then start again")
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn definition(name: &str) -> Definition {
+        Definition {
+            of: Of::Table,
+            id: format!("ct_{name}"),
+            name: name.into(),
+            text: format!("CREATE TABLE {name} …"),
+            created_at: "2026-03-01T12:00:00Z".into(),
+            updated_at: "2026-03-01T12:00:00Z".into(),
+            details: serde_json::Value::Null,
+        }
+    }
+
+    /// A data directory that was written and closed.
+    fn written(dir: &Path) -> PathBuf {
+        let store = Store::open(dir).unwrap();
+        store.set_definitions(&[definition("zebra"), definition("ant")]).unwrap();
+        store.put(Space::Tokens, "a", &"hash").unwrap();
+        dir.join(FILE)
+    }
+
+    #[test]
+    fn what_is_written_is_there_after_a_restart_in_its_order() {
+        let dir = TempDir::new().unwrap();
+        let deep = dir.path().join("not/there/yet");
+        written(&deep);
+        let store = Store::open(&deep).unwrap();
+        let names: Vec<_> = store.definitions().unwrap().into_iter().map(|definition| definition.name).collect();
+        assert_eq!(names, ["zebra", "ant"]);
+        assert_eq!(store.values::<String>(Space::Tokens).unwrap(), ["hash"]);
+        assert_eq!(store.get(Space::Streams, "a").unwrap(), None);
+        assert!(store.remove(Space::Tokens, "a").unwrap() && !store.remove(Space::Tokens, "a").unwrap());
+        store.set_definitions(&[definition("bee")]).unwrap();
+        assert_eq!(store.definitions().unwrap(), [definition("bee")]);
+    }
+
+    #[test]
+    fn a_batch_that_fails_leaves_nothing() {
+        let store = Store::in_memory().unwrap();
+        let result = store.write(|batch| {
+            batch.put_bytes(Space::Streams, "a", &[1])?;
+            batch.clear(Space::Definitions)?;
+            Err::<(), _>(Error::new(Code::Exists, "no"))
+        });
+        assert_eq!(result.unwrap_err().code(), Code::Exists);
+        assert!(store.list(Space::Streams).unwrap().is_empty());
+        store.write(|batch| batch.put_bytes(Space::Streams, "a", &[1])).unwrap();
+    }
+
+    #[test]
+    fn every_opening_has_a_greater_epoch() {
+        let dir = TempDir::new().unwrap();
+        let epochs: Vec<u64> = (0..3).map(|_| Store::open(dir.path()).unwrap().epoch()).collect();
+        assert!(epochs[0] < epochs[1] && epochs[1] < epochs[2], "{epochs:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn directory_and_file_are_for_their_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = TempDir::new().unwrap();
+        let data = dir.path().join("data");
+        let file = written(&data);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&data), mode(&file)), (0o700, 0o600));
+    }
+
+    fn refused(dir: &Path) -> String {
+        let error = Store::open(dir).expect_err("the store was opened");
+        assert_eq!(error.code(), Code::Data);
+        assert!(error.way_out().is_some() && error.message().contains(dir.to_str().unwrap()), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_second_opener_is_told_who_has_it() {
+        let dir = TempDir::new().unwrap();
+        let _first = Store::open(dir.path()).unwrap();
+        assert!(refused(dir.path()).contains("is in use by another process; stop that process"));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(refused(&file).contains("cannot be used"));
+        assert!(refused(&file.join("below")).contains("cannot be used"));
+        let taken = dir.path().join("taken");
+        std::fs::create_dir_all(taken.join(FILE)).unwrap();
+        assert!(refused(&taken).contains("cannot be used"));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let file = written(dir.path());
+        let whole = std::fs::read(&file).unwrap();
+        for length in [0, 1, 100, 320, 4_096, whole.len() / 2, whole.len() - 4_096] {
+            std::fs::write(&file, &whole[..length]).unwrap();
+            assert!(refused(dir.path()).contains("is damaged"), "{length}");
+        }
+        std::fs::write(&file, &whole).unwrap();
+        Store::open(dir.path()).unwrap();
+    }
+
+    /// Whatever byte is wrong: the store is refused, or what it says is what was written once.
+    #[test]
+    fn flipped_bytes_are_never_taken_for_data() {
+        let dir = TempDir::new().unwrap();
+        let file = written(dir.path());
+        let whole = std::fs::read(&file).unwrap();
+        let used: Vec<usize> = whole.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect();
+        let mut refusals = 0;
+        for at in used.iter().copied().step_by(used.len() / 50) {
+            let mut wrong = whole.clone();
+            wrong[at] ^= 0x20;
+            std::fs::write(&file, &wrong).unwrap();
+            match Store::open(dir.path()) {
+                Err(error) => {
+                    assert_eq!(error.code(), Code::Data);
+                    refusals += 1;
+                }
+                Ok(store) => {
+                    let definitions = store.definitions().unwrap();
+                    let known = [vec![], vec![definition("zebra"), definition("ant")]];
+                    assert!(known.contains(&definitions), "byte {at}: {definitions:?}");
+                }
+            }
+        }
+        assert!(refusals > 0);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = TempDir::new().unwrap();
+        Store::open(dir.path()).unwrap().put(Space::Meta, "format", &(FORMAT + 1)).unwrap();
+        assert!(refused(dir.path()).contains("has the format 2; this version reads 1"));
+    }
+}

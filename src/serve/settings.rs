@@ -1,0 +1,687 @@
+//! What the server is told before it starts: defaults, a TOML file, the environment, flags; each over the one before.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+
+use super::body::{BODY_BYTES_MAX, misfit, pointer};
+use crate::error::{Code, Error, Place, Result, Span};
+use crate::options;
+
+/// Variables of this prefix set settings: `STREAMGAUGE_BIND`, and `STREAMGAUGE_HTTP__HOSTS` for `hosts` in `[http]`.
+const PREFIX: &str = "STREAMGAUGE_";
+
+/// The quick way to `auth.token`.
+const TOKEN: &str = "STREAMGAUGE_TOKEN";
+
+/// Settings outside every table. Other variables with the prefix and no `__` are not ours: Kubernetes makes some for every service.
+const TOP: &[&str] = &["bind", "data", "init", "listeners"];
+
+/// What feeds may use as `{{ NAME }}` on a server that others can reach, unless `secrets.env` says otherwise.
+const SECRET_PREFIX: &str = "STREAMGAUGE_SECRET_";
+
+/// A shorter token can be guessed.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// Everything that `streamgauge serve` can be told. `Debug` shows no secret.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where REST, console and streams are: address and port.
+    #[serde(deserialize_with = "address")]
+    pub bind: SocketAddr,
+    /// More addresses with the same content.
+    #[serde(deserialize_with = "addresses")]
+    pub listeners: Vec<SocketAddr>,
+    /// The data directory. Without one, what is defined ends with the process.
+    pub data: Option<PathBuf>,
+    /// SQL files to run at the start; what they make and is there already is left as it is.
+    pub init: Words,
+    pub auth: Auth,
+    pub http: Http,
+    pub secrets: Secrets,
+    pub feeds: Feeds,
+    pub log: Log,
+    /// Named streams, as `POST /v1/streams` takes them.
+    pub streams: Vec<Value>,
+}
+
+/// `[auth]`: who may.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// A token that may do everything.
+    #[serde(deserialize_with = "secret")]
+    pub token: Option<SecretString>,
+    /// A file with such a token.
+    pub token_file: Option<PathBuf>,
+    /// More tokens, with scopes.
+    pub tokens: Vec<Token>,
+    /// Everybody may do everything, on whatever address.
+    pub insecure_no_auth: bool,
+}
+
+/// `[[auth.tokens]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    pub name: String,
+    #[serde(deserialize_with = "required_secret")]
+    pub token: SecretString,
+    /// `read`, `stream:<view>`, `write`, `admin`.
+    pub scopes: Words,
+}
+
+/// `[http]`: who is let in, and how many.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Names by which the server may be called besides `localhost` and loopback addresses. Off loopback without tokens: all.
+    pub hosts: Words,
+    /// Origins whose pages may read answers: `https://dashboard.example`. Streams may name more.
+    pub cors_origins: Words,
+    /// The largest body of a request.
+    pub body_bytes_max: usize,
+    /// Open streams, all together.
+    pub streams_max: usize,
+    /// Open streams of one address. Default: 50, but for this machine, where a proxy's clients all seem to be.
+    pub streams_per_address_max: Option<usize>,
+    /// Open streams of one token.
+    pub streams_per_token_max: usize,
+    /// New streams a second from one address. Default: 100, but for this machine.
+    pub connects_per_second_max: Option<u32>,
+    /// A silent stream says so often that it is alive.
+    #[serde(deserialize_with = "duration")]
+    pub heartbeat: Duration,
+}
+
+/// `[secrets]`: what feeds may use as `{{ NAME }}`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Secrets {
+    /// Names of environment variables, `PREFIX_*`, or `*` for all. Default: all where only this machine can reach the server, else
+    /// `STREAMGAUGE_SECRET_*`.
+    pub env: Option<Words>,
+}
+
+/// `[feeds]`: where feeds may come from.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Feeds {
+    /// Hosts and addresses that may be read although they are of this network or of the cloud's own services.
+    pub allow_hosts: Words,
+    /// Whether a table may read a file of this machine.
+    pub files: bool,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// What was typed after `streamgauge serve`. A flag that is absent leaves the setting as it is.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+pub struct Flags {
+    /// Settings in TOML
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen; another address than this machine's own needs a token [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub bind: Option<String>,
+    /// Keep tables, views, streams and tokens in this directory
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Run a SQL file first; may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub init: Vec<PathBuf>,
+    /// Take requests with the token in this file; STREAMGAUGE_TOKEN is another way
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Let everybody do everything
+    #[arg(long)]
+    pub insecure_no_auth: bool,
+    /// How the log looks
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// A list, written as one or as `a, b`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+/// Which environment variables a feed may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permitted(Vec<String>);
+
+impl Settings {
+    /// Reads the file that the flags name, then `environment`, then the flags themselves. Errors in the file have line and column.
+    pub fn read(
+        flags: &Flags,
+        environment: impl Fn(&str) -> Option<String>,
+        names: impl Iterator<Item = String>,
+    ) -> Result<Self> {
+        let text = match &flags.config {
+            Some(path) => std::fs::read_to_string(path).map_err(|error| {
+                Error::new(Code::Settings, format!("the settings '{}' cannot be read: {error}", path.display()))
+                    .hint("give a TOML file with --config FILE")
+            })?,
+            None => String::new(),
+        };
+        let file = flags.config.as_deref().unwrap_or(Path::new("settings"));
+        let mut settings = parse(&text, file)?;
+        expand(&mut settings, &environment).map_err(|(pointer, reason)| {
+            placed(Error::new(Code::Settings, format!("{} {reason}", told(&pointer))), &text, &pointer, file)
+        })?;
+        for name in names {
+            if let Some(value) = environment(&name) {
+                assign(&mut settings, &name, &value);
+            }
+        }
+        overlay(&mut settings, flags);
+        let mut read: Settings = serde_path_to_error::deserialize(settings).map_err(|error| {
+            let misfit = misfit(pointer(error.path()), &error.inner().to_string(), "setting");
+            let pointer = misfit.pointer.clone();
+            let message = match misfit.code {
+                Code::BadOption => format!("{}: {}", told(&pointer), misfit.message),
+                _ => misfit.message,
+            };
+            let error = Error::new(Code::Settings, message);
+            placed(misfit.hint.into_iter().fold(error, Error::hint), &text, &pointer, file)
+        })?;
+        read.auth.fill()?;
+        Ok(read)
+    }
+
+    /// From the process: its environment, and what was typed.
+    pub fn of_process(flags: &Flags) -> Result<Self> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        Settings::read(flags, |name| std::env::var(name).ok(), names)
+    }
+
+    /// Refuses to listen where strangers are, unless somebody keeps the door. `stored` tells that the store has a token for `admin`.
+    pub fn check(&self, stored: bool) -> Result<()> {
+        self.addresses().try_for_each(|address| self.may_listen(address, stored))
+    }
+
+    /// As [`Settings::check`], for the own address of one stream.
+    pub fn may_listen(&self, address: SocketAddr, stored: bool) -> Result<()> {
+        if address.ip().is_loopback() || self.auth.insecure_no_auth || self.auth.has_tokens() || stored {
+            return Ok(());
+        }
+        Err(Error::new(Code::Settings, format!("on {address} everybody in reach could change everything: no token is set"))
+            .hint(format!("set {TOKEN} or give --token-file FILE; to go without, give --insecure-no-auth; or stay on 127.0.0.1")))
+    }
+
+    /// All addresses to listen on, streams with their own host aside.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        std::iter::once(self.bind).chain(self.listeners.iter().copied())
+    }
+
+    /// Whether only this machine can reach the server, as far as the settings say.
+    pub fn is_loopback_only(&self) -> bool {
+        let own = |stream: &Value| stream.get("host").and_then(Value::as_str).is_none_or(is_loopback);
+        self.addresses().all(|address| address.ip().is_loopback()) && self.streams.iter().all(own)
+    }
+
+    /// Which environment variables a feed may use as `{{ NAME }}`.
+    pub fn permitted(&self) -> Permitted {
+        Permitted(match &self.secrets.env {
+            Some(names) => names.0.clone(),
+            None if self.is_loopback_only() => vec!["*".into()],
+            None => vec![format!("{SECRET_PREFIX}*")],
+        })
+    }
+}
+
+impl Auth {
+    /// Whether the settings name a token.
+    pub fn has_tokens(&self) -> bool {
+        self.token.is_some() || !self.tokens.is_empty()
+    }
+
+    /// Takes the token out of its file, and refuses tokens that can be guessed.
+    fn fill(&mut self) -> Result<()> {
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                Error::new(Code::Settings, format!("the token file '{}' cannot be read: {error}", file.display()))
+                    .hint("give a file with one token in it")
+            })?;
+            self.token = Some(SecretString::from(text.trim()));
+        }
+        let named = self.token.iter().map(|token| ("auth.token", token));
+        let scoped = self.tokens.iter().map(|token| (token.name.as_str(), &token.token));
+        for (name, token) in named.chain(scoped) {
+            if token.expose_secret().chars().count() < TOKEN_CHARS_MIN {
+                return Err(Error::new(Code::Settings, format!("the token '{name}' has less than {TOKEN_CHARS_MIN} characters"))
+                    .hint("make one with `openssl rand -hex 32`"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Permitted {
+    /// The server's own token is nobody's to use.
+    pub fn allows(&self, name: &str) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => pattern == name,
+        };
+        let own = name.starts_with(PREFIX) && !name.starts_with(SECRET_PREFIX);
+        !own && self.0.iter().any(fits)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            bind: (Ipv4Addr::LOCALHOST, 8000).into(),
+            listeners: Vec::new(),
+            data: None,
+            init: Words::default(),
+            auth: Auth::default(),
+            http: Http::default(),
+            secrets: Secrets::default(),
+            feeds: Feeds::default(),
+            log: Log::default(),
+            streams: Vec::new(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http {
+            hosts: Words::default(),
+            cors_origins: Words::default(),
+            body_bytes_max: BODY_BYTES_MAX,
+            streams_max: 1_000,
+            streams_per_address_max: None,
+            streams_per_token_max: 50,
+            connects_per_second_max: None,
+            heartbeat: Duration::from_secs(30),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Words;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of texts, or one text with commas")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Words, E> {
+                let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+                Ok(Words(words.map(str::to_string).collect()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = list.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words(words))
+            }
+        }
+        from.deserialize_any(Visitor)
+    }
+}
+
+/// The file as a tree, its line and column where it is no TOML.
+fn parse(text: &str, file: &Path) -> Result<Value> {
+    toml::from_str::<Value>(text).map_err(|error| {
+        let message = format!("'{}' is no TOML: {}", file.display(), error.message().replace('\n', ", "));
+        match error.span() {
+            Some(span) => here(Error::new(Code::Settings, message), text, span.start),
+            None => Error::new(Code::Settings, message),
+        }
+    })
+}
+
+/// Fills in `${NAME}`, `${NAME:-default}` and `${file:/path}` in every text; `$${` stands for `${`. The error is a place and a reason.
+fn expand(value: &mut Value, environment: &impl Fn(&str) -> Option<String>) -> Result<(), (String, String)> {
+    match value {
+        Value::String(text) => *text = fill(text, environment).map_err(|reason| (String::new(), reason))?,
+        Value::Array(list) => {
+            for (index, item) in list.iter_mut().enumerate() {
+                expand(item, environment).map_err(|(place, reason)| (format!("/{index}{place}"), reason))?;
+            }
+        }
+        Value::Object(fields) => {
+            for (name, item) in fields {
+                expand(item, environment).map_err(|(place, reason)| (format!("/{name}{place}"), reason))?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn fill(text: &str, environment: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        if let Some(before) = before.strip_suffix('$') {
+            filled.push_str(before);
+            filled.push_str("${");
+            rest = after;
+            continue;
+        }
+        filled.push_str(before);
+        let (name, after) = after.split_once('}').ok_or("has a '${' without its '}'")?;
+        rest = after;
+        if let Some(path) = name.strip_prefix("file:") {
+            let content = std::fs::read_to_string(path)
+                .map_err(|error| format!("names the file '{path}', which cannot be read: {error}"))?;
+            filled.push_str(content.trim_end_matches(['\r', '\n']));
+        } else {
+            let (name, default) = name.split_once(":-").map_or((name, None), |(name, default)| (name, Some(default)));
+            match (environment(name).filter(|value| !value.is_empty() || default.is_none()), default) {
+                (Some(value), _) => filled.push_str(&value),
+                (None, Some(default)) => filled.push_str(default),
+                (None, None) => return Err(format!("needs the environment variable {name}, which is not set")),
+            }
+        }
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}
+
+/// One environment variable as a setting: a TOML value, or a text as it is.
+fn assign(settings: &mut Value, name: &str, text: &str) {
+    if name == TOKEN {
+        return set(settings, &["auth", "token"], text.into());
+    }
+    let Some(name) = name.strip_prefix(PREFIX).map(str::to_ascii_lowercase) else { return };
+    let path: Vec<&str> = name.split("__").collect();
+    if path.len() == 1 && !TOP.contains(&path[0]) {
+        return;
+    }
+    let secret = path.last().is_some_and(|last| *last == "token");
+    let value = if secret { None } else { toml::from_str::<Map<String, Value>>(&format!("value = {text}")).ok() };
+    let value = value.filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    set(settings, &path, value.unwrap_or_else(|| text.into()));
+}
+
+fn overlay(settings: &mut Value, flags: &Flags) {
+    let text = |path: &PathBuf| Value::from(path.to_string_lossy());
+    if let Some(bind) = &flags.bind {
+        set(settings, &["bind"], bind.as_str().into());
+    }
+    if let Some(data) = &flags.data {
+        set(settings, &["data"], text(data));
+    }
+    if !flags.init.is_empty() {
+        set(settings, &["init"], flags.init.iter().map(text).collect());
+    }
+    if let Some(file) = &flags.token_file {
+        set(settings, &["auth", "token_file"], text(file));
+    }
+    if flags.insecure_no_auth {
+        set(settings, &["auth", "insecure_no_auth"], true.into());
+    }
+    if let Some(format) = flags.log_format {
+        set(settings, &["log", "format"], serde_json::to_value(format).unwrap_or_default());
+    }
+}
+
+/// Puts a value at a path, over whatever is there.
+fn set(settings: &mut Value, path: &[&str], value: Value) {
+    let Some((first, rest)) = path.split_first() else {
+        *settings = value;
+        return;
+    };
+    if !settings.is_object() {
+        *settings = Value::Object(Map::new());
+    }
+    if let Value::Object(fields) = settings {
+        set(fields.entry(first.to_string()).or_insert(Value::Null), rest, value);
+    }
+}
+
+/// How a place in the settings is said: `http.hosts`.
+fn told(pointer: &str) -> String {
+    format!("the setting '{}'", pointer.trim_start_matches('/').replace('/', "."))
+}
+
+/// The error with line and column of what the pointer leads to, where the file has it.
+fn placed(error: Error, text: &str, pointer: &str, file: &Path) -> Error {
+    match DeTable::parse(text).ok().and_then(|table| offset(table.get_ref(), pointer)) {
+        Some(offset) => {
+            let place = place(text, offset);
+            let message = format!("{} ({}, line {}, column {})", error.message(), file.display(), place.line, place.column);
+            let moved = Error::new(error.code(), message).at(Span { start: place, end: place });
+            error.way_out().into_iter().fold(moved, Error::hint)
+        }
+        None => error,
+    }
+}
+
+/// Where in the text the last part of a pointer stands that the table has.
+fn offset(table: &DeTable<'_>, pointer: &str) -> Option<usize> {
+    let mut parts = pointer.split('/').skip(1);
+    let (key, mut value) = table.iter().find_map(|(key, value)| {
+        let first = pointer.split('/').nth(1)?;
+        (key.get_ref() == first).then_some((key, value))
+    })?;
+    let mut found = key.span().start;
+    parts.next();
+    for part in parts {
+        match value.get_ref() {
+            DeValue::Table(table) => match table.iter().find(|(key, _)| key.get_ref() == part) {
+                Some((key, inner)) => (found, value) = (key.span().start, inner),
+                None => break,
+            },
+            DeValue::Array(list) => match part.parse().ok().and_then(|index: usize| list.iter().nth(index)) {
+                Some(inner) => (found, value) = (inner.span().start, inner),
+                None => break,
+            },
+            _ => break,
+        }
+    }
+    Some(found)
+}
+
+fn here(error: Error, text: &str, offset: usize) -> Error {
+    let place = place(text, offset);
+    let message = format!("{} (line {}, column {})", error.message(), place.line, place.column);
+    Error::new(error.code(), message).at(Span { start: place, end: place })
+}
+
+/// Line and column of a byte.
+fn place(text: &str, offset: usize) -> Place {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() as u64 + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + 1;
+    Place { line, column }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    read_address(&String::deserialize(from)?).map_err(de::Error::custom)
+}
+
+fn addresses<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Words::deserialize(from)?.0.iter().map(|text| read_address(text).map_err(de::Error::custom)).collect()
+}
+
+/// An address and a port; `localhost` is the only name, since others may change what they mean.
+fn read_address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = numeric.as_deref().unwrap_or(text).parse();
+    parsed.map_err(|_| format!("'{text}' is no address with a port; write it like 127.0.0.1:8000 or [::1]:8000"))
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let read = <Duration as options::Value>::read(&text).map_err(|reason| format!("'{text}' {reason}"));
+    match read {
+        Ok(Duration::ZERO) => Err(de::Error::custom("it must be longer than nothing")),
+        Ok(duration) => Ok(duration),
+        Err(reason) => Err(de::Error::custom(reason)),
+    }
+}
+
+fn secret<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    required_secret(from).map(Some)
+}
+
+fn required_secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D::Error> {
+    String::deserialize(from).map(SecretString::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn read_with(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Settings> {
+        let dir = TempDir::new().unwrap();
+        let file = dir.path().join("streamgauge.toml");
+        std::fs::write(&file, text).unwrap();
+        let environment: BTreeMap<String, String> =
+            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let flags = Flags { config: Some(file), ..flags };
+        Settings::read(&flags, |name| environment.get(name).cloned(), environment.keys().cloned())
+    }
+
+    fn read(text: &str) -> Result<Settings> {
+        read_with(text, &[("PORT", "9000")], Flags::default())
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        let settings = Settings::read(&Flags::default(), |_| None, std::iter::empty()).unwrap();
+        assert_eq!(settings.bind.to_string(), "127.0.0.1:8000");
+        assert_eq!((settings.http.streams_max, settings.http.body_bytes_max), (1_000, 1_048_576));
+        assert_eq!(settings.http.heartbeat, Duration::from_secs(30));
+        settings.check(false).unwrap();
+    }
+
+    #[test]
+    fn flags_go_over_the_environment_and_that_over_the_file() {
+        let text = "bind = '127.0.0.1:1'\ndata = 'file'\n[http]\nhosts = ['a']\nheartbeat = '5s'\n[log]\nformat = 'json'";
+        let environment =
+            [("STREAMGAUGE_BIND", "127.0.0.1:2"), ("STREAMGAUGE_HTTP__HOSTS", "b, c"), ("STREAMGAUGE_DATA", "environment")];
+        let flags = Flags { bind: Some("localhost:3".into()), ..Flags::default() };
+        let settings = read_with(text, &environment, flags).unwrap();
+        assert_eq!(settings.bind.port(), 3);
+        assert_eq!(settings.data, Some("environment".into()));
+        assert_eq!(settings.http.hosts.0, ["b", "c"]);
+        assert_eq!(settings.http.heartbeat, Duration::from_secs(5));
+        assert_eq!(settings.log.format, LogFormat::Json);
+    }
+
+    #[test]
+    fn environment_values_are_read_as_toml_and_strange_ones_are_left_alone() {
+        let environment = [
+            ("STREAMGAUGE_HTTP__STREAMS_MAX", "7"),
+            ("STREAMGAUGE_FEEDS__FILES", "true"),
+            ("STREAMGAUGE_FEEDS__ALLOW_HOSTS", "[\"a\", \"b\"]"),
+            ("STREAMGAUGE_PORT", "tcp://10.0.0.1:80"),
+            ("STREAMGAUGE_SECRET_X", "y"),
+            ("STREAMGAUGE_TOKEN", "1234567890123456"),
+        ];
+        let settings = read_with("", &environment, Flags::default()).unwrap();
+        assert_eq!((settings.http.streams_max, settings.feeds.files), (7, true));
+        assert_eq!(settings.feeds.allow_hosts.0, ["a", "b"]);
+        assert_eq!(settings.auth.token.unwrap().expose_secret(), "1234567890123456");
+        let error = read_with("", &[("STREAMGAUGE_HTTP__HOST", "a")], Flags::default()).unwrap_err();
+        assert_eq!(error.to_string(), "unknown setting 'host'; did you mean 'hosts'?");
+    }
+
+    #[test]
+    fn variables_and_files_are_filled_in() {
+        let dir = TempDir::new().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "0123456789abcdef\n").unwrap();
+        let text = format!(
+            "bind = '127.0.0.1:${{PORT}}'\ndata = '${{DIR:-/var/lib}}/x$${{y}}'\nstreams = [{{ id = '${{PORT}}' }}]\n[auth]\ntoken = '${{file:{}}}'",
+            secret.display()
+        );
+        let settings = read(&text).unwrap();
+        assert_eq!(settings.bind.port(), 9000);
+        assert_eq!(settings.data, Some("/var/lib/x${y}".into()));
+        assert_eq!(settings.streams, [serde_json::json!({"id": "9000"})]);
+        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
+        assert_eq!(settings.auth.token.unwrap().expose_secret(), "0123456789abcdef");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        for (text, expect, line, column) in [
+            ("bind = ", "is no TOML: ", 1, 8),
+            ("data = 'x'\n[http]\nhots = ['a']", "unknown setting 'hots' (", 3, 1),
+            (
+                "[http]\nstreams_max = 'many'",
+                "the setting 'http.streams_max': expected a whole number from 0, found a text",
+                2,
+                1,
+            ),
+            ("bind = 'example.com:80'", "the setting 'bind': 'example.com:80' is no address with a port", 1, 1),
+            ("[http]\nheartbeat = '5'", "the setting 'http.heartbeat': '5' has no unit", 2, 1),
+            ("[log]\nformat = 'jsn'", "the setting 'log.format': 'jsn' is not known here", 2, 1),
+            ("data = '${NOT_SET}'", "the setting 'data' needs the environment variable NOT_SET, which is not set", 1, 1),
+            ("[[auth.tokens]]\nname = 'a'\ntoken = '0123456789abcdef'", "the setting 'scopes' is missing", 1, 1),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.message().contains(expect), "{text}: {error}");
+            let start = error.span().unwrap_or_else(|| panic!("{text}: {error} has no place")).start;
+            assert_eq!((start.line, start.column), (line, column), "{text}: {error}");
+        }
+        let error = read("[http]\nhots = ['a']").unwrap_err();
+        assert_eq!(error.way_out(), Some("did you mean 'hosts'?"));
+    }
+
+    #[test]
+    fn strangers_are_kept_out_unless_told_otherwise() {
+        let open = read("bind = '0.0.0.0:8000'").unwrap();
+        let error = open.check(false).unwrap_err();
+        assert!(error.to_string().contains("give --insecure-no-auth"), "{error}");
+        open.check(true).unwrap();
+        assert!(read("listeners = '[::]:80'").unwrap().check(false).is_err());
+        read("bind = '0.0.0.0:8000'\n[auth]\ninsecure_no_auth = true").unwrap().check(false).unwrap();
+        read("bind = '0.0.0.0:8000'\n[auth]\ntoken = '0123456789abcdef'").unwrap().check(false).unwrap();
+        let error = read("[auth]\ntoken = 'hush'").unwrap_err();
+        assert!(error.message().contains("less than 16 characters") && !error.to_string().contains("hush"), "{error}");
+    }
+
+    #[test]
+    fn feeds_may_use_what_the_settings_name() {
+        for (text, allowed, refused) in [
+            ("", "AWS_KEY", "STREAMGAUGE_TOKEN"),
+            ("bind = '0.0.0.0:1'", "STREAMGAUGE_SECRET_X", "AWS_KEY"),
+            ("streams = [{ id = 'a', host = '0.0.0.0' }]", "STREAMGAUGE_SECRET_X", "AWS_KEY"),
+            ("[secrets]\nenv = ['A', 'B_*']", "B_1", "AB"),
+            ("bind = '0.0.0.0:1'\n[secrets]\nenv = '*'", "AWS_KEY", "STREAMGAUGE_AUTH__TOKEN"),
+        ] {
+            let permitted = read(text).unwrap().permitted();
+            assert!(permitted.allows(allowed) && !permitted.allows(refused), "{text}");
+        }
+    }
+}
