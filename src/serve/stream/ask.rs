@@ -3,6 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
+use utoipa::openapi::schema::{Object, Type};
+
 use super::position::Start;
 use super::shape::{Shape, word};
 use super::spec::{HEARTBEAT_MAX, HEARTBEAT_MIN};
@@ -37,23 +41,58 @@ pub enum When {
     Never,
 }
 
-impl Ask {
-    /// The parameters a stream knows; `token` and `ticket` are read elsewhere.
-    const PARAMETERS: [&str; 12] = [
-        "view",
-        "format",
-        "ops",
-        "columns",
-        "event_field",
+/// The parameters of a stream beside `view`: name, values, meaning. `token` and `ticket` are read by who guards the server.
+const PARAMETERS: [(&str, Values, &str); 11] = [
+    ("format", Values::Words(&["changes", "batch", "rows", "drasi", "debezium"]), "How changes are put into events."),
+    ("ops", Values::Text, "The kinds of changes to send: `added,updated,deleted`."),
+    ("columns", Values::Text, "The columns to send, separated by commas."),
+    ("event_field", Values::Words(&["none", "op", "view"]), "What the `event` line says; without one, pages see `message`."),
+    (
         "snapshot",
+        Values::Words(&["auto", "true", "false"]),
+        "Whether the rows as they are come first. `auto`: for clients that cannot resume.",
+    ),
+    (
         "last_event_id",
+        Values::Text,
+        "The id after which to go on, or `earliest`, or `latest`. The header `Last-Event-ID` wins over it.",
+    ),
+    (
         "heartbeat",
-        "limit",
-        "soft",
-        "token",
-        "ticket",
-    ];
+        Values::Text,
+        "The time between heartbeats (`15s`); `event` for heartbeats as events instead of comments; or both.",
+    ),
+    ("limit", Values::Number, "The stream ends after so many events."),
+    ("soft", Values::YesNo, "Answers overload with 200 and an event `error`: a browser gives up for good on any other status."),
+    ("token", Values::Text, "An access token, for clients that cannot send headers."),
+    ("ticket", Values::Text, "A ticket of `POST /v1/tickets`."),
+];
 
+enum Values {
+    Text,
+    Words(&'static [&'static str]),
+    Number,
+    YesNo,
+}
+
+impl IntoParams for Ask {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let parameter = |(name, values, doc): (&str, Values, &str)| {
+            let object = Object::builder();
+            let object = match values {
+                Values::Text => object.schema_type(Type::String),
+                Values::Words(words) => object.schema_type(Type::String).enum_values(Some(words.iter().copied())),
+                Values::Number => object.schema_type(Type::Integer).minimum(Some(1)),
+                Values::YesNo => object.schema_type(Type::Boolean),
+            };
+            let parameter = Parameter::builder().name(name).parameter_in(ParameterIn::Query).description(Some(doc));
+            parameter.schema(Some(object.build())).build()
+        };
+        PARAMETERS.map(parameter).into()
+    }
+}
+
+impl Ask {
     /// Reads the query of an address; `shape` is what the stream itself says. A `Last-Event-ID` header wins over the parameter: a
     /// browser that comes back sends both, and the parameter is from its first visit.
     pub fn read(query: &str, last_event_id: Option<&str>, shape: Shape) -> Result<Ask, Vec<Error>> {
@@ -97,9 +136,10 @@ impl Ask {
             _ if self.shape.read(name, &value)? => {}
             _ => {
                 let error = Error::new(Code::UnknownOption, format!("unknown option '{name}'"));
-                return Err(match nearest(name, Ask::PARAMETERS) {
+                let known = || std::iter::once("view").chain(PARAMETERS.iter().map(|(name, ..)| *name));
+                return Err(match nearest(name, known()) {
                     Some(near) => error.hint(format!("did you mean '{near}'?")),
-                    None => error.hint(format!("the options are {}", Ask::PARAMETERS.join(", "))),
+                    None => error.hint(format!("the options are {}", known().collect::<Vec<_>>().join(", "))),
                 });
             }
         }

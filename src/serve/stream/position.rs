@@ -13,7 +13,8 @@ pub struct Position {
 }
 
 impl Position {
-    fn parse(text: &str) -> Option<Position> {
+    /// Reads `<epoch>-<seq>`.
+    pub fn parse(text: &str) -> Option<Position> {
         let (epoch, seq) = text.split_once('-')?;
         Some(Position { epoch: number(epoch)?, seq: number(seq)? })
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::fields::{Fields, Issue, child};
 use super::position::escaped;
@@ -26,28 +27,45 @@ pub const MAX_VIEWS: usize = 64;
 const SSE_PATH: &str = "/events";
 
 /// A named stream; valid by construction.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct StreamSpec {
+    #[schema(value_type = String, required = false, example = "sse")]
     pub kind: &'static str,
+    #[schema(example = "live-stream")]
     pub id: String,
+    /// The views whose changes it sends; `queries` says the same.
     pub views: Vec<String>,
+    #[schema(required = false)]
     pub auto_start: bool,
     /// Where to listen; without a port, the address of the REST interface.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub host: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// All changes of all views.
+    #[schema(required = false)]
     pub sse_path: String,
+    /// Milliseconds, or `off`.
+    #[schema(value_type = u64, required = false, example = 30000)]
     pub heartbeat_interval_ms: Heartbeat,
+    #[schema(required = false)]
     pub format: Format,
+    /// By view: a path of its own, and templates.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
     pub routes: BTreeMap<String, Route>,
+    /// Templates for all views.
     #[serde(skip_serializing_if = "OpTemplates::is_empty")]
+    #[schema(required = false)]
     pub default_template: OpTemplates,
+    #[schema(required = false)]
     pub visibility: Visibility,
+    /// Origins whose pages may read it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
     pub cors_origins: Vec<String>,
+    #[schema(required = false)]
     pub max_clients: u64,
 }
 
@@ -59,7 +77,7 @@ pub enum Heartbeat {
 }
 
 /// Who may read a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
     /// Whoever may read its views.
@@ -70,7 +88,7 @@ pub enum Visibility {
 }
 
 /// How one view is sent.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct Route {
     /// A path for this view alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +98,7 @@ pub struct Route {
 }
 
 /// What is said of each kind of change.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct OpTemplates {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added: Option<OpTemplate>,
@@ -91,7 +109,7 @@ pub struct OpTemplates {
 }
 
 /// What is said of one kind of change.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct OpTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
