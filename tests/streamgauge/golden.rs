@@ -205,6 +205,7 @@ impl Case {
                         None => "by DataFusion\n".into(),
                     }),
                 },
+                Ok(Answer::Follow(live)) => writeln!(out, "follows {}", live.name).unwrap(),
                 Err(errors) => errors.into_iter().for_each(|error| self.complain(&error.at(statement.span), text, &mut out)),
             }
         }

@@ -1,5 +1,6 @@
 //! An address of a stream's own, shared by all streams that name it.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,8 +30,8 @@ impl Listener {
     /// Listens; fails with the reason if the address is not free.
     pub async fn open(streams: &Arc<Streams>, address: SocketAddr) -> Result<Listener> {
         let socket = TcpListener::bind(address).await.map_err(|error| {
-            Error::new(Code::Address, format!("{address} cannot be listened on: {error}"))
-                .hint("choose another port, or free this one")
+            let code = if error.kind() == ErrorKind::AddrInUse { Code::Exists } else { Code::BadOption };
+            Error::new(code, format!("{address} cannot be listened on: {error}")).hint("choose another port, or free this one")
         })?;
         let router = streams.guarded(Router::new().fallback(answer).with_state((Arc::downgrade(streams), address)));
         let (stop, mut stopped) = watch::channel(false);

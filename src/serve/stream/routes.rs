@@ -314,7 +314,7 @@ async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> 
 #[utoipa::path(post, path = "/streams/{id}/start", tag = "streams", params(("id" = String, Path)), responses(
     (status = 200, body = Shown, description = "It runs"),
     (status = 404, body = Problem, description = "There is none"),
-    (status = 500, body = Problem, description = "Its address cannot be listened on"),
+    (status = 409, body = Problem, description = "Its address is taken"),
 ))]
 async fn start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Shown>> {
     let named = find(&streams, &id)?;
@@ -465,8 +465,6 @@ fn problem(issues: Vec<Issue>) -> Problem {
     let (pointers, errors): (Vec<String>, Vec<Error>) = issues.into_iter().map(|issue| (issue.pointer, issue.error)).unzip();
     let status = match errors.first().map(Error::code) {
         Some(Code::Exists) => StatusCode::CONFLICT,
-        // The address is free no more; it is nothing of the server's own.
-        Some(Code::Address) => StatusCode::CONFLICT,
         Some(Code::Bug | Code::Data) => StatusCode::INTERNAL_SERVER_ERROR,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };

@@ -220,7 +220,7 @@ impl Streams {
         let address = self.address(&spec);
         if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !self.limits.off_loopback) {
             let error =
-                Error::new(Code::Address, format!("{} can be reached by other machines, and nothing guards it", address.ip()));
+                Error::new(Code::BadOption, format!("{} can be reached by other machines, and nothing guards it", address.ip()));
             return issue(
                 "/host",
                 error.hint("give the server a token, or start it with --insecure-no-auth, or write host 127.0.0.1"),
