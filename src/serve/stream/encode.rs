@@ -1,5 +1,6 @@
 //! The changes of a view become events, byte for byte the same for every client that wants the same shape.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -42,6 +43,8 @@ pub struct Encoder {
     projection: Option<Vec<usize>>,
     rows: JsonRows,
     templates: Option<Arc<Templates>>,
+    /// The columns that name a row, where they are known.
+    key: Option<(Vec<usize>, JsonRows)>,
 }
 
 impl Encoder {
@@ -53,7 +56,16 @@ impl Encoder {
             None => JsonRows::new(schema),
         };
         let query = serde_json::Value::from(view).to_string();
-        Ok(Encoder { view: view.to_string(), query, shape, projection, rows, templates })
+        Ok(Encoder { view: view.to_string(), query, shape, projection, rows, templates, key: None })
+    }
+
+    /// Says which columns of `schema` name a row: changes of different rows may change places within an event.
+    pub fn keyed(mut self, schema: &Schema, key: Option<&[usize]>) -> Result<Encoder> {
+        self.key = match key {
+            Some(key) => Some((key.to_vec(), JsonRows::new(&schema.project(key)?))),
+            None => None,
+        };
+        Ok(self)
     }
 
     pub fn shape(&self) -> &Shape {
@@ -64,6 +76,9 @@ impl Encoder {
     pub fn changes(&self, changes: &Changes, first: u64, seq: u64, ids: &Ids, at: Timestamp) -> Result<Encoded> {
         let mut events = Events::new(self, at, Some(ids));
         let rows = self.projected(&changes.rows)?;
+        if let (Format::Batch, Some((key, _))) = (self.shape.format, &self.key) {
+            events.keys = Some(changes.rows.project(key)?);
+        }
         for (number, change) in (first..).zip(Change::each(changes)) {
             if number >= seq {
                 events.change(&rows, change, number);
@@ -97,6 +112,8 @@ struct Events<'a> {
     at: Timestamp,
     /// `None` for a snapshot.
     ids: Option<&'a Ids>,
+    /// The key columns of the rows, where their order is watched.
+    keys: Option<RecordBatch>,
     out: Vec<u8>,
     /// The data of one event.
     data: Vec<u8>,
@@ -111,8 +128,10 @@ struct Group {
     /// Lists of JSON objects, by kind of change; Drasi's format has only the first.
     lists: [Vec<u8>; 3],
     changes: u64,
-    /// The kind of the last change.
+    /// The last list that has something.
     rank: usize,
+    /// The keys of the rows that change.
+    touched: HashSet<Vec<u8>>,
     /// The number of the last change.
     seq: u64,
 }
@@ -120,7 +139,7 @@ struct Group {
 impl<'a> Events<'a> {
     fn new(encoder: &'a Encoder, at: Timestamp, ids: Option<&'a Ids>) -> Self {
         let (out, data, id) = Default::default();
-        Events { encoder, at, ids, out, data, id, group: Group::default(), done: Encoded::default() }
+        Events { encoder, at, ids, keys: None, out, data, id, group: Group::default(), done: Encoded::default() }
     }
 
     fn change(&mut self, rows: &RecordBatch, change: Change, seq: u64) {
@@ -186,11 +205,14 @@ impl<'a> Events<'a> {
 
     fn grouped(&mut self, rows: &RecordBatch, op: Op, before: Option<usize>, after: Option<usize>, seq: u64) {
         let drasi = self.encoder.shape.format == Format::Drasi;
-        // A reader takes the lists one after the other, so what must come after a deletion needs another event.
+        // A reader takes the lists one after the other: a row that comes after its own deletion needs another event.
         let rank = if drasi { 0 } else { op as usize };
-        if rank < self.group.rank || self.group.bytes() > GROUP_BYTES {
+        let keys: Vec<Vec<u8>> = before.into_iter().chain(after).filter_map(|row| self.key(row)).collect();
+        let collides = keys.is_empty() || keys.iter().any(|key| self.group.touched.contains(key));
+        if (rank < self.group.rank && collides) || self.group.bytes() > GROUP_BYTES {
             self.flush();
         }
+        self.group.touched.extend(keys);
         std::mem::swap(&mut self.data, &mut self.group.lists[rank]);
         self.text(if self.data.is_empty() { "{" } else { ",{" });
         if drasi {
@@ -206,7 +228,7 @@ impl<'a> Events<'a> {
         }
         self.text("}");
         std::mem::swap(&mut self.data, &mut self.group.lists[rank]);
-        self.group.rank = rank;
+        self.group.rank = self.group.rank.max(rank);
         self.group.changes += 1;
         self.group.seq = seq;
     }
@@ -287,6 +309,14 @@ impl<'a> Events<'a> {
 
     fn row(&mut self, rows: &RecordBatch, row: usize) {
         self.encoder.rows.write_row(rows, row, &mut self.data);
+    }
+
+    /// The key of a row, as bytes.
+    fn key(&self, row: usize) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        let (_, writer) = self.encoder.key.as_ref()?;
+        writer.write_row(self.keys.as_ref()?, row, &mut text);
+        Some(text)
     }
 
     fn millis(&mut self) {
@@ -418,6 +448,20 @@ mod tests {
         let written = encoded(of(Format::Batch), &Changes { weights: Some(deleted_first), ..back });
         let ids: Vec<&str> = written.lines().filter(|line| line.starts_with("id")).collect();
         assert_eq!(ids, expected, "{written}");
+    }
+
+    #[test]
+    fn changes_of_different_rows_stay_in_one_batch_where_rows_have_a_key() {
+        let keyed = encoder(of(Format::Batch), &[]).keyed(&story().rows.schema(), Some(&[0])).unwrap();
+        let written =
+            text(keyed.changes(&changes(&[(1, "a", -2), (3, "c", 1), (2, "b", -1)]), 41, 0, &Ids::single(7), AT).unwrap());
+        assert!(
+            written.starts_with("id: 7-44\ndata: {\"queryId\":\"my-query\",\"added\":[{\"after\":{\"id\":\"3\""),
+            "{written}"
+        );
+        assert_eq!(written.matches("\n\n").count(), 1, "{written}");
+        let again = text(keyed.changes(&changes(&[(1, "a", -2), (3, "c", 1), (1, "b", 1)]), 41, 0, &Ids::single(7), AT).unwrap());
+        assert_eq!(again.matches("\n\n").count(), 2, "{again}");
     }
 
     #[test]

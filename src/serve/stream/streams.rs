@@ -371,6 +371,7 @@ impl Streams {
             let part = self.live(view.name).and_then(|live| {
                 let shape = Shape { ops: shape.ops.and(view.ops), ..shape.clone() };
                 let encoder = Encoder::new(&live.name, &live.schema, shape, view.templates.clone())?;
+                let encoder = encoder.keyed(&live.schema, live.key.as_deref())?;
                 Ok((live, encoder))
             });
             match part {
