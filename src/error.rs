@@ -84,6 +84,7 @@ codes! {
     1610 Stale Request "What a request builds on has changed";
     1611 TooMany Request "Too many requests or open streams";
     1612 Unavailable Request "The server cannot answer now";
+    1613 NotFound Missing "Nothing has this name";
     1701 Data Host "The data directory cannot be used";
     1702 Address Host "An address cannot be listened on";
     1703 Settings Option "The settings are not understood";

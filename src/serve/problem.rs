@@ -118,7 +118,7 @@ impl Problem {
 
     /// 404: what the address names is not there; `known` are the names that are. `what` is the noun: `view`.
     pub fn not_found<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
-        let error = Error::new(Code::UnknownTable, format!("there is no {what} '{name}'"));
+        let error = Error::new(Code::NotFound, format!("there is no {what} '{name}'"));
         match nearest(name, known) {
             Some(near) => error.hint(format!("did you mean '{near}'?")).into(),
             None => error.into(),
@@ -216,7 +216,6 @@ impl Problem {
     }
 
     /// The request that the problem answers, and what the answer is called in the log. Logs what only the log may say.
-    #[allow(dead_code)]
     pub(super) fn about(mut self, path: &str, request_id: &str) -> Self {
         if let Some(cause) = &self.0.cause {
             tracing::error!(request_id, path, code = self.0.code, cause, "a request failed inside the server");

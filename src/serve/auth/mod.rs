@@ -1,0 +1,15 @@
+//! Who may do what: tokens with scopes, tickets for streams, and the gate that every request passes.
+
+mod gate;
+mod origin;
+mod routes;
+mod scope;
+mod ticket;
+mod token;
+
+pub use gate::{Gate, Identity, authorize};
+pub use origin::{Origins, host, is_same_origin, keep_out_foreign_pages};
+pub use routes::router;
+pub use scope::{Need, Scope, need};
+pub use ticket::Tickets;
+pub use token::{Record, Tokens};
