@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::serve::turnstile::Permit;
+
 /// Counts of one stream since the program started.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -41,22 +43,21 @@ impl Counters {
 pub struct Open {
     stream: Arc<Counters>,
     server: Arc<AtomicU64>,
+    /// Its place among the clients of its address and token.
+    _permit: Permit,
 }
 
 impl Open {
-    /// Counts a client in, unless `stream_max` or `server_max` are connected already.
-    pub fn enter(stream: &Arc<Counters>, stream_max: u64, server: &Arc<AtomicU64>, server_max: u64) -> Option<Open> {
-        let below = |max: u64| move |open: u64| (open < max).then_some(open + 1);
-        let entered = server.fetch_update(Relaxed, Relaxed, below(server_max)).is_ok();
-        if entered && stream.clients.fetch_update(Relaxed, Relaxed, below(stream_max)).is_ok() {
-            Counters::add(&stream.connects, 1);
-            return Some(Open { stream: Arc::clone(stream), server: Arc::clone(server) });
+    /// Counts a client in, unless its stream has `stream_max` already.
+    pub fn enter(stream: &Arc<Counters>, stream_max: u64, server: &Arc<AtomicU64>, permit: Permit) -> Option<Open> {
+        let one_more = |open: u64| (open < stream_max).then_some(open + 1);
+        if stream.clients.fetch_update(Relaxed, Relaxed, one_more).is_err() {
+            Counters::add(&stream.refused, 1);
+            return None;
         }
-        if entered {
-            server.fetch_sub(1, Relaxed);
-        }
-        Counters::add(&stream.refused, 1);
-        None
+        Counters::add(&stream.connects, 1);
+        Counters::add(server, 1);
+        Some(Open { stream: Arc::clone(stream), server: Arc::clone(server), _permit: permit })
     }
 
     pub fn counters(&self) -> &Counters {
@@ -74,17 +75,20 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::settings::Http;
+    use crate::serve::turnstile::Turnstile;
 
     #[test]
     fn clients_are_counted_while_they_are_there_and_no_more_than_allowed() {
+        let turnstile = Turnstile::new(&Http::default());
+        let permit = || turnstile.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
         let (stream, other, server) = (Arc::default(), Arc::default(), Arc::default());
-        let first = Open::enter(&stream, 1, &server, 2).unwrap();
-        assert!(Open::enter(&stream, 1, &server, 2).is_none());
-        let second = Open::enter(&other, 9, &server, 2).unwrap();
-        assert!(Open::enter(&other, 9, &server, 2).is_none());
-        assert_eq!(Counters::get(&server), 2);
+        let first = Open::enter(&stream, 1, &server, permit()).unwrap();
+        assert!(Open::enter(&stream, 1, &server, permit()).is_none());
+        let second = Open::enter(&other, 9, &server, permit()).unwrap();
+        assert_eq!((Counters::get(&server), turnstile.open()), (2, 2));
         drop((first, second));
         assert_eq!([&server, &stream.clients, &other.clients].map(Counters::get), [0, 0, 0]);
-        assert_eq!([&stream.connects, &stream.refused, &other.refused].map(Counters::get), [1, 1, 1]);
+        assert_eq!((Counters::get(&stream.connects), Counters::get(&stream.refused), turnstile.open()), (1, 1, 0));
     }
 }

@@ -1,24 +1,24 @@
 //! A client of a stream as an HTTP answer, and a named stream at the path that its definition says.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, VARY,
-};
+use axum::extract::ConnectInfo;
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::ask::Ask;
 use super::client::Client;
 use super::frame::{self, Event};
 use super::shape::Shape;
-use super::streams::{Named, Refused, Streams};
-use crate::error::{Code, Error};
+use super::spec::Visibility;
+use super::streams::Streams;
+use crate::error::{Code, Error, nearest};
+use crate::serve::auth::{Identity, Scope};
 use crate::serve::problem::{Problem, Result};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -26,6 +26,24 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// How long a browser waits that was answered softly.
 const SOFT_RETRY_MS: u64 = 30_000;
+
+/// Who asks for a stream: whose limits it counts against.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub address: IpAddr,
+    pub token: Option<String>,
+}
+
+impl Visitor {
+    pub fn of(parts: &Parts) -> Visitor {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let identity = parts.extensions.get::<Identity>();
+        Visitor {
+            address: peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip()),
+            token: identity.and_then(|identity| identity.token.clone()),
+        }
+    }
+}
 
 /// Reads what a request asks of a stream; `shape` is what the stream says itself.
 pub fn ask(parts: &Parts, shape: Shape) -> Result<Ask> {
@@ -40,7 +58,7 @@ pub fn bad_query(errors: Vec<Error>) -> Problem {
 }
 
 /// The answer that sends what a client gets, or why there is none.
-pub fn stream(connected: Result<(Client, String), Refused>, ask: &Ask) -> Result<Response> {
+pub fn stream(connected: Result<(Client, String)>, ask: &Ask) -> Result<Response> {
     match connected {
         Ok((client, id)) => {
             let bytes = futures::stream::unfold(client, async |mut client: Client| {
@@ -53,45 +71,47 @@ pub fn stream(connected: Result<(Client, String), Refused>, ask: &Ask) -> Result
             }
             Ok(response)
         }
-        Err(Refused::Errors(errors)) => Err(errors.into()),
-        Err(Refused::Full(reason, _)) if ask.soft => {
+        Err(problem) if ask.soft && is_overload(problem.status()) => {
             let mut out = Vec::new();
             frame::retry(SOFT_RETRY_MS, &mut out);
-            let data = serde_json::json!({"reason": "overload", "detail": reason});
+            let data = serde_json::json!({"reason": "overload", "detail": problem.detail()});
             Event::named("error").write(data.to_string().as_bytes(), &mut out);
             Ok(event_stream(Body::from(out)))
         }
-        Err(Refused::Full(reason, seconds)) => Err(Problem::unavailable(reason, seconds)),
+        Err(problem) => Err(problem),
     }
 }
 
-/// The named stream that a request asks for at an address (`None`: of the REST interface), to whatever method.
+/// The named stream that a request asks for at an address (`None`: of the REST interface).
 pub fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &Parts) -> Result<Response> {
     let path = parts.uri.path();
     let Some((named, endpoint)) = streams.at(address, path) else {
         let named = streams.list();
         let here = named.iter().filter(|named| named.address == address);
-        let paths: Vec<&str> = here.flat_map(|named| named.endpoints.iter().map(|endpoint| endpoint.path.as_str())).collect();
-        let error = Error::new(Code::NoRoute, format!("nothing is at '{path}'"));
-        return Err(match crate::error::nearest(path, paths) {
+        let paths = here.flat_map(|named| named.endpoints.iter().map(|endpoint| endpoint.path.as_str()));
+        let error = Error::new(Code::NoRoute, format!("nothing is at {path}"));
+        return Err(match nearest(path, paths) {
             Some(near) => error.hint(format!("did you mean '{near}'?")).into(),
-            None => error.into(),
+            None => error.hint("see /docs for what there is").into(),
         });
     };
-    let answer = match parts.method {
-        Method::GET | Method::HEAD => {
-            let ask = ask(parts, named.shape());
-            ask.and_then(|ask| stream(streams.connect_named(&named, &endpoint, &ask), &ask))
+    if !matches!(parts.method, Method::GET | Method::HEAD) {
+        let error = Error::new(Code::Method, format!("a stream is read with GET, not with {}", parts.method));
+        return Err(Problem::from(error).header(ALLOW, HeaderValue::from_static("GET, HEAD")));
+    }
+    if named.spec.visibility == Visibility::Private {
+        let identity = parts.extensions.get::<Identity>();
+        let identity = identity.ok_or_else(|| Error::bug("a stream was asked for past the gate"))?;
+        for (view, _) in &endpoint.views {
+            identity.demand(&Scope::Stream(named.spec.views[*view].clone()))?;
         }
-        Method::OPTIONS => return Ok(shared(&named, &parts.headers, preflight())),
-        _ => {
-            let error = Error::new(Code::Method, format!("a stream is read with GET, not with {}", parts.method));
-            let mut response = Problem::from(error).into_response();
-            response.headers_mut().insert(axum::http::header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-            return Ok(response);
-        }
-    };
-    Ok(shared(&named, &parts.headers, answer.into_response()))
+    }
+    let ask = ask(parts, named.shape())?;
+    stream(streams.connect_named(&named, &endpoint, &ask, &Visitor::of(parts)), &ask)
+}
+
+fn is_overload(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
 }
 
 fn event_stream(body: Body) -> Response {
@@ -101,34 +121,5 @@ fn event_stream(body: Body) -> Response {
         (ACCEL_BUFFERING, "no"),
         (VARY, "origin"),
     ];
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    (headers, body).into_response()
-}
-
-fn preflight() -> Response {
-    let headers = [
-        (ACCESS_CONTROL_ALLOW_METHODS, "GET"),
-        (ACCESS_CONTROL_ALLOW_HEADERS, "authorization, cache-control, last-event-id"),
-        (ACCESS_CONTROL_MAX_AGE, "3600"),
-        (VARY, "origin"),
-    ];
-    (StatusCode::NO_CONTENT, headers.map(|(name, value)| (name, HeaderValue::from_static(value)))).into_response()
-}
-
-/// Lets the page of a request read the answer, if the stream lets its origin.
-fn shared(named: &Named, headers: &HeaderMap, mut response: Response) -> Response {
-    let Some(origin) = headers.get(ORIGIN) else { return response };
-    let origins = named.origins();
-    let allowed = match origins.iter().any(|allowed| allowed == "*") {
-        true => HeaderValue::from_static("*"),
-        false if origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) => origin.clone(),
-        false => {
-            let origin = String::from_utf8_lossy(origin.as_bytes());
-            tracing::info!(stream = named.spec.id, %origin, "a page of another origin may not read this stream; cors_origins names those that may");
-            return response;
-        }
-    };
-    response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
-    response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("last-event-id"));
-    response
+    (headers.map(|(name, value)| (name, HeaderValue::from_static(value))), body).into_response()
 }

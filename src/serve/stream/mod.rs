@@ -23,7 +23,7 @@ pub use client::{Client, Greeting};
 pub use counters::{Counters, Open};
 pub use encode::{Encoded, Encoder};
 pub use fields::Issue;
-pub use http::named;
+pub use http::{Visitor, named};
 pub use position::{Ids, Position, Start};
 pub use routes::{reactions, routes};
 pub use shape::{EventField, Format, Op, Ops, Shape};

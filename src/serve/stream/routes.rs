@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::ask::Ask;
 use super::counters::Counters;
 use super::fields::Issue;
-use super::http::{ask, bad_query, stream};
+use super::http::{Visitor, ask, bad_query, stream};
 use super::poll::{self, Changes, Poll};
 use super::shape::Shape;
 use super::spec::StreamSpec;
@@ -138,6 +138,7 @@ struct Writing {
     (status = 200, content_type = "text/event-stream", body = String, description = "Events until the client leaves"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
+    (status = 429, body = Problem, description = "This client has too many streams"),
     (status = 503, body = Problem, description = "Too many clients"),
 ))]
 async fn view_stream(State(streams): State<Arc<Streams>>, Path(id): Path<String>, parts: Parts) -> Result<Response> {
@@ -146,7 +147,7 @@ async fn view_stream(State(streams): State<Arc<Streams>>, Path(id): Path<String>
         let error = Error::new(Code::BadOption, "the address names the view already").hint("leave view out, or use /v1/streams");
         return Err(bad_query(vec![error]));
     }
-    stream(streams.connect(&[id], &ask), &ask)
+    stream(streams.connect(&[id], &ask, &Visitor::of(&parts)), &ask)
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -209,7 +210,8 @@ async fn view_changes(
             content((Listed = "application/json"), (String = "text/event-stream"))),
         (status = 400, body = Problem, description = "A parameter is wrong"),
         (status = 404, body = Problem, description = "There is no such view"),
-        (status = 503, body = Problem, description = "Too many clients"),
+        (status = 429, body = Problem, description = "This client has too many streams"),
+    (status = 503, body = Problem, description = "Too many clients"),
     ))]
 async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Response> {
     let query = parts.uri.query().unwrap_or_default();
@@ -225,7 +227,7 @@ async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Respo
             let error = Error::new(Code::BadOption, format!("option 'view' names {} views", views.len()));
             return Err(bad_query(vec![error.hint(format!("name 1 to {}", super::spec::MAX_VIEWS))]));
         }
-        return stream(streams.connect(&views, &ask), &ask);
+        return stream(streams.connect(&views, &ask, &Visitor::of(&parts)), &ask);
     }
     let listing: Listing = body::query(query)?;
     let limit = listing.limit.clamp(1, LIST_MAX);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::client::{Client, Greeting};
 use super::counters::{Counters, Open};
 use super::encode::Encoder;
 use super::fields::Issue;
+use super::http::Visitor;
 use super::listen::Listener;
 use super::shape::{Op, Ops, Shape};
 use super::spec::{Endpoint, Heartbeat, StreamSpec, Visibility};
@@ -23,14 +24,16 @@ use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, nearest};
+use crate::serve::problem::Problem;
+use crate::serve::turnstile::Turnstile;
 use crate::time::Timestamp;
 use crate::view::Live;
 
 /// What streams may use.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Clients of all streams together.
-    pub clients_max: u64,
+    /// How many clients there may be, of all and of one.
+    pub turnstile: Turnstile,
     /// Between two heartbeats, where a stream does not say.
     pub heartbeat: Duration,
     /// The addresses of the REST interface: a stream that names the port of one is served there.
@@ -104,15 +107,7 @@ pub enum Write {
     Replace,
 }
 
-/// Why a client is not let in.
-#[derive(Debug)]
-pub enum Refused {
-    Errors(Vec<Error>),
-    /// Too many are there; it may come back after so many seconds.
-    Full(&'static str, u64),
-}
-
-/// How soon a client that found a full server may come back.
+/// How soon a client that found a stream full or stopped may come back.
 const FULL_SECONDS: u64 = 30;
 
 /// First parts of paths that belong to the REST interface.
@@ -140,7 +135,8 @@ impl Streams {
         let _ = self.guard.set(guard);
     }
 
-    pub(super) fn guarded(&self, router: Router) -> Router {
+    /// The routes behind what guards them.
+    pub fn guarded(&self, router: Router) -> Router {
         match self.guard.get() {
             Some(guard) => guard(router),
             None => router,
@@ -308,7 +304,7 @@ impl Streams {
     }
 
     /// Connects a client to views; gives it with the id of its place.
-    pub fn connect(&self, views: &[String], ask: &Ask) -> Result<(Client, String), Refused> {
+    pub fn connect(&self, views: &[String], ask: &Ask, visitor: &Visitor) -> Result<(Client, String), Problem> {
         let views: Vec<View> = views.iter().map(|name| View { name, ops: Ops::ALL, templates: None }).collect();
         let label = match views.as_slice() {
             [view] => format!("view:{}", view.name),
@@ -316,13 +312,19 @@ impl Streams {
         };
         let parts = self.parts(&views, &ask.shape)?;
         let counters = Arc::clone(lock(&self.views).entry(label).or_default());
-        self.open(parts, None, counters, u64::MAX, ask, ask.heartbeat.or(Some(self.limits.heartbeat)))
+        self.open(parts, None, counters, u64::MAX, ask, ask.heartbeat.or(Some(self.limits.heartbeat)), visitor)
     }
 
     /// Connects a client to a named stream.
-    pub fn connect_named(&self, named: &Named, endpoint: &Endpoint, ask: &Ask) -> Result<(Client, String), Refused> {
+    pub fn connect_named(
+        &self,
+        named: &Named,
+        endpoint: &Endpoint,
+        ask: &Ask,
+        visitor: &Visitor,
+    ) -> Result<(Client, String), Problem> {
         if named.state() != State::Running {
-            return Err(Refused::Full("the stream is stopped", FULL_SECONDS));
+            return Err(Problem::unavailable("the stream is stopped", FULL_SECONDS));
         }
         let view = |(index, ops): &(usize, Ops)| {
             let templates = Some(Arc::clone(&named.templates[*index]));
@@ -334,7 +336,7 @@ impl Streams {
             (Some(asked), _) | (None, Heartbeat::Every(asked)) => Some(asked),
             (None, Heartbeat::Off) => None,
         };
-        self.open(parts, Some(named), Arc::clone(&named.counters), named.spec.max_clients, ask, heartbeat)
+        self.open(parts, Some(named), Arc::clone(&named.counters), named.spec.max_clients, ask, heartbeat, visitor)
     }
 
     /// Ends all streams: clients are told when to come back, listeners close.
@@ -364,7 +366,7 @@ impl Streams {
         }
     }
 
-    fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Refused> {
+    fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
         let mut parts = Vec::with_capacity(views.len());
         let mut errors = Vec::new();
         for view in views {
@@ -379,9 +381,10 @@ impl Streams {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(parts) } else { Err(Refused::Errors(errors)) }
+        if errors.is_empty() { Ok(parts) } else { Err(errors.into()) }
     }
 
+    #[expect(clippy::too_many_arguments)]
     fn open(
         &self,
         parts: Vec<(Arc<Live>, Encoder)>,
@@ -390,16 +393,20 @@ impl Streams {
         clients_max: u64,
         ask: &Ask,
         heartbeat: Option<Duration>,
-    ) -> Result<(Client, String), Refused> {
-        let Some(open) = Open::enter(&counters, clients_max, &self.clients, self.limits.clients_max) else {
-            return Err(Refused::Full("too many clients are connected", FULL_SECONDS));
+        visitor: &Visitor,
+    ) -> Result<(Client, String), Problem> {
+        let permit = self.limits.turnstile.enter(visitor.address, visitor.token.as_deref(), Instant::now());
+        let permit = permit.inspect_err(|_| Counters::add(&counters.refused, 1))?;
+        let Some(open) = Open::enter(&counters, clients_max, &self.clients, permit) else {
+            let detail = format!("the stream has {clients_max} clients, and takes no more");
+            return Err(Problem::unavailable(detail, FULL_SECONDS));
         };
         let channel = self.channel(parts, named.map(|named| named.number), counters);
         if self.closing.load(Relaxed) {
-            return Err(Refused::Full("the server stops", FULL_SECONDS));
+            return Err(Problem::unavailable("the server stops", FULL_SECONDS));
         }
         let greeting = Greeting { stream: named.map(|named| named.spec.id.as_str()), ask, heartbeat };
-        Client::connect(channel, &greeting, open).map_err(|error| Refused::Errors(vec![error]))
+        Ok(Client::connect(channel, &greeting, open)?)
     }
 
     /// The channel of these views in this shape, shared with whoever else wants the same.

@@ -9,7 +9,12 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use streamgauge::Engine;
 use streamgauge::checkpoint::Store;
+use streamgauge::serve::auth::{Gate, Origins};
+use streamgauge::serve::guard::around;
+use streamgauge::serve::listen::{Shutdown, Stop, serve};
+use streamgauge::serve::settings::Settings;
 use streamgauge::serve::stream::{Limits, Streams, named, reactions, routes};
+use streamgauge::serve::turnstile::Turnstile;
 use streamgauge::sql;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,12 +33,12 @@ struct Gauge {
     address: SocketAddr,
     signals: Vec<Signal>,
     _feed: Server,
-    _serving: tokio::task::JoinHandle<()>,
+    _stop: Stop,
 }
 
 impl Gauge {
     /// `batches` come one after the other, each when [`Gauge::feed`] lets it; the first at once.
-    async fn start(batches: &[&str], clients_max: u64) -> Gauge {
+    async fn start(batches: &[&str], clients_max: usize) -> Gauge {
         let signals: Vec<Signal> = batches.iter().map(|_| Signal::default()).collect();
         let mut answer = Answer::stream();
         for (batch, signal) in batches.iter().zip(&signals) {
@@ -66,9 +71,10 @@ impl Gauge {
         let elsewhere = async |State(streams): State<Arc<Streams>>, request: Request| {
             named(&streams, None, &request.into_parts().0).into_response()
         };
-        let router = router.fallback(elsewhere).with_state(Arc::clone(&streams));
-        let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let gauge = Gauge { streams, engine, store, address, signals, _feed: feed, _serving: serving };
+        let router = streams.guarded(router.fallback(elsewhere).with_state(Arc::clone(&streams)));
+        let (stop, shutdown) = Shutdown::new();
+        tokio::spawn(serve(vec![listener], router, shutdown));
+        let gauge = Gauge { streams, engine, store, address, signals, _feed: feed, _stop: stop };
         gauge.feed(0);
         gauge
     }
@@ -107,9 +113,17 @@ impl Gauge {
     }
 }
 
-fn streams(engine: &Arc<Engine>, store: &Store, address: SocketAddr, clients_max: u64) -> Arc<Streams> {
-    let limits = Limits { clients_max, heartbeat: Duration::from_secs(30), own: vec![address], off_loopback: false };
-    Streams::new(Arc::clone(engine), store.clone(), limits)
+fn streams(engine: &Arc<Engine>, store: &Store, address: SocketAddr, clients_max: usize) -> Arc<Streams> {
+    let mut settings = Settings::default();
+    settings.http.streams_max = clients_max;
+    let turnstile = Turnstile::new(&settings.http);
+    let limits = Limits { turnstile, heartbeat: settings.http.heartbeat, own: vec![address], off_loopback: false };
+    let streams = Streams::new(Arc::clone(engine), store.clone(), limits);
+    let gate = Gate::new(&settings, store.clone()).unwrap();
+    let known = Arc::downgrade(&streams);
+    let origins = Origins::new(&settings, move |path| known.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
+    streams.guard_with(Arc::new(move |router| around(router, gate.clone(), origins.clone(), settings.http.body_bytes_max)));
+    streams
 }
 
 /// An address that is free now.
@@ -276,7 +290,7 @@ async fn what_is_wrong_is_told_before_a_stream_begins() {
         ("/v1/streams?limit=x", 400, "query parameter 'limit': 'x' is no number from 0"),
         ("/v1/views/orders/changes?after=x", 400, "option 'after' is no id of a change: 'x'"),
         ("/v1/streams/none", 404, "there is no stream 'none'"),
-        ("/nowhere", 404, "nothing is at '/nowhere'"),
+        ("/nowhere", 404, "nothing is at /nowhere"),
     ] {
         let mut reply = gauge.get(target, "").await;
         assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{target}");
@@ -312,7 +326,7 @@ async fn too_many_clients_are_refused_and_told_when_to_come_back() {
     let mut first = gauge.get("/v1/views/orders/stream", "").await;
     first.until("event: connected").await;
     let refused = gauge.get("/v1/views/orders/stream", "").await;
-    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("30")));
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("5")));
     let mut soft = gauge.get("/v1/views/orders/stream?soft=true", "").await;
     assert_eq!((soft.status, soft.header("content-type")), (200, Some("text/event-stream")));
     assert!(soft.rest().await.starts_with("retry: 30000\n\nevent: error\ndata: {\"reason\":\"overload\""));
@@ -414,7 +428,7 @@ routes:
     all.until(alert).await;
     let preflight =
         send(address, "OPTIONS", "/orders", "origin: http://localhost:3000\r\naccess-control-request-method: GET\r\n", "").await;
-    assert_eq!((preflight.status, preflight.header("access-control-allow-methods")), (204, Some("get")));
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, Some("http://localhost:3000")));
     assert_eq!(send(address, "POST", "/orders", "", "").await.status, 405);
     let mut missing = send(address, "GET", "/order", "", "").await;
     assert!(missing.status == 404 && missing.rest().await.contains("did you mean '/orders'?"));

@@ -11,7 +11,9 @@ use serde_json::Value;
 use super::*;
 use crate::change::Changes;
 use crate::error::{Code, Error};
+use crate::serve::settings::Http;
 use crate::serve::stream::{Encoder, Shape};
+use crate::serve::turnstile::Turnstile;
 use crate::time::TimestampArray;
 use crate::view::{Live, Rows};
 
@@ -37,13 +39,17 @@ fn publish(live: &Live, rows: &[(&str, i64, i64)]) {
 }
 
 /// A server of channels, of which clients come and go.
-#[derive(Default)]
 struct Server {
     counters: Arc<Counters>,
     clients: Arc<AtomicU64>,
+    turnstile: Turnstile,
 }
 
 impl Server {
+    fn new() -> Self {
+        Server { counters: Arc::default(), clients: Arc::default(), turnstile: Turnstile::new(&Http::default()) }
+    }
+
     fn channel(&self, lives: &[&Arc<Live>], query: &str) -> Arc<Channel> {
         let shape = Ask::read(query, None, Shape::default()).unwrap().shape;
         let part = |live: &&Arc<Live>| {
@@ -56,7 +62,8 @@ impl Server {
     fn connect(&self, channel: &Arc<Channel>, query: &str) -> Client {
         let ask = Ask::read(query, None, Shape::default()).unwrap();
         let greeting = Greeting { stream: None, ask: &ask, heartbeat: Some(ask.heartbeat.unwrap_or(Duration::from_secs(30))) };
-        let open = Open::enter(&self.counters, 1000, &self.clients, 1000).unwrap();
+        let permit = self.turnstile.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
+        let open = Open::enter(&self.counters, 1000, &self.clients, permit).unwrap();
         Client::connect(Arc::clone(channel), &greeting, open).unwrap().0
     }
 }
@@ -134,7 +141,7 @@ impl Page {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_client_gets_the_rows_and_then_what_changes() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     publish(&live, &[("a", 1, 1), ("b", 2, 1)]);
     let channel = server.channel(&[&live], "");
     let mut client = server.connect(&channel, "");
@@ -163,7 +170,7 @@ async fn a_new_client_gets_the_rows_and_then_what_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_without_a_snapshot_knows_its_place() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     publish(&live, &[("a", 1, 1), ("b", 2, 1)]);
     let channel = server.channel(&[&live], "");
     let first = |id: &str| format!("{}-{id}", live.epoch());
@@ -182,7 +189,7 @@ async fn a_client_without_a_snapshot_knows_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_that_cannot_be_resumed_is_told_and_answered_with_the_rows() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     publish(&live, &[("a", 1, 1)]);
     let channel = server.channel(&[&live], "");
     let ids = [("rubbish", "garbage"), ("1-1", "epoch"), (&format!("{}-9", live.epoch()), "garbage")];
@@ -200,7 +207,7 @@ async fn an_id_that_cannot_be_resumed_is_told_and_answered_with_the_rows() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_history_has_forgotten_is_a_reset() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     let rows: Vec<(String, i64)> = (0..80_000).map(|row| (row.to_string(), row)).collect();
     for half in rows.chunks(40_000) {
         publish(&live, &half.iter().map(|(id, value)| (id.as_str(), *value, 1)).collect::<Vec<_>>());
@@ -215,7 +222,7 @@ async fn what_the_history_has_forgotten_is_a_reset() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_told_what_it_lost() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     let channel = server.channel(&[&live], "");
     let (mut slow, mut quick) = (server.connect(&channel, ""), server.connect(&channel, ""));
     assert_eq!(names(&seen(&all(&mut slow).await)), ["connected", "snapshot_end"]);
@@ -239,7 +246,7 @@ async fn a_client_that_does_not_read_is_told_what_it_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_ends_the_stream_after_so_many_events() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     publish(&live, &[("a", 1, 1), ("b", 2, 1)]);
     let channel = server.channel(&[&live], "");
     let mut client = server.connect(&channel, "limit=4");
@@ -253,7 +260,7 @@ async fn a_limit_ends_the_stream_after_so_many_events() {
 
 #[tokio::test(start_paused = true)]
 async fn a_heartbeat_comes_so_long_after_the_last_write() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     let channel = server.channel(&[&live], "");
     let mut client = server.connect(&channel, "heartbeat=10s&snapshot=false");
     client.next().await.unwrap();
@@ -270,7 +277,7 @@ async fn a_heartbeat_comes_so_long_after_the_last_write() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_tells_why_it_ends() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     for (end, told) in [
         (End::Stopped, "event: error\ndata: {\"reason\":\"stopped\"}\n\n"),
         (End::Dropped("v".into()), "event: error\ndata: {\"reason\":\"dropped\",\"view\":\"v\"}\n\n"),
@@ -297,7 +304,7 @@ async fn a_stream_tells_why_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_view_that_fails_is_told_to_those_who_are_there_and_to_those_who_come() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     let channel = server.channel(&[&live], "");
     let mut client = server.connect(&channel, "snapshot=false");
     all(&mut client).await;
@@ -311,7 +318,7 @@ async fn a_view_that_fails_is_told_to_those_who_are_there_and_to_those_who_come(
 
 #[tokio::test(start_paused = true)]
 async fn clients_of_one_channel_share_their_bytes() {
-    let (server, live) = (Server::default(), live("v"));
+    let (server, live) = (Server::new(), live("v"));
     let channel = server.channel(&[&live], "");
     let mut clients = [server.connect(&channel, ""), server.connect(&channel, "")];
     for client in &mut clients {
@@ -329,7 +336,7 @@ async fn clients_of_one_channel_share_their_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn each_view_of_a_stream_resumes_by_itself() {
-    let (server, one, two) = (Server::default(), live("one"), live("t,w:o"));
+    let (server, one, two) = (Server::new(), live("one"), live("t,w:o"));
     publish(&one, &[("a", 1, 1)]);
     publish(&two, &[("b", 2, 1)]);
     let channel = server.channel(&[&one, &two], "");
@@ -366,7 +373,7 @@ proptest! {
     fn any_place_to_resume_gives_the_same_rows(steps in steps(), leave in proptest::collection::vec(1u64..6, 0..12), views in 1usize..3) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let (server, lives) = (Server::default(), [live("one"), live("two")]);
+            let (server, lives) = (Server::new(), [live("one"), live("two")]);
             let lives: Vec<&Arc<Live>> = lives.iter().take(views).collect();
             let channel = server.channel(&lives, "");
             let mut held = vec![BTreeMap::<u8, i64>::new(); views];
