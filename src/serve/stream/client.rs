@@ -56,7 +56,11 @@ pub struct Client {
     heartbeat: Heart,
     /// Events it still wants.
     left: Option<u64>,
-    over: bool,
+    /// Why it gets no more, once that is so.
+    over: Option<&'static str>,
+    /// Its name in the log.
+    id: String,
+    events: u64,
     open: Open,
 }
 
@@ -126,7 +130,9 @@ impl Client {
         let resumed = matches!(start, Start::After(_)) && resets.is_empty() && snapshots.is_empty();
         let rows = (!snapshots.is_empty()).then(|| snapshots.iter().map(|(_, snapshot)| snapshot.rows.num_rows()).sum());
         frame::retry(RETRY.as_millis() as u64, &mut told);
-        greet(&channel, greeting, resumed, rows.is_none().then_some(id.as_str()), &mut told);
+        let client = client_id();
+        greet(&channel, &client, greeting, resumed, rows.is_none().then_some(id.as_str()), &mut told);
+        tracing::info!(client, stream = greeting.stream, views = names.join(","), resumed, after = id, "a client connected");
         for (index, reason) in &resets {
             let live = &channel.parts()[*index].live;
             let oldest: Vec<u64> = channel.parts().iter().map(|part| part.live.oldest()).collect();
@@ -147,7 +153,9 @@ impl Client {
             turn: None,
             heartbeat,
             left: ask.limit,
-            over: false,
+            over: None,
+            id: client,
+            events: 0,
             open,
             channel,
         };
@@ -157,7 +165,7 @@ impl Client {
     /// The next bytes to send; `None` at the end. Cancel-safe: nothing is taken before it is given.
     pub async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if self.over {
+            if self.over.is_some() {
                 return None;
             }
             self.turns.mark_unchanged();
@@ -189,7 +197,7 @@ impl Client {
             return Some(self.end(end));
         }
         loop {
-            if self.over {
+            if self.over.is_some() {
                 return None;
             }
             if self.snapshot_rows.is_some() {
@@ -302,7 +310,7 @@ impl Client {
     fn take(&mut self, bytes: Bytes, count: u64) -> Bytes {
         let (bytes, count) = match &mut self.left {
             Some(left) if *left <= count => {
-                self.over = true;
+                self.over = Some("limit");
                 let end = memchr::memmem::find_iter(&bytes, b"\n\n").nth(*left as usize - 1).map_or(bytes.len(), |at| at + 2);
                 (bytes.slice(..end), *left)
             }
@@ -313,18 +321,18 @@ impl Client {
             None => (bytes, count),
         };
         Counters::add(&self.open.counters().events, count);
+        self.events += count;
         bytes
     }
 
     /// Tells the client that it was too slow.
     fn lagged(&mut self, part: usize, oldest: u64) -> Bytes {
-        self.over = true;
+        self.over = Some("lagged");
         let live = &self.channel.parts()[part].live;
         let dropped = oldest.saturating_sub(self.at[part] + 1);
         let counters = self.open.counters();
         Counters::add(&counters.lagged, 1);
         Counters::add(&counters.dropped, dropped);
-        tracing::info!(view = live.name, dropped, "a client did not read in time");
         let data = serde_json::json!({"view": live.name, "dropped": dropped, "oldest": format!("{}-{oldest}", live.epoch())});
         let mut out = Vec::new();
         Event::named("lagged").write(data.to_string().as_bytes(), &mut out);
@@ -332,14 +340,18 @@ impl Client {
     }
 
     fn fail(&mut self, part: usize, error: &crate::error::Error) -> Bytes {
-        self.over = true;
+        self.over = Some("failed");
         let mut out = Vec::new();
         failure(&self.channel.parts()[part].live.name, error, &mut out);
         out.into()
     }
 
     fn end(&mut self, end: End) -> Bytes {
-        self.over = true;
+        self.over = Some(match end {
+            End::Shutdown => "shutdown",
+            End::Stopped => "stopped",
+            End::Dropped(_) => "dropped",
+        });
         let mut out = Vec::new();
         let told = match end {
             End::Shutdown => {
@@ -362,6 +374,12 @@ impl Client {
             }
         }
         (!out.is_empty()).then(|| out.into())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        tracing::info!(client = self.id, events = self.events, reason = self.over.unwrap_or("left"), "a client is gone");
     }
 }
 
@@ -389,10 +407,14 @@ fn unresumable(epoch: u64, head: u64, oldest: u64, place: Position) -> Option<&'
     }
 }
 
+fn client_id() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    format!("c_{:x}", NUMBER.fetch_add(1, Relaxed))
+}
+
 /// `event: connected`, with the id of the client's place if nothing comes before its changes.
-fn greet(channel: &Channel, greeting: &Greeting, resumed: bool, id: Option<&str>, out: &mut Vec<u8>) {
-    static CLIENT: AtomicU64 = AtomicU64::new(1);
-    let mut data = serde_json::json!({"clientId": format!("c_{:x}", CLIENT.fetch_add(1, Relaxed))});
+fn greet(channel: &Channel, client: &str, greeting: &Greeting, resumed: bool, id: Option<&str>, out: &mut Vec<u8>) {
+    let mut data = serde_json::json!({"clientId": client});
     if let Some(stream) = greeting.stream {
         data["stream"] = stream.into();
     }

@@ -312,7 +312,8 @@ impl Streams {
         };
         let parts = self.parts(&views, &ask.shape)?;
         let counters = Arc::clone(lock(&self.views).entry(label).or_default());
-        self.open(parts, None, counters, u64::MAX, ask, ask.heartbeat.or(Some(self.limits.heartbeat)), visitor)
+        let heartbeat = ask.heartbeat.or(Some(self.limits.heartbeat));
+        self.open(parts, Outlet { named: None, counters, clients_max: u64::MAX, heartbeat }, ask, visitor)
     }
 
     /// Connects a client to a named stream.
@@ -336,7 +337,8 @@ impl Streams {
             (Some(asked), _) | (None, Heartbeat::Every(asked)) => Some(asked),
             (None, Heartbeat::Off) => None,
         };
-        self.open(parts, Some(named), Arc::clone(&named.counters), named.spec.max_clients, ask, heartbeat, visitor)
+        let (counters, clients_max) = (Arc::clone(&named.counters), named.spec.max_clients);
+        self.open(parts, Outlet { named: Some(named), counters, clients_max, heartbeat }, ask, visitor)
     }
 
     /// Ends all streams: clients are told when to come back, listeners close.
@@ -384,17 +386,14 @@ impl Streams {
         if errors.is_empty() { Ok(parts) } else { Err(errors.into()) }
     }
 
-    #[expect(clippy::too_many_arguments)]
     fn open(
         &self,
         parts: Vec<(Arc<Live>, Encoder)>,
-        named: Option<&Named>,
-        counters: Arc<Counters>,
-        clients_max: u64,
+        outlet: Outlet,
         ask: &Ask,
-        heartbeat: Option<Duration>,
         visitor: &Visitor,
     ) -> Result<(Client, String), Problem> {
+        let Outlet { named, counters, clients_max, heartbeat } = outlet;
         let permit = self.limits.turnstile.enter(visitor.address, visitor.token.as_deref(), Instant::now());
         let permit = permit.inspect_err(|_| Counters::add(&counters.refused, 1))?;
         let Some(open) = Open::enter(&counters, clients_max, &self.clients, permit) else {
@@ -489,6 +488,14 @@ impl Streams {
     fn named(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Named>>> {
         lock(&self.named)
     }
+}
+
+/// Where a client comes out.
+struct Outlet<'a> {
+    named: Option<&'a Named>,
+    counters: Arc<Counters>,
+    clients_max: u64,
+    heartbeat: Option<Duration>,
 }
 
 /// A view of a stream, and what of it is sent.

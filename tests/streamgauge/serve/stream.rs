@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use streamgauge::Engine;
 use streamgauge::checkpoint::Store;
-use streamgauge::serve::auth::{Gate, Origins};
+use streamgauge::serve::auth::{self, Gate, Origins};
 use streamgauge::serve::guard::around;
 use streamgauge::serve::listen::{Shutdown, Stop, serve};
 use streamgauge::serve::settings::Settings;
@@ -30,6 +31,7 @@ struct Gauge {
     streams: Arc<Streams>,
     engine: Arc<Engine>,
     store: Store,
+    gate: Gate,
     address: SocketAddr,
     signals: Vec<Signal>,
     _feed: Server,
@@ -39,6 +41,12 @@ struct Gauge {
 impl Gauge {
     /// `batches` come one after the other, each when [`Gauge::feed`] lets it; the first at once.
     async fn start(batches: &[&str], clients_max: usize) -> Gauge {
+        let mut settings = Settings::default();
+        settings.http.streams_max = clients_max;
+        Gauge::with(batches, settings).await
+    }
+
+    async fn with(batches: &[&str], settings: Settings) -> Gauge {
         let signals: Vec<Signal> = batches.iter().map(|_| Signal::default()).collect();
         let mut answer = Answer::stream();
         for (batch, signal) in batches.iter().zip(&signals) {
@@ -66,15 +74,18 @@ impl Gauge {
         let store = Store::in_memory().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let streams = streams(&engine, &store, address, clients_max);
+        let gate = Gate::new(&settings, store.clone()).unwrap();
+        let streams = streams(&engine, &store, address, &settings, &gate);
+        let (tokens, _) = auth::router::<Gate>().split_for_parts();
         let (router, _) = OpenApiRouter::new().nest("/v1", routes()).nest("/api/v1", reactions()).split_for_parts();
         let elsewhere = async |State(streams): State<Arc<Streams>>, request: Request| {
             named(&streams, None, &request.into_parts().0).into_response()
         };
-        let router = streams.guarded(router.fallback(elsewhere).with_state(Arc::clone(&streams)));
+        let router = router.fallback(elsewhere).with_state(Arc::clone(&streams));
+        let router = streams.guarded(Router::new().nest("/v1", tokens.with_state(gate.clone())).merge(router));
         let (stop, shutdown) = Shutdown::new();
         tokio::spawn(serve(vec![listener], router, shutdown));
-        let gauge = Gauge { streams, engine, store, address, signals, _feed: feed, _stop: stop };
+        let gauge = Gauge { streams, engine, store, gate, address, signals, _feed: feed, _stop: stop };
         gauge.feed(0);
         gauge
     }
@@ -113,16 +124,15 @@ impl Gauge {
     }
 }
 
-fn streams(engine: &Arc<Engine>, store: &Store, address: SocketAddr, clients_max: usize) -> Arc<Streams> {
-    let mut settings = Settings::default();
-    settings.http.streams_max = clients_max;
+fn streams(engine: &Arc<Engine>, store: &Store, address: SocketAddr, settings: &Settings, gate: &Gate) -> Arc<Streams> {
     let turnstile = Turnstile::new(&settings.http);
     let limits = Limits { turnstile, heartbeat: settings.http.heartbeat, own: vec![address], off_loopback: false };
     let streams = Streams::new(Arc::clone(engine), store.clone(), limits);
-    let gate = Gate::new(&settings, store.clone()).unwrap();
+    let gate = gate.clone();
     let known = Arc::downgrade(&streams);
-    let origins = Origins::new(&settings, move |path| known.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
-    streams.guard_with(Arc::new(move |router| around(router, gate.clone(), origins.clone(), settings.http.body_bytes_max)));
+    let origins = Origins::new(settings, move |path| known.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
+    let body_bytes_max = settings.http.body_bytes_max;
+    streams.guard_with(Arc::new(move |router| around(router, gate.clone(), origins.clone(), body_bytes_max)));
     streams
 }
 
@@ -446,11 +456,68 @@ routes:
     gauge.json("POST", "/v1/streams/dashboard-stream/start", Value::Null).await;
     assert_eq!(send(address, "GET", "/orders", "", "").await.status, 200);
     gauge.streams.close().await;
-    let again = streams(&gauge.engine, &gauge.store, gauge.address, 100);
+    let again = streams(&gauge.engine, &gauge.store, gauge.address, &Settings::default(), &gauge.gate);
     again.restore().await.unwrap();
     assert_eq!(send(address, "GET", "/alerts", "", "").await.status, 200, "a stream is there again after a restart");
     assert!(again.remove("dashboard-stream").await.unwrap());
     assert!(again.list().is_empty() && TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_private_stream_asks_for_the_scope_of_each_of_its_views() {
+    let mut settings = Settings::default();
+    settings.auth.token = Some("0123456789abcdef".into());
+    let gauge = Gauge::with(&["a=1"], settings).await;
+    let headers = "authorization: Bearer 0123456789abcdef\r\ncontent-type: application/json\r\n";
+    for (id, visibility) in [("inside", "private"), ("outside", "public")] {
+        let body =
+            json!({"id": id, "views": ["orders", "alerts"], "sse_path": format!("/{id}"), "visibility": visibility}).to_string();
+        assert_eq!(send(gauge.address, "POST", "/v1/streams", headers, &body).await.status, 201);
+    }
+    let body = json!({"name": "one", "scopes": ["stream:orders"]}).to_string();
+    let mut made = send(gauge.address, "POST", "/v1/tokens", headers, &body).await;
+    let made: Value = serde_json::from_str(&made.rest().await).unwrap();
+    let token = made["token"].as_str().unwrap();
+    for (target, status) in [
+        ("/inside".to_string(), 401),
+        ("/inside?token=wrong".into(), 401),
+        (format!("/inside?token={token}"), 403),
+        (format!("/inside/orders?token={token}"), 200),
+        (format!("/inside/alerts?token={token}"), 403),
+        ("/inside?token=0123456789abcdef".into(), 200),
+        ("/outside".into(), 200),
+        ("/v1/views/orders/stream".into(), 401),
+        (format!("/v1/views/orders/stream?token={token}"), 200),
+    ] {
+        assert_eq!(gauge.get(&target, "").await.status, status, "{target}");
+    }
+    let mut page = gauge.get("/outside", "origin: http://anywhere.example\r\n").await;
+    assert_eq!(page.header("access-control-allow-origin"), Some("http://anywhere.example"));
+    page.until("event: connected").await;
+}
+
+#[tokio::test]
+async fn every_client_gets_every_change_and_one_that_does_not_read_holds_nobody_up() {
+    const CLIENTS: usize = 200;
+    let batches: Vec<String> = (0..50).map(|batch| (0..4).map(|row| format!("{batch}x{row}=1 ")).collect()).collect();
+    let gauge = Gauge::start(&batches.iter().map(String::as_str).collect::<Vec<_>>(), 1000).await;
+    gauge.changes("orders", 4).await;
+    let _silent = gauge.get("/v1/views/orders/stream", "").await;
+    let reading = (0..CLIENTS).map(|_| async {
+        let mut client = gauge.get("/v1/views/orders/stream?last_event_id=earliest&limit=200", "").await;
+        client.rest().await
+    });
+    let feeding = async {
+        for batch in 1..batches.len() {
+            gauge.feed(batch);
+            gauge.changes("orders", 4 * (batch as u64 + 1)).await;
+        }
+    };
+    let (texts, ()) = tokio::join!(futures::future::join_all(reading), feeding);
+    let epoch = gauge.streams.live("orders").unwrap().epoch();
+    let expected: Vec<String> = (0..=200).map(|seq| format!("{epoch}-{seq}")).collect();
+    assert!(texts.iter().all(|text| ids(text) == expected));
+    assert_eq!(gauge.streams.clients(), 1);
 }
 
 #[tokio::test]
