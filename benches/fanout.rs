@@ -77,11 +77,8 @@ async fn server() {
     }
     fed.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n").await.unwrap();
     let empty = memory();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .env(ROLE, address.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        Command::new(std::env::current_exe().unwrap()).env(ROLE, address.to_string()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while streams.clients() < count {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -164,6 +164,8 @@ impl Ask {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(query: &str) -> Result<Ask, Vec<String>> {
@@ -207,5 +209,14 @@ mod tests {
             "option 'event_field' is 'op', but an event of this format holds changes of several kinds; choose format=changes, or event_field=view",
         ];
         assert_eq!(errors, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_and_no_id_brings_the_program_down(query in "[a-z_]{0,12}=[^#]{0,20}(&[a-z_]{0,12}=[^#]{0,20}){0,3}", id in ".*") {
+            if let Ok(ask) = Ask::read(&query, Some(&id), Shape::default()) {
+                let _ = (ask.start(&["a"]), ask.start(&["a", "b"]));
+            }
+        }
     }
 }

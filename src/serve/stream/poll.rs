@@ -27,10 +27,10 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of the history that are looked at together.
 const ENTRIES: usize = 64;
 
-/// Changes of a view.
+/// ViewChanges of a view.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Changes {
-    pub events: Vec<Polled>,
+pub struct ViewChanges {
+    pub events: Vec<PolledEvent>,
     /// What to give as `after` for what comes next.
     pub next: String,
     /// There is more already.
@@ -43,7 +43,7 @@ pub struct Changes {
 
 /// One event, as a stream sends it.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Polled {
+pub struct PolledEvent {
     pub id: String,
     /// `message`, or another type.
     pub event: String,
@@ -63,11 +63,16 @@ pub struct Poll {
 }
 
 /// Answers a poll, once there is something to say or its wait is over.
-pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<Changes> {
+pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<ViewChanges> {
     let encoder = Encoder::new(&live.name, &live.schema, poll.shape.clone(), None)?;
     let ids = Ids::single(live.epoch());
-    let gap =
-        || Changes { events: Vec::new(), next: ids.of(live.head()), has_more: false, gap: true, oldest: ids.of(live.oldest()) };
+    let gap = || ViewChanges {
+        events: Vec::new(),
+        next: ids.of(live.head()),
+        has_more: false,
+        gap: true,
+        oldest: ids.of(live.oldest()),
+    };
     let after = match Start::parse(&poll.after, &[&live.name]) {
         Start::New | Start::Earliest => live.oldest() - 1,
         Start::Latest => live.head(),
@@ -86,7 +91,7 @@ pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<Changes> {
     loop {
         match taken.take(live, &encoder, &ids, poll.limit)? {
             Found::Gap => return Ok(gap()),
-            // Changes that the shape leaves out are no reason to answer.
+            // ViewChanges that the shape leaves out are no reason to answer.
             Found::Nothing if taken.events.is_empty() => {
                 let over = matches!(live.health(), Health::Ended | Health::Failed(_) | Health::Dropped);
                 if over || tokio::time::timeout_at(deadline, follower.changed()).await.is_err() {
@@ -100,7 +105,7 @@ pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<Changes> {
 }
 
 struct Taken {
-    events: Vec<Polled>,
+    events: Vec<PolledEvent>,
     bytes: usize,
     /// The last change that was looked at.
     next: u64,
@@ -144,15 +149,15 @@ impl Taken {
         }
     }
 
-    fn answer(self, live: &Live, ids: &Ids, has_more: bool) -> Changes {
-        Changes { events: self.events, next: ids.of(self.next), has_more, gap: false, oldest: ids.of(live.oldest()) }
+    fn answer(self, live: &Live, ids: &Ids, has_more: bool) -> ViewChanges {
+        ViewChanges { events: self.events, next: ids.of(self.next), has_more, gap: false, oldest: ids.of(live.oldest()) }
     }
 }
 
 /// An event of a stream as a value; without templates its data is one line of JSON.
-fn event(block: &str) -> Result<Polled> {
+fn event(block: &str) -> Result<PolledEvent> {
     let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let data = field("data").unwrap_or("null").to_string();
     let data = RawValue::from_string(data).map_err(|error| Error::bug(format!("an event is no JSON: {error}")))?;
-    Ok(Polled { id: field("id").unwrap_or_default().into(), event: field("event").unwrap_or("message").into(), data })
+    Ok(PolledEvent { id: field("id").unwrap_or_default().into(), event: field("event").unwrap_or("message").into(), data })
 }

@@ -20,7 +20,7 @@ use super::ask::Ask;
 use super::counters::Counters;
 use super::fields::Issue;
 use super::http::{Visitor, ask, bad_query, stream};
-use super::poll::{self, Changes, Poll};
+use super::poll::{self, Poll, ViewChanges};
 use super::shape::Shape;
 use super::spec::StreamSpec;
 use super::streams::{Named, State as Fare, Streams, Write};
@@ -56,7 +56,7 @@ where
 
 /// A named stream and how it fares.
 #[derive(Debug, Serialize, ToSchema)]
-struct Shown {
+struct StreamShown {
     #[serde(flatten)]
     spec: StreamSpec,
     /// `running`, `stopped` or `failed`.
@@ -68,22 +68,22 @@ struct Shown {
     /// Where it listens by itself; absent where it is on the address of the REST interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<String>,
-    endpoints: Vec<ShownEndpoint>,
-    stats: Stats,
+    endpoints: Vec<StreamEndpoint>,
+    stats: StreamStats,
     created_at: String,
     updated_at: String,
 }
 
 /// A path of a stream.
 #[derive(Debug, Serialize, ToSchema)]
-struct ShownEndpoint {
+struct StreamEndpoint {
     path: String,
     views: Vec<String>,
 }
 
 /// What a stream has done since the program started.
 #[derive(Debug, Serialize, ToSchema)]
-struct Stats {
+struct StreamStats {
     clients: u64,
     connects_total: u64,
     refused_total: u64,
@@ -97,8 +97,8 @@ struct Stats {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-struct Listed {
-    data: Vec<Shown>,
+struct StreamList {
+    data: Vec<StreamShown>,
     has_more: bool,
     /// What to give as `starting_after` for the rest.
     next: Option<String>,
@@ -134,7 +134,7 @@ struct Writing {
 }
 
 /// Follows a view: its rows as they are, then every change, with ids from which a client can go on.
-#[utoipa::path(get, path = "/views/{id}/stream", tag = "streams", params(("id" = String, Path), Ask), responses(
+#[utoipa::path(get, operation_id = "stream_view", path = "/views/{id}/stream", tag = "streams", params(("id" = String, Path), Ask), responses(
     (status = 200, content_type = "text/event-stream", body = String, description = "Events until the client leaves"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
@@ -171,8 +171,8 @@ struct Polling {
 }
 
 /// The changes of a view for clients without event streams: the same events with the same ids.
-#[utoipa::path(get, path = "/views/{id}/changes", tag = "streams", params(("id" = String, Path), Polling), responses(
-    (status = 200, body = Changes, description = "What came after, perhaps nothing yet"),
+#[utoipa::path(get, operation_id = "poll_view", path = "/views/{id}/changes", tag = "streams", params(("id" = String, Path), Polling), responses(
+    (status = 200, body = ViewChanges, description = "What came after, perhaps nothing yet"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
 ))]
@@ -180,7 +180,7 @@ async fn view_changes(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
     Query(polling): Query<Polling>,
-) -> Result<Json<Changes>> {
+) -> Result<Json<ViewChanges>> {
     let live = streams.live(&id)?;
     let mut shape = Shape::default();
     let given = [("format", &polling.format), ("ops", &polling.ops), ("columns", &polling.columns)];
@@ -203,11 +203,11 @@ async fn view_changes(
 }
 
 /// Follows several views on one connection (`?view=a&view=b`), or, without `view`, lists the named streams.
-#[utoipa::path(get, path = "/streams", tag = "streams",
+#[utoipa::path(get, operation_id = "list_streams", path = "/streams", tag = "streams",
     params(("view" = Option<Vec<String>>, Query, description = "Views to follow"), Ask, Listing),
     responses(
         (status = 200, description = "The streams, or events until the client leaves",
-            content((Listed = "application/json"), (String = "text/event-stream"))),
+            content((StreamList = "application/json"), (String = "text/event-stream"))),
         (status = 400, body = Problem, description = "A parameter is wrong"),
         (status = 404, body = Problem, description = "There is no such view"),
         (status = 429, body = Problem, description = "This client has too many streams"),
@@ -233,17 +233,17 @@ async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Respo
     let limit = listing.limit.clamp(1, LIST_MAX);
     let after = |named: &Arc<Named>| listing.starting_after.as_ref().is_none_or(|after| named.spec.id > *after);
     let shown = streams.list().into_iter().filter(after).map(|named| shown(&named));
-    let wanted = |shown: &Shown| listing.state.as_ref().is_none_or(|state| shown.state == state);
-    let mut data: Vec<Shown> = shown.filter(wanted).take(limit + 1).collect();
+    let wanted = |shown: &StreamShown| listing.state.as_ref().is_none_or(|state| shown.state == state);
+    let mut data: Vec<StreamShown> = shown.filter(wanted).take(limit + 1).collect();
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next = data.last().filter(|_| has_more).map(|shown| shown.spec.id.clone());
-    Ok(Json(Listed { data, has_more, next }).into_response())
+    Ok(Json(StreamList { data, has_more, next }).into_response())
 }
 
 /// Makes a named stream.
-#[utoipa::path(post, path = "/streams", tag = "streams", params(Writing), request_body = StreamSpec, responses(
-    (status = 201, body = Shown, description = "Made"),
+#[utoipa::path(post, operation_id = "create_stream", path = "/streams", tag = "streams", params(Writing), request_body = StreamSpec, responses(
+    (status = 201, body = StreamShown, description = "Made"),
     (status = 200, body = StreamSpec, description = "Would be made (dry run)"),
     (status = 409, body = Problem, description = "The id, a path or the address is taken"),
     (status = 422, body = Problem, description = "The stream is wrong"),
@@ -265,18 +265,18 @@ async fn create(
 }
 
 /// A named stream and how it fares.
-#[utoipa::path(get, path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
-    (status = 200, body = Shown, description = "The stream"),
+#[utoipa::path(get, operation_id = "get_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
+    (status = 200, body = StreamShown, description = "The stream"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Shown>> {
+async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<StreamShown>> {
     Ok(Json(shown(&*find(&streams, &id)?)))
 }
 
 /// Makes a named stream, or another of its id in its place; its clients are sent to the new one.
-#[utoipa::path(put, path = "/streams/{id}", tag = "streams", params(("id" = String, Path), Writing), request_body = StreamSpec, responses(
-    (status = 200, body = Shown, description = "Replaced"),
-    (status = 201, body = Shown, description = "Made"),
+#[utoipa::path(put, operation_id = "put_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path), Writing), request_body = StreamSpec, responses(
+    (status = 200, body = StreamShown, description = "Replaced"),
+    (status = 201, body = StreamShown, description = "Made"),
     (status = 409, body = Problem, description = "A path or the address is taken"),
     (status = 422, body = Problem, description = "The stream is wrong"),
 ))]
@@ -302,7 +302,7 @@ async fn replace(
 }
 
 /// Removes a named stream; its clients are told.
-#[utoipa::path(delete, path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
     (status = 204, description = "Removed"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -313,23 +313,23 @@ async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> 
 }
 
 /// Lets a stopped stream run.
-#[utoipa::path(post, path = "/streams/{id}/start", tag = "streams", params(("id" = String, Path)), responses(
-    (status = 200, body = Shown, description = "It runs"),
+#[utoipa::path(post, operation_id = "start_stream", path = "/streams/{id}/start", tag = "streams", params(("id" = String, Path)), responses(
+    (status = 200, body = StreamShown, description = "It runs"),
     (status = 404, body = Problem, description = "There is none"),
     (status = 409, body = Problem, description = "Its address is taken"),
 ))]
-async fn start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Shown>> {
+async fn start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<StreamShown>> {
     let named = find(&streams, &id)?;
     streams.start(&named).await?;
     Ok(Json(shown(&named)))
 }
 
 /// Ends the clients of a stream, and refuses new ones until it is started.
-#[utoipa::path(post, path = "/streams/{id}/stop", tag = "streams", params(("id" = String, Path)), responses(
-    (status = 200, body = Shown, description = "It is stopped"),
+#[utoipa::path(post, operation_id = "stop_stream", path = "/streams/{id}/stop", tag = "streams", params(("id" = String, Path)), responses(
+    (status = 200, body = StreamShown, description = "It is stopped"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Shown>> {
+async fn stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<StreamShown>> {
     let named = find(&streams, &id)?;
     streams.stop(&named).await;
     Ok(Json(shown(&named)))
@@ -337,7 +337,7 @@ async fn stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Re
 
 /// What Drasi's interface puts around every answer.
 #[derive(Debug, Serialize, ToSchema)]
-struct Envelope<T> {
+struct ReactionEnvelope<T> {
     success: bool,
     data: T,
     #[schema(value_type = Option<String>)]
@@ -358,45 +358,45 @@ struct Reaction {
     queries: Vec<String>,
     auto_start: bool,
     /// The stream itself.
-    config: Shown,
+    config: StreamShown,
 }
 
-fn told<T>(data: T) -> Json<Envelope<T>> {
-    Json(Envelope { success: true, data, error: None })
+fn told<T>(data: T) -> Json<ReactionEnvelope<T>> {
+    Json(ReactionEnvelope { success: true, data, error: None })
 }
 
 /// The named streams as reactions.
-#[utoipa::path(get, path = "/reactions", tag = "drasi", responses((status = 200, body = Envelope<Vec<Reaction>>, description = "All of them")))]
-async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<Envelope<Vec<Reaction>>> {
+#[utoipa::path(get, operation_id = "list_reactions", path = "/reactions", tag = "drasi", responses((status = 200, body = ReactionEnvelope<Vec<Reaction>>, description = "All of them")))]
+async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<ReactionEnvelope<Vec<Reaction>>> {
     told(streams.list().iter().map(|named| Reaction::of(named)).collect())
 }
 
 /// A named stream as a reaction.
-#[utoipa::path(get, path = "/reactions/{id}", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = Envelope<Reaction>, description = "The reaction"),
+#[utoipa::path(get, operation_id = "get_reaction", path = "/reactions/{id}", tag = "drasi", params(("id" = String, Path)), responses(
+    (status = 200, body = ReactionEnvelope<Reaction>, description = "The reaction"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
+async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
     Ok(told(Reaction::of(&*find(&streams, &id)?)))
 }
 
 /// Lets a stopped reaction run.
-#[utoipa::path(post, path = "/reactions/{id}/start", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = Envelope<Reaction>, description = "It runs"),
+#[utoipa::path(post, operation_id = "start_reaction", path = "/reactions/{id}/start", tag = "drasi", params(("id" = String, Path)), responses(
+    (status = 200, body = ReactionEnvelope<Reaction>, description = "It runs"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
+async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.start(&named).await?;
     Ok(told(Reaction::of(&named)))
 }
 
 /// Stops a reaction.
-#[utoipa::path(post, path = "/reactions/{id}/stop", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = Envelope<Reaction>, description = "It is stopped"),
+#[utoipa::path(post, operation_id = "stop_reaction", path = "/reactions/{id}/stop", tag = "drasi", params(("id" = String, Path)), responses(
+    (status = 200, body = ReactionEnvelope<Reaction>, description = "It is stopped"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
+async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.stop(&named).await;
     Ok(told(Reaction::of(&named)))
@@ -428,24 +428,24 @@ fn find(streams: &Streams, id: &str) -> Result<Arc<Named>> {
     })
 }
 
-fn shown(named: &Named) -> Shown {
+fn shown(named: &Named) -> StreamShown {
     let (state, reason) = match named.state() {
         Fare::Running => ("running", None),
         Fare::Stopped => ("stopped", None),
         Fare::Failed(reason) => ("failed", Some(reason)),
     };
-    let endpoint = |endpoint: &super::spec::Endpoint| ShownEndpoint {
+    let endpoint = |endpoint: &super::spec::Endpoint| StreamEndpoint {
         path: endpoint.path.clone(),
         views: endpoint.views.iter().map(|(index, _)| named.spec.views[*index].clone()).collect(),
     };
     let counters = &named.counters;
-    Shown {
+    StreamShown {
         spec: named.spec.clone(),
         state,
         reason,
         address: named.address.map(|address| address.to_string()),
         endpoints: named.endpoints.iter().map(endpoint).collect(),
-        stats: Stats {
+        stats: StreamStats {
             clients: Counters::get(&counters.clients),
             connects_total: Counters::get(&counters.connects),
             refused_total: Counters::get(&counters.refused),

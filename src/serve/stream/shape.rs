@@ -8,6 +8,7 @@ use crate::error::{Code, Error, Result, nearest};
 /// How changes are put into events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = StreamFormat)]
 pub enum Format {
     /// A change an event: `{"op":"added","query":…,"after":{…}}`.
     #[default]

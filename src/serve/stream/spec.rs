@@ -79,6 +79,7 @@ pub enum Heartbeat {
 /// Who may read a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = StreamVisibility)]
 pub enum Visibility {
     /// Whoever may read its views.
     #[default]
@@ -89,6 +90,7 @@ pub enum Visibility {
 
 /// How one view is sent.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = StreamRoute)]
 pub struct Route {
     /// A path for this view alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +101,7 @@ pub struct Route {
 
 /// What is said of each kind of change.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = StreamTemplates)]
 pub struct OpTemplates {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub added: Option<OpTemplate>,
@@ -110,6 +113,7 @@ pub struct OpTemplates {
 
 /// What is said of one kind of change.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
+#[schema(as = StreamTemplate)]
 pub struct OpTemplate {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,

@@ -24,6 +24,7 @@ use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, nearest};
+use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::Turnstile;
 use crate::time::Timestamp;
@@ -324,9 +325,6 @@ impl Streams {
         ask: &Ask,
         visitor: &Visitor,
     ) -> Result<(Client, String), Problem> {
-        if named.state() != State::Running {
-            return Err(Problem::unavailable("the stream is stopped", FULL_SECONDS));
-        }
         let view = |(index, ops): &(usize, Ops)| {
             let templates = Some(Arc::clone(&named.templates[*index]));
             View { name: &named.spec.views[*index], ops: *ops, templates }
@@ -339,6 +337,12 @@ impl Streams {
         };
         let (counters, clients_max) = (Arc::clone(&named.counters), named.spec.max_clients);
         self.open(parts, Outlet { named: Some(named), counters, clients_max, heartbeat }, ask, visitor)
+    }
+
+    /// Ends all streams when the shutdown begins; nothing else ends them.
+    pub async fn end_with(self: Arc<Self>, shutdown: Shutdown) {
+        shutdown.begun().await;
+        self.close().await;
     }
 
     /// Ends all streams: clients are told when to come back, listeners close.
@@ -401,8 +405,12 @@ impl Streams {
             return Err(Problem::unavailable(detail, FULL_SECONDS));
         };
         let channel = self.channel(parts, named.map(|named| named.number), counters);
+        // Whoever closes looks at the channels after saying so: either it has found this one, or it is seen here.
         if self.closing.load(Relaxed) {
             return Err(Problem::unavailable("the server stops", FULL_SECONDS));
+        }
+        if named.is_some_and(|named| named.state() != State::Running) {
+            return Err(Problem::unavailable("the stream is stopped", FULL_SECONDS));
         }
         let greeting = Greeting { stream: named.map(|named| named.spec.id.as_str()), ask, heartbeat };
         Ok(Client::connect(channel, &greeting, open)?)

@@ -261,6 +261,8 @@ impl Write for &mut Bounded {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn rendered(template: &str, after: &str) -> String {
@@ -344,5 +346,18 @@ mod tests {
         let error = templates.render(&subject, 1000).unwrap().unwrap_err();
         assert!(error.message().contains("more than 1000 bytes"), "{error}");
         assert!(templates.render(&Subject { op: Op::Deleted, ..subject }, 1000).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn no_template_and_no_row_brings_the_program_down(
+            template in "([{]{2,3}|[}]{2,3}|[-#/^&>*!~@.\\[\\]()|\"'=é\n]|if|else|each|json|ts|default|lookup|with|raw|after|this| ){0,25}",
+        ) {
+            if let Ok(templates) = Templates::compile([(Op::Added, template.as_str())]) {
+                let row = br#"{"a":[1,{"b":null}],"after":"x"}"#;
+                let subject = Subject { view: "v", op: Op::Added, before: None, after: Some(row), at: Timestamp(0) };
+                let _ = templates.render(&subject, 1000);
+            }
+        }
     }
 }
