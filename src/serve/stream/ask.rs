@@ -42,10 +42,15 @@ pub enum When {
 }
 
 /// The parameters of a stream beside `view`: name, values, meaning. `token` and `ticket` are read by who guards the server.
-const PARAMETERS: [(&str, Values, &str); 11] = [
+const PARAMETERS: [(&str, Values, &str); 12] = [
     ("format", Values::Words(&["changes", "batch", "rows", "drasi", "debezium"]), "How changes are put into events."),
     ("ops", Values::Text, "The kinds of changes to send: `added,updated,deleted`."),
     ("columns", Values::Text, "The columns to send, separated by commas."),
+    (
+        "where",
+        Values::Text,
+        "A condition over the columns, such as `total > 1000`: rows that come to meet it are added, others deleted.",
+    ),
     ("event_field", Values::Words(&["none", "op", "view"]), "What the `event` line says; without one, pages see `message`."),
     (
         "snapshot",
@@ -129,9 +134,9 @@ impl Ask {
             }
             "soft" => self.soft = word("soft", &value, &YES_NO)?,
             "token" | "ticket" => {}
-            "where" | "conflate" => {
+            "conflate" => {
                 let error = Error::new(Code::NotYet, format!("option '{name}' is not built yet"));
-                return Err(error.hint("make a view of it: CREATE VIEW … AS SELECT … WHERE …"));
+                return Err(error.hint("read less often with /changes, or leave it out"));
             }
             _ if self.shape.read(name, &value)? => {}
             _ => {
@@ -199,13 +204,13 @@ mod tests {
 
     #[test]
     fn everything_wrong_is_told_with_a_way_out() {
-        let errors = read("snapshots=1&snapshot=yes&heartbeat=0s&limit=0&where=a&format=batch&event_field=op").unwrap_err();
+        let errors = read("snapshots=1&snapshot=yes&heartbeat=0s&limit=0&conflate=1s&format=batch&event_field=op").unwrap_err();
         let expected = [
             "unknown option 'snapshots'; did you mean 'snapshot'?",
             "option 'snapshot' does not know 'yes'; it may be auto, true, false, 1, 0",
             "option 'heartbeat' is no time between 100ms and 1h: '0s'; write heartbeat=15s, or heartbeat=event",
             "option 'limit' is no number of events: '0'; write limit=10, or leave it out",
-            "option 'where' is not built yet; make a view of it: CREATE VIEW … AS SELECT … WHERE …",
+            "option 'conflate' is not built yet; read less often with /changes, or leave it out",
             "option 'event_field' is 'op', but an event of this format holds changes of several kinds; choose format=changes, or event_field=view",
         ];
         assert_eq!(errors, expected);

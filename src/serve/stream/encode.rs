@@ -3,16 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::datatypes::Schema;
 use bytes::Bytes;
+use datafusion::physical_expr::PhysicalExpr;
 
 use super::frame::Event;
 use super::position::Ids;
 use super::shape::{EventField, Format, Op, Shape};
 use super::template::{Subject, Templates};
 use crate::change::Changes;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::encode::{Change, JsonRows};
 use crate::time::Timestamp;
 
@@ -45,6 +46,8 @@ pub struct Encoder {
     templates: Option<Arc<Templates>>,
     /// The columns that name a row, where they are known.
     key: Option<(Vec<usize>, JsonRows)>,
+    /// The shape's filter, over the columns of the view.
+    filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
 impl Encoder {
@@ -56,7 +59,7 @@ impl Encoder {
             None => JsonRows::new(schema),
         };
         let query = serde_json::Value::from(view).to_string();
-        Ok(Encoder { view: view.to_string(), query, shape, projection, rows, templates, key: None })
+        Ok(Encoder { view: view.to_string(), query, shape, projection, rows, templates, key: None, filter: None })
     }
 
     /// Says which columns of `schema` name a row: changes of different rows may change places within an event.
@@ -66,6 +69,11 @@ impl Encoder {
             None => None,
         };
         Ok(self)
+    }
+
+    /// Sends only rows that meet a condition, an expression of type BOOLEAN.
+    pub fn filtered(self, filter: Option<Arc<dyn PhysicalExpr>>) -> Encoder {
+        Encoder { filter, ..self }
     }
 
     pub fn shape(&self) -> &Shape {
@@ -79,8 +87,9 @@ impl Encoder {
         if let (Format::Batch, Some((key, _))) = (self.shape.format, &self.key) {
             events.keys = Some(changes.rows.project(key)?);
         }
+        let met = self.met(&changes.rows)?;
         for (number, change) in (first..).zip(Change::each(changes)) {
-            if number >= seq {
+            if let Some(change) = within(change, met.as_ref()).filter(|_| number >= seq) {
                 events.change(&rows, change, number);
             }
         }
@@ -91,11 +100,21 @@ impl Encoder {
     /// to resume from.
     pub fn snapshot(&self, rows: &RecordBatch, at: Timestamp) -> Result<Encoded> {
         let mut events = Events::new(self, at, None);
+        let met = self.met(rows)?;
         let rows = self.projected(rows)?;
         for row in 0..rows.num_rows() {
-            events.change(&rows, Change::Added(row), 0);
+            if let Some(change) = within(Change::Added(row), met.as_ref()) {
+                events.change(&rows, change, 0);
+            }
         }
         Ok(events.finish())
+    }
+
+    /// Which rows meet the filter; `None` where there is none.
+    fn met(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>> {
+        let Some(filter) = &self.filter else { return Ok(None) };
+        let met = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+        Ok(Some(met.as_boolean_opt().ok_or_else(|| Error::bug("a filter is no condition"))?.clone()))
     }
 
     fn projected(&self, rows: &RecordBatch) -> Result<RecordBatch> {
@@ -103,6 +122,21 @@ impl Encoder {
             Some(columns) => rows.project(columns)?,
             None => rows.clone(),
         })
+    }
+}
+
+/// What a change of a row is to somebody who sees only the rows that `met` says.
+fn within(change: Change, met: Option<&BooleanArray>) -> Option<Change> {
+    let Some(met) = met else { return Some(change) };
+    let sees = |row: usize| met.is_valid(row) && met.value(row);
+    match change {
+        Change::Added(row) | Change::Deleted(row) => sees(row).then_some(change),
+        Change::Updated { before, after } => match (sees(before), sees(after)) {
+            (true, true) => Some(change),
+            (true, false) => Some(Change::Deleted(before)),
+            (false, true) => Some(Change::Added(after)),
+            (false, false) => None,
+        },
     }
 }
 
@@ -374,6 +408,9 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use datafusion::common::ScalarValue;
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 
     use super::super::shape::Ops;
     use super::*;
@@ -528,6 +565,24 @@ mod tests {
         let encoder = encoder(Shape::default(), &[]);
         let rest = text(encoder.changes(&story(), 41, 43, &Ids::single(7), AT).unwrap());
         assert!(rest.starts_with("id: 7-43\n"), "{rest}");
+    }
+
+    #[test]
+    fn rows_that_come_to_meet_a_filter_are_added_and_those_that_leave_it_deleted() {
+        let named = |name: &str| -> Arc<dyn PhysicalExpr> {
+            let column = Arc::new(Column::new("name", 1));
+            Arc::new(BinaryExpr::new(column, Operator::Eq, Arc::new(Literal::new(ScalarValue::from(name)))))
+        };
+        let kinds = |name: &str| -> Vec<String> {
+            let encoder = encoder(Shape::default(), &[]).filtered(Some(named(name)));
+            let text = text(encoder.changes(&story(), 41, 0, &Ids::single(7), AT).unwrap());
+            text.split("\n\n").filter_map(|event| Some(format!("{} {}", event.get(4..8)?, event.split('"').nth(3)?))).collect()
+        };
+        assert_eq!(kinds("Test"), ["7-41 added", "7-42 deleted"]);
+        assert_eq!(kinds("Updated"), ["7-42 added", "7-43 deleted"]);
+        assert_eq!(kinds("other"), [""; 0]);
+        let snapshot = encoder(Shape::default(), &[]).filtered(Some(named("Test"))).snapshot(&story().rows, AT).unwrap();
+        assert_eq!(snapshot.events, 2);
     }
 
     #[test]

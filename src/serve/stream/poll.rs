@@ -10,7 +10,6 @@ use utoipa::ToSchema;
 
 use super::encode::Encoder;
 use super::position::{Ids, Position, Start};
-use super::shape::Shape;
 use crate::error::{Code, Error, Result};
 use crate::view::{Followed, Health, Live};
 
@@ -59,12 +58,10 @@ pub struct Poll {
     pub limit: u64,
     /// How long to wait for a change if there is none.
     pub wait: Duration,
-    pub shape: Shape,
 }
 
-/// Answers a poll, once there is something to say or its wait is over.
-pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<ViewChanges> {
-    let encoder = Encoder::new(&live.name, &live.schema, poll.shape.clone(), None)?;
+/// Answers a poll with the events of an encoder without templates, once there is something to say or its wait is over.
+pub async fn poll(live: &Arc<Live>, encoder: &Encoder, poll: &Poll) -> Result<ViewChanges> {
     let ids = Ids::single(live.epoch());
     let gap = || ViewChanges {
         events: Vec::new(),
@@ -89,7 +86,7 @@ pub async fn poll(live: &Arc<Live>, poll: &Poll) -> Result<ViewChanges> {
     let mut follower = live.follow(after);
     let mut taken = Taken { events: Vec::new(), bytes: 0, next: after };
     loop {
-        match taken.take(live, &encoder, &ids, poll.limit)? {
+        match taken.take(live, encoder, &ids, poll.limit)? {
             Found::Gap => return Ok(gap()),
             // ViewChanges that the shape leaves out are no reason to answer.
             Found::Nothing if taken.events.is_empty() => {

@@ -166,6 +166,8 @@ struct Polling {
     ops: Option<String>,
     /// The columns, separated by commas.
     columns: Option<String>,
+    /// A condition over the columns.
+    r#where: Option<String>,
     token: Option<String>,
     ticket: Option<String>,
 }
@@ -181,9 +183,8 @@ async fn view_changes(
     Path(id): Path<String>,
     Query(polling): Query<Polling>,
 ) -> Result<Json<ViewChanges>> {
-    let live = streams.live(&id)?;
     let mut shape = Shape::default();
-    let given = [("format", &polling.format), ("ops", &polling.ops), ("columns", &polling.columns)];
+    let given = [("format", &polling.format), ("ops", &polling.ops), ("columns", &polling.columns), ("where", &polling.r#where)];
     let errors = given.into_iter().filter_map(|(name, value)| shape.read(name, value.as_ref()?).err());
     let errors: Vec<Error> = errors.collect();
     if !errors.is_empty() {
@@ -193,9 +194,9 @@ async fn view_changes(
         after: polling.after,
         limit: polling.limit.unwrap_or(poll::LIMIT).clamp(1, poll::LIMIT_MAX),
         wait: Duration::from_secs(polling.wait.unwrap_or(0)).min(poll::WAIT_MAX),
-        shape,
     };
-    match poll::poll(&live, &asked).await {
+    let (live, encoder) = streams.encoder(&id, shape, None)?;
+    match poll::poll(&live, &encoder, &asked).await {
         Ok(changes) => Ok(Json(changes)),
         Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
         Err(error) => Err(error.into()),

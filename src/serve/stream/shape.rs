@@ -144,24 +144,24 @@ pub struct Shape {
     /// The columns to send, in this order; `None` for all.
     pub columns: Option<Vec<String>>,
     pub event_field: EventField,
+    /// A condition in SQL over the view's columns: a row that comes to meet it is added, one that no longer does is deleted.
+    pub filter: Option<String>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape { format: Format::default(), ops: Ops::ALL, columns: None, event_field: EventField::default() }
+        Shape { format: Format::default(), ops: Ops::ALL, columns: None, event_field: EventField::default(), filter: None }
     }
 }
 
 impl Shape {
-    /// The names of the query parameters that [`Shape::read`] knows.
-    pub const PARAMETERS: [&str; 4] = ["format", "ops", "columns", "event_field"];
-
-    /// Takes over what a query parameter says; `false` for a parameter that is none of [`Shape::PARAMETERS`].
+    /// Takes over what a query parameter says; `false` for one that is not about shapes.
     pub fn read(&mut self, name: &str, value: &str) -> Result<bool> {
         match name {
             "format" => self.format = Format::parse(value)?,
             "ops" => self.ops = Ops::parse(value)?,
             "columns" => self.columns = Some(value.split(',').map(|column| column.trim().to_string()).collect()),
+            "where" => self.filter = Some(value.to_string()),
             "event_field" => self.event_field = word("event_field", value, &EventField::NAMES)?,
             _ => return Ok(false),
         }
@@ -221,12 +221,19 @@ mod tests {
 
     #[test]
     fn parameters_say_what_events_look_like() {
-        let wanted = shape(&[("format", "rows"), ("ops", "added, deleted"), ("columns", "b, a"), ("event_field", "view")]);
+        let wanted = shape(&[
+            ("format", "rows"),
+            ("ops", "added, deleted"),
+            ("columns", "b, a"),
+            ("event_field", "view"),
+            ("where", "a > 1"),
+        ]);
         let expected = Shape {
             format: Format::Rows,
             ops: Ops { updated: false, ..Ops::ALL },
             columns: Some(vec!["b".into(), "a".into()]),
             event_field: EventField::View,
+            filter: Some("a > 1".into()),
         };
         assert_eq!(wanted.unwrap(), expected);
     }

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::{DataType, SchemaRef};
 use axum::Router;
+use datafusion::common::DFSchema;
+use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -372,16 +375,41 @@ impl Streams {
         }
     }
 
+    /// A view, and what writes its changes in a shape.
+    pub fn encoder(&self, view: &str, shape: Shape, templates: Option<Arc<Templates>>) -> Result<(Arc<Live>, Encoder)> {
+        let live = self.live(view)?;
+        let filter = shape.filter.as_ref().map(|text| self.filter(&live.schema, text)).transpose()?;
+        let encoder = Encoder::new(&live.name, &live.schema, shape, templates)?.keyed(&live.schema, live.key.as_deref())?;
+        Ok((live, encoder.filtered(filter)))
+    }
+
+    /// A condition over the columns of a schema.
+    fn filter(&self, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
+        let wrong = |error: Error| {
+            let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
+            told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
+        };
+        let read = || -> datafusion::error::Result<_> {
+            let state = self.engine.session().state();
+            let columns = DFSchema::try_from(Arc::clone(schema))?;
+            let expr = state.create_logical_expr(&format!("({text})"), &columns)?;
+            let expr = state.create_physical_expr(expr, &columns)?;
+            let kind = expr.data_type(schema)?;
+            Ok((expr, kind))
+        };
+        match read() {
+            Ok((expr, DataType::Boolean)) => Ok(expr),
+            Ok((_, kind)) => Err(wrong(Error::new(Code::BadOption, format!("'{text}' is no condition but of type {kind}")))),
+            Err(error) => Err(wrong(error.into())),
+        }
+    }
+
     fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
         let mut parts = Vec::with_capacity(views.len());
         let mut errors = Vec::new();
         for view in views {
-            let part = self.live(view.name).and_then(|live| {
-                let shape = Shape { ops: shape.ops.and(view.ops), ..shape.clone() };
-                let encoder = Encoder::new(&live.name, &live.schema, shape, view.templates.clone())?;
-                let encoder = encoder.keyed(&live.schema, live.key.as_deref())?;
-                Ok((live, encoder))
-            });
+            let shape = Shape { ops: shape.ops.and(view.ops), ..shape.clone() };
+            let part = self.encoder(view.name, shape, view.templates.clone());
             match part {
                 Ok(part) => parts.push(part),
                 Err(error) => errors.push(error),

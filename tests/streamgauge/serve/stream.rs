@@ -365,6 +365,31 @@ async fn a_server_that_stops_ends_all_streams() {
 }
 
 #[tokio::test]
+async fn a_client_may_ask_for_some_rows_and_some_columns() {
+    let gauge = Gauge::start(&["a=1 b=2000", "c=3 d=4000"], 10).await;
+    gauge.changes("orders", 2).await;
+    let mut client =
+        gauge.get("/v1/views/orders/stream?where=total%20%3E%201000&columns=id&format=rows&event_field=view&limit=2", "").await;
+    client.until("event: snapshot_end").await;
+    gauge.feed(1);
+    let text = client.rest().await;
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("data: {\"id\"")).collect();
+    assert_eq!(rows, ["data: {\"id\":\"b\"}", "data: {\"id\":\"d\"}"]);
+    assert_eq!(text.matches("event: orders\n").count(), 2);
+    let (_, polled) = gauge.json("GET", "/v1/views/orders/changes?where=id%20%3D%20'd'", Value::Null).await;
+    assert_eq!((polled["events"].as_array().unwrap().len(), &polled["events"][0]["data"]["after"]["id"]), (1, &"d".into()));
+    for (filter, detail) in [
+        ("total", "option 'where': 'total' is no condition but of type Int64"),
+        ("totl%20%3E%201", "option 'where': no field named totl"),
+        ("total%20%3E", "option 'where': "),
+    ] {
+        let (status, problem) = gauge.json("GET", &format!("/v1/views/orders/stream?where={filter}"), Value::Null).await;
+        let told = problem["detail"].as_str().unwrap();
+        assert!(status == 422 && told.to_lowercase().starts_with(&detail.to_lowercase()), "{status} {told}");
+    }
+}
+
+#[tokio::test]
 async fn a_view_that_is_dropped_ends_its_streams() {
     let gauge = Gauge::start(&["a=1"], 10).await;
     let mut client = gauge.get("/v1/views/alerts/stream", "").await;
