@@ -9,6 +9,7 @@ mod oracle;
 mod readme;
 mod rooms;
 mod seeds;
+mod serve;
 mod stories;
 mod support;
 mod table;
