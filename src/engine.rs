@@ -26,6 +26,7 @@ use self::keep::{Kept, Snapshots};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
+use crate::feed::Policy;
 use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -139,8 +140,15 @@ impl Engine {
     }
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
-    pub fn keeping() -> Result<Self> {
-        Ok(Engine { answers: Some(session()?), ..Engine::new()? })
+    pub fn keeping(policy: Policy) -> Result<Self> {
+        let engine = Engine { answers: Some(session()?), ..Engine::new()? };
+        engine.limit(policy);
+        Ok(engine)
+    }
+
+    /// What the feeds of tables to come may use and reach.
+    pub fn limit(&self, policy: Policy) {
+        self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
     }
 
     /// Runs the views made so far, together: all of them see every event of the feeds they share. Later ones run at once.
@@ -272,7 +280,9 @@ impl Engine {
             return Err(error);
         }
         let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
-            return Err(Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns"));
+            return Err(
+                Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
+            );
         };
         // In a session of its own: a condition sees these rows and nothing else.
         let alone = session()?;
@@ -292,6 +302,18 @@ impl Engine {
     /// That there is no such table or view, with the nearest name.
     pub fn missing(&self, what: &str, name: &str) -> Error {
         self.catalog().unknown(what, name)
+    }
+
+    /// Gives a table another definition while it lives, as far as [`Table::reconfigure`] can.
+    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+        let name = spec.name.clone();
+        let table = self.table(&name).ok_or_else(|| self.missing("table", &name))?;
+        table.reconfigure(spec)?;
+        let mut catalog = self.catalog_mut();
+        if let Some(made) = catalog.made(&name) {
+            catalog.set_made(&name, Made { updated: Timestamp::now(), ..made });
+        }
+        Ok(())
     }
 
     /// All tables and views as the statements that make them, in an order in which they can be run again.
@@ -746,7 +768,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kept_view_runs_by_itself_and_is_read_as_its_rows() {
-        let engine = Engine::keeping().unwrap();
+        let engine = Engine::keeping(Policy::default()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/system_metrics.sse");
         let table = "CREATE TABLE metrics (host TEXT, value DOUBLE, timestamp TIMESTAMP, WATERMARK FOR timestamp AS timestamp - INTERVAL '5 seconds')";
         execute(&engine, &format!("{table} WITH (connector = 'file', path = '{}')", path.display())).await;

@@ -63,7 +63,7 @@ codes! {
     1203 MissingOption Option "A required option is missing";
     1204 DoubleOption Option "An option is given twice";
     1205 UnsetVariable Option "A variable that an option names is not set";
-    1206 Forbidden Option "An option asks for what is not allowed here";
+    1206 NotAllowed Option "An option asks for what is not allowed here";
     1301 Connect Feed "The server of a feed cannot be reached";
     1302 Status Feed "The server of a feed answers with an error status";
     1303 ContentType Feed "What the server sends is not an event stream";

@@ -17,7 +17,7 @@ mod spec;
 mod status;
 mod watchdog;
 
-pub use header::Variables;
+pub use header::{Variables, written_headers};
 pub use journal::Journal;
 pub use mask::{masked, secret_parts};
 pub use parser::{Event, Parser};

@@ -10,9 +10,11 @@ use crate::error::{Code, Error, Result};
 
 /// Rules for the feeds of others than the operator. A host is checked when a table is made, its addresses with each connection, and
 /// so is the target of a redirect. What goes through a proxy is resolved by the proxy: then only what is written can be checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub variables: Variables,
+    /// Names that nobody may use, whatever `variables` says: those of the server's own secrets.
+    pub reserved: fn(&str) -> bool,
     pub reach: Reach,
     /// Exceptions from `reach`: host names, `*.example.com` for all names below one, or addresses.
     pub allow_hosts: Vec<String>,
@@ -41,7 +43,7 @@ pub enum Reach {
 /// Allows everything.
 impl Default for Policy {
     fn default() -> Self {
-        Policy { variables: Variables::All, reach: Reach::Everywhere, allow_hosts: Vec::new(), files: true }
+        Policy { variables: Variables::All, reserved: |_| false, reach: Reach::Everywhere, allow_hosts: Vec::new(), files: true }
     }
 }
 
@@ -54,17 +56,17 @@ impl Policy {
                 None => name == known,
             }),
         };
-        match allowed {
+        match allowed && !(self.reserved)(name) {
             true => Ok(()),
-            false => Err(Error::new(Code::Forbidden, format!("the variable {name} may not be used here"))
-                .hint("use one that the setting 'feeds.variables' allows, or have it allowed there")),
+            false => Err(Error::new(Code::NotAllowed, format!("the variable {name} may not be used here"))
+                .hint("use one that the setting 'secrets.env' allows, or have it allowed there")),
         }
     }
 
     pub(super) fn check_files(&self, option: &str) -> Result<()> {
         match self.files {
             true => Ok(()),
-            false => Err(Error::new(Code::Forbidden, format!("option '{option}': feeds may not read files here"))
+            false => Err(Error::new(Code::NotAllowed, format!("option '{option}': feeds may not read files here"))
                 .hint("have them allowed by the setting 'feeds.files'")),
         }
     }
@@ -123,7 +125,7 @@ impl Policy {
 
 fn refused(host: &str) -> Error {
     Error::new(
-        Code::Forbidden,
+        Code::NotAllowed,
         format!("the host '{host}' may not be reached from here: its address is private, or of this network only"),
     )
     .hint("have it allowed by the setting 'feeds.allow_hosts'")
@@ -255,7 +257,7 @@ mod tests {
         let check = |allow: &[&str], found: &[&str]| policy(Reach::Public, allow).check_addresses("h.example", addresses(found));
         assert_eq!(check(&[], &[inside, outside]).unwrap(), addresses(&[outside]));
         let error = check(&[], &[inside]).unwrap_err();
-        assert_eq!(error.code(), Code::Forbidden);
+        assert_eq!(error.code(), Code::NotAllowed);
         assert!(error.to_string().contains("'h.example'") && error.to_string().contains("feeds.allow_hosts"), "{error}");
         assert_eq!(check(&["h.example"], &[inside]).unwrap(), addresses(&[inside]));
         assert_eq!(check(&["10.0.0.1"], &[inside]).unwrap(), addresses(&[inside]));
@@ -268,7 +270,7 @@ mod tests {
             |policy: Policy| reqwest::Client::builder().no_proxy().dns_resolver(Guard(Arc::new(policy))).build().unwrap();
         let refused = client(policy(Reach::Public, &[])).get("http://localhost:1/").send().await.unwrap_err();
         let own = super::super::connection::own_error(&refused).expect("the guard's own error");
-        assert_eq!(own.code(), Code::Forbidden);
+        assert_eq!(own.code(), Code::NotAllowed);
         let allowed = client(policy(Reach::Public, &["localhost"])).get("http://localhost:1/").send().await.unwrap_err();
         assert!(super::super::connection::own_error(&allowed).is_none(), "{allowed:?}");
     }

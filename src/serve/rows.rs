@@ -62,7 +62,9 @@ impl Form {
             }
         }
         let known = TYPES.map(|(_, kind)| kind).join(", ");
-        Err(Error::new(Code::NotAcceptable, format!("there is no form of the rows that is '{accept}'")).hint(format!("ask for one of {known}")).into())
+        Err(Error::new(Code::NotAcceptable, format!("there is no form of the rows that is '{accept}'"))
+            .hint(format!("ask for one of {known}"))
+            .into())
     }
 
     pub fn content_type(self) -> &'static str {
@@ -76,7 +78,8 @@ pub fn answer(form: Form, rows: &RecordBatch, total: usize, position: &str) -> R
         Form::Json => {
             let data = text(Output::Json, rows)?;
             let data = if data.is_empty() { b"[]".to_vec() } else { data };
-            let data: &RawValue = serde_json::from_slice(&data).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?;
+            let data: &RawValue =
+                serde_json::from_slice(&data).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?;
             let rows = Rows { data, count: rows.num_rows(), total, position };
             serde_json::to_vec(&rows).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?
         }

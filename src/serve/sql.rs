@@ -126,7 +126,8 @@ async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Body(script): Body
 
 fn parse(text: &str) -> Result<Vec<sql::Statement>> {
     if text.len() > SQL_BYTES_MAX {
-        let error = Error::new(Code::TooLarge, format!("the statements are longer than {SQL_BYTES_MAX} bytes")).hint("send them in parts");
+        let error = Error::new(Code::TooLarge, format!("the statements are longer than {SQL_BYTES_MAX} bytes"))
+            .hint("send them in parts");
         return Err(Problem::from(error).at("/sql"));
     }
     let (statements, errors) = sql::parse(text);
@@ -362,7 +363,7 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
     let (statements, mut errors) = sql::parse(&checked.sql);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {
-        match trial.engine.execute(statement).await {
+        match trial.execute(statement).await {
             Ok(Answer::Done(told)) => notices.extend(told),
             Ok(Answer::Query(query)) => {
                 notices.extend(query.notices().iter().cloned());
@@ -373,7 +374,7 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
             Err(found) => errors.extend(found.into_iter().map(|error| error.at(statement.span))),
         }
         if let sql::Kind::CreateView(create) = &statement.kind
-            && let Some(view) = trial.engine.view(&create.name.text)
+            && let Some(view) = trial.view(&create.name.text)
         {
             schema = Some(columns(view.plan.schema().as_arrow()));
         }

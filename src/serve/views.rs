@@ -20,8 +20,9 @@ use super::app::single;
 use super::body::{Body, Query};
 use super::problem::{Problem, Result};
 use super::rows::{self, Form};
-use crate::engine::{Answer, Definition, View};
+use crate::engine::{Answer, Engine, View};
 use crate::error::{Code, Error};
+use crate::feed::Policy;
 use crate::format::infer::{field_type, identifier};
 use crate::sql::{Kind, Statement};
 use crate::view::{Health, Live, Snapshot};
@@ -199,10 +200,11 @@ async fn replace(
     Query(writing): Query<Writing>,
     Body(put): Body<ViewPut>,
 ) -> Result<Response> {
-    let there = find(&app, &id).ok();
+    let there = find(&app.engine, &id).ok();
     let name = there.as_ref().map_or(id, |view| view.name.clone());
     if put.name.as_ref().is_some_and(|given| *given != name) {
-        let error = Error::new(Code::BadOption, format!("the address names the view '{name}', the body another")).hint("leave name out");
+        let error =
+            Error::new(Code::BadOption, format!("the address names the view '{name}', the body another")).hint("leave name out");
         return Err(Problem::from(error).at("/name"));
     }
     let ViewPut { name: _, query, emit, emit_interval, allowed_lateness, retention } = put;
@@ -219,14 +221,18 @@ async fn replace(
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Listed>> {
     let views = app.engine.views();
     let start = match &listing.starting_after {
-        Some(name) => views.iter().position(|view| view.name == *name || id(&app, view) == *name).map_or(views.len(), |at| at + 1),
+        Some(name) => {
+            views.iter().position(|view| view.name == *name || id(&app.engine, view) == *name).map_or(views.len(), |at| at + 1)
+        }
         None => 0,
     };
     let wanted = |shown: &Shown| {
-        listing.state.as_ref().is_none_or(|state| shown.state == state) && listing.name.as_ref().is_none_or(|name| shown.name == *name)
+        listing.state.as_ref().is_none_or(|state| shown.state == state)
+            && listing.name.as_ref().is_none_or(|name| shown.name == *name)
     };
     let limit = listing.limit.clamp(1, LIST_MAX);
-    let mut data: Vec<Shown> = views[start..].iter().map(|view| shown(&app, view)).filter(wanted).take(limit + 1).collect();
+    let mut data: Vec<Shown> =
+        views[start..].iter().map(|view| shown(&app.engine, view)).filter(wanted).take(limit + 1).collect();
     let has_more = data.len() > limit;
     data.truncate(limit);
     let next = data.last().filter(|_| has_more).map(|view| view.name.clone());
@@ -239,7 +245,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
     (status = 404, body = Problem, description = "There is none"),
 ))]
 async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Shown>> {
-    Ok(Json(shown(&app, &find(&app, &id)?)))
+    Ok(Json(shown(&app.engine, find(&app.engine, &id)?.as_ref())))
 }
 
 /// Drops a view; its streams end.
@@ -249,7 +255,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
     (status = 409, body = Problem, description = "Other views read it"),
 ))]
 async fn drop_one(State(app): State<Arc<App>>, Path(id): Path<String>, Query(dropping): Query<Dropping>) -> Result<StatusCode> {
-    let view = find(&app, &id)?;
+    let view = find(&app.engine, &id)?;
     let cascade = if dropping.cascade { " CASCADE" } else { "" };
     let dropped = app.execute_text(&format!("DROP VIEW {}{cascade}", identifier(&view.name))).await;
     dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&view.name)))?;
@@ -286,7 +292,7 @@ async fn results(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let view = find(&app, &id)?;
+    let view = find(&app.engine, &id)?;
     let live = running(&view)?;
     let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
     let waits = wait_of(&headers);
@@ -342,7 +348,7 @@ struct Edge {
     (status = 404, body = Problem, description = "There is no such view"),
 ))]
 async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<PlanShown>> {
-    let view = find(&app, &id)?;
+    let view = find(&app.engine, &id)?;
     let statement = single(&format!("EXPLAIN {}", view.text))?;
     let Answer::Rows(rows) = app.engine.execute(&statement).await? else {
         return Err(Error::bug("EXPLAIN gave no rows").into());
@@ -404,9 +410,9 @@ fn located(errors: Vec<Error>) -> Problem {
 
 async fn made(app: &App, name: &str, statement: &Statement, status: StatusCode) -> Result<Response> {
     app.execute(statement).await.map_err(located)?;
-    let view = find(app, name)?;
+    let view = find(&app.engine, name)?;
     let location = HeaderValue::from_str(&format!("/v1/views/{name}"));
-    let mut response = (status, Json(shown(app, &view))).into_response();
+    let mut response = (status, Json(shown(&app.engine, &view))).into_response();
     if let (StatusCode::CREATED, Ok(location)) = (status, location) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -416,26 +422,27 @@ async fn made(app: &App, name: &str, statement: &Statement, status: StatusCode) 
 /// What would be made: planned by an engine of its own with the same definitions.
 async fn dry(app: &App, post: &ViewPost, statement: &Statement) -> Result<Shown> {
     let trial = trial(app).await?;
-    trial.engine.execute(statement).await.map_err(located)?;
-    Ok(shown(&trial, &find(&trial, &post.name)?))
+    trial.execute(statement).await.map_err(located)?;
+    Ok(shown(&trial, find(&trial, &post.name)?.as_ref()))
 }
 
-/// A server with the same definitions, in which nothing runs.
-pub async fn trial(app: &App) -> Result<App> {
-    let trial = App::new(crate::engine::Engine::keeping()?);
+/// An engine with the same definitions, in which nothing runs.
+pub async fn trial(app: &App) -> Result<Engine> {
+    let trial = Engine::keeping(Policy::default())?;
     for definition in app.engine.definitions() {
-        trial.engine.restore(&definition).await?;
+        trial.restore(&definition).await?;
     }
+    trial.limit(app.policy());
     Ok(trial)
 }
 
 /// The view that a name or an id means.
-pub fn find(app: &App, name: &str) -> Result<Arc<View>> {
-    if let Some(view) = app.engine.view(name) {
+pub fn find(engine: &Engine, name: &str) -> Result<Arc<View>> {
+    if let Some(view) = engine.view(name) {
         return Ok(view);
     }
-    let views = app.engine.views();
-    match views.iter().find(|view| id(app, view) == name) {
+    let views = engine.views();
+    match views.iter().find(|view| id(engine, view) == name) {
         Some(view) => Ok(Arc::clone(view)),
         None => Err(Problem::not_found("view", name, views.iter().map(|view| view.name.as_str()))),
     }
@@ -451,14 +458,13 @@ pub fn position(live: &Live, seq: u64) -> String {
     format!("{}-{seq}", live.epoch())
 }
 
-fn id(app: &App, view: &View) -> String {
-    let created = app.engine.made(&view.name).map_or(0, |made| made.created.nanos());
+fn id(engine: &Engine, view: &View) -> String {
+    let created = engine.made(&view.name).map_or(0, |made| made.created.nanos());
     super::opaque_id("vw", &view.name, created)
 }
 
-fn shown(app: &App, view: &View) -> Shown {
-    let made = app.engine.definitions().into_iter().find(|definition| definition.name == view.name);
-    let made = made.map(|Definition { made, .. }| made);
+fn shown(engine: &Engine, view: &View) -> Shown {
+    let made = engine.made(&view.name);
     let live = view.live();
     let (watermark, report) = live.and_then(|live| live.progress()).map(|progress| progress.read()).unwrap_or_default();
     let health = live.map_or(Health::Waiting, |live| live.health());
@@ -474,7 +480,7 @@ fn shown(app: &App, view: &View) -> Shown {
     };
     let time = |time: crate::time::Timestamp| time.to_string();
     Shown {
-        id: id(app, view),
+        id: id(engine, view),
         name: view.name.clone(),
         query: view.query.clone(),
         sql: view.text.clone(),
@@ -484,12 +490,12 @@ fn shown(app: &App, view: &View) -> Shown {
             .map(|field| Column { name: field.name().clone(), data_type: field_type(field), nullable: field.is_nullable() })
             .collect(),
         kind: if live.is_some_and(|live| live.is_changelog) { "changelog" } else { "append" },
-        depends_on: app.engine.reads_of(&view.name),
-        used_by: app.engine.readers(&view.name),
+        depends_on: engine.reads_of(&view.name),
+        used_by: engine.readers(&view.name),
         state,
         reason,
         silent_because: match health {
-            Health::Running => silence(app, view, &report),
+            Health::Running => silence(engine, view, &report),
             Health::Waiting | Health::Ended | Health::Failed(_) | Health::Dropped => None,
         },
         stats: Stats {
@@ -511,8 +517,8 @@ fn shown(app: &App, view: &View) -> Shown {
 }
 
 /// Why nothing comes out of a running view: its feeds are silent, or its windows wait.
-fn silence(app: &App, view: &View, report: &crate::operator::Report) -> Option<String> {
-    let sources = app.engine.sources(&view.name);
+fn silence(engine: &Engine, view: &View, report: &crate::operator::Report) -> Option<String> {
+    let sources = engine.sources(&view.name);
     let silent = sources.iter().find_map(|table| table.silence().map(|why| format!("table {}: {why}", table.spec().name)));
     silent.or_else(|| report.next_close.map(|close| format!("waiting for the watermark to reach {close}")))
 }
@@ -524,8 +530,11 @@ async fn fresh(live: &Arc<Live>, headers: &HeaderMap, wait: Duration) -> Result<
     loop {
         let snapshot = live.snapshot()?;
         let tag = tag(live, snapshot.seq);
-        let known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
-        let is_known = known.map(|known| known.trim().trim_start_matches("W/")).any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
+        let known =
+            headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+        let is_known = known
+            .map(|known| known.trim().trim_start_matches("W/"))
+            .any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
         if !is_known {
             return Ok(Some(snapshot));
         }

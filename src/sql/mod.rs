@@ -13,7 +13,7 @@ mod types;
 
 pub use explain::{Names, explain_error, explain_plan};
 pub use mask::covered;
-pub use parse::parse;
+pub use parse::{data_type, expression, parse};
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;
 pub use text::Text;

@@ -5,6 +5,7 @@ mod control;
 mod current;
 mod decode;
 mod hub;
+pub mod peek;
 mod provider;
 mod readers;
 mod spec;

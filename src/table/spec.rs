@@ -435,7 +435,10 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
             .at(watermark.span));
         }
         (Some(watermark), _) => (&watermark.column.text, watermark.span),
-        (None, Some(field)) => (field, create.name.span),
+        (None, Some(field)) => {
+            let given = create.options.iter().find(|given| given.name.eq_ignore_ascii_case("event_time_field"));
+            (field, given.and_then(|given| given.span).unwrap_or(create.name.span))
+        }
         (None, None) => return Ok(Time { column: None, delay: options.watermark_delay.unwrap_or_default() }),
     };
     let names = || columns.fields.iter().map(|field| field.name().as_str());
