@@ -154,6 +154,16 @@ impl Error {
         self
     }
 
+    /// The same with a place so many lines higher: where a text was put into another below them.
+    pub fn moved_up(mut self, lines: u64) -> Self {
+        if let Some(span) = &mut self.0.span {
+            for place in [&mut span.start, &mut span.end] {
+                place.line = place.line.saturating_sub(lines).max(1);
+            }
+        }
+        self
+    }
+
     pub fn code(&self) -> Code {
         self.0.code
     }

@@ -10,9 +10,11 @@ use crate::error::{Code, Error, Result};
 
 /// Rules for the feeds of others than the operator. A host is checked when a table is made, its addresses with each connection, and
 /// so is the target of a redirect. What goes through a proxy is resolved by the proxy: then only what is written can be checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     pub variables: Variables,
+    /// Names that nobody may use, whatever `variables` says: those of the server's own secrets.
+    pub reserved: fn(&str) -> bool,
     pub reach: Reach,
     /// Exceptions from `reach`: host names, `*.example.com` for all names below one, or addresses.
     pub allow_hosts: Vec<String>,
@@ -41,7 +43,7 @@ pub enum Reach {
 /// Allows everything.
 impl Default for Policy {
     fn default() -> Self {
-        Policy { variables: Variables::All, reach: Reach::Everywhere, allow_hosts: Vec::new(), files: true }
+        Policy { variables: Variables::All, reserved: |_| false, reach: Reach::Everywhere, allow_hosts: Vec::new(), files: true }
     }
 }
 
@@ -54,10 +56,10 @@ impl Policy {
                 None => name == known,
             }),
         };
-        match allowed {
+        match allowed && !(self.reserved)(name) {
             true => Ok(()),
             false => Err(Error::new(Code::NotAllowed, format!("the variable {name} may not be used here"))
-                .hint("use one that the setting 'feeds.variables' allows, or have it allowed there")),
+                .hint("use one that the setting 'secrets.env' allows, or have it allowed there")),
         }
     }
 

@@ -135,7 +135,8 @@ fn difference(old: &Spec, new: &Spec) -> Option<&'static str> {
         (old.name != new.name, "name"),
         (!old.feed.is_same_place(&new.feed), "endpoint"),
         (old.schema != new.schema || expressions(old) != expressions(new), "schema"),
-        (old.format != new.format, "format"),
+        (old.format != new.format || old.source_table != new.source_table, "format"),
+        (old.key != new.key, "primary key"),
         (time(old) != time(new), "event time"),
         (old.finite != new.finite, "end"),
     ]

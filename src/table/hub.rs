@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
 use super::control::{Orders, Shared, Stand};
-use super::decode::{Decode, Decoded};
+use super::decode::{Batch, Decode};
 use super::readers::{Company, Door, Reader};
 use super::spec::Spec;
 use crate::error::{Error, Result};
@@ -169,8 +169,8 @@ impl<'a> Hub<'a> {
 
     /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
     async fn flush(&mut self) -> Result<()> {
-        if let Some(decoded) = self.decode.take()? {
-            self.hand_out(decoded).await?;
+        if let Some(batch) = self.decode.take()? {
+            self.hand_out(batch).await?;
         }
         match self.decode.failure() {
             Some(error) => Err(error),
@@ -178,15 +178,16 @@ impl<'a> Hub<'a> {
         }
     }
 
-    async fn hand_out(&mut self, decoded: Decoded) -> Result<()> {
+    async fn hand_out(&mut self, batch: Batch) -> Result<()> {
         let now = Timestamp::now();
-        let raised = self.clock.rows(&decoded.times, self.now, now);
-        let last = decoded.times.values().last().copied().unwrap_or_default();
-        let lag_ms = now.nanos().saturating_sub(last) / 1_000_000;
+        let raised = self.clock.rows(&batch.times, self.now, now);
+        let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
         let company = self.company();
-        self.shared.status.rows(decoded.times.len(), raised.ahead, lag_ms);
+        self.shared.status.rows(batch.records, raised.ahead, lag_ms);
         for reader in &self.readers {
-            reader.send(Message::Changes(self.decode.project(&decoded, reader)?), &company).await;
+            for changes in self.decode.project(&batch, reader)? {
+                reader.send(Message::Changes(changes), &company).await;
+            }
         }
         self.send_watermark(raised.watermark).await;
         Ok(())
@@ -209,7 +210,7 @@ impl<'a> Hub<'a> {
         }
     }
 
-    /// Lets readers go, and takes in new ones: they see what comes from now on, and how far the feed has come.
+    /// Lets readers go, and takes in new ones: they see the rows that are kept, what comes from now on, and how far the feed has come.
     async fn come_and_go(&mut self) -> Result<()> {
         let before = self.readers.len();
         self.readers.retain(|reader| !reader.has_left());
@@ -218,8 +219,11 @@ impl<'a> Hub<'a> {
             return Ok(());
         }
         let company = self.company();
-        if let Some(watermark) = self.clock.sent() {
-            for reader in &new {
+        for reader in &new {
+            if let Some(rows) = self.decode.current(reader)? {
+                reader.send(Message::Changes(rows), &company).await;
+            }
+            if let Some(watermark) = self.clock.sent() {
                 reader.send(Message::Watermark(watermark), &company).await;
             }
         }
@@ -233,7 +237,7 @@ impl<'a> Hub<'a> {
 
     /// Decodes the columns that the readers need, as the spec says.
     fn renew(&mut self) -> Result<()> {
-        self.decode = Decode::new(&self.obeyed.spec, &self.shared.status, &self.readers)?;
+        self.decode.serve(&self.obeyed.spec, &self.shared.status, &self.readers)?;
         Ok(())
     }
 

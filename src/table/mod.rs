@@ -2,6 +2,7 @@
 
 mod clock;
 mod control;
+mod current;
 mod decode;
 mod hub;
 pub mod peek;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -13,7 +14,7 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::stream;
+use futures::{TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
@@ -22,7 +23,8 @@ use super::hub;
 use super::readers::{Door, Follow, Reader, Subscription};
 use super::spec::Spec;
 use super::status::Status;
-use crate::error::Result;
+use crate::change::accumulate;
+use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
 use crate::operator::Message;
 
@@ -106,6 +108,10 @@ impl Table {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
             State::Connected if events == 0 => Some("connected, no events yet".into()),
+            State::Connected if rows == 0 && bad == 0 && table.skipped > 0 => Some(match self.spec().source_table.as_deref() {
+                Some(name) => format!("{} events so far, and no change of a row of {name}", table.skipped),
+                None => format!("{} events so far, and no change of a row", table.skipped),
+            }),
             State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
                 Some(format!("none of {bad} events could be read{reason}"))
@@ -186,7 +192,8 @@ impl fmt::Debug for Table {
     }
 }
 
-/// Without the continuous planner a table is still a plain stream of its rows; a finite one is a bounded table.
+/// Without the continuous planner a table is still a plain stream of its rows; a finite one is a bounded table. Of a keyed table the
+/// rows that are left at the end of its feed are its rows.
 #[async_trait]
 impl TableProvider for Table {
     fn schema(&self) -> SchemaRef {
@@ -208,6 +215,11 @@ impl TableProvider for Table {
         _: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        if self.spec().key.is_some() && !self.spec().finite {
+            return Err(Error::new(Code::Query, format!("the rows of table '{}' change, which plain rows cannot say", self.spec().name))
+                .hint("run the query by streamgauge::Engine, which gives changes; or set reconnect = 'false' to read the rows of a feed that ends")
+                .into());
+        }
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&projection)?);
         let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
@@ -232,6 +244,10 @@ impl PartitionStream for Rows {
         let table = self.source.apart();
         let subscription = table.subscribe(self.projection.clone(), Follow::Exact);
         table.start();
+        if table.spec().key.is_some() {
+            let rows = stream::once(async move { last(subscription?).await }).try_filter_map(|rows| async move { Ok(rows) });
+            return Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows));
+        }
         let rows = stream::try_unfold(subscription, |subscription| async move {
             let mut subscription = subscription?;
             while let Some(message) = subscription.next().await {
@@ -245,4 +261,15 @@ impl PartitionStream for Rows {
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
+}
+
+/// The rows that are left at the end of a keyed table's feed.
+async fn last(mut subscription: Subscription) -> DataFusionResult<Option<RecordBatch>> {
+    let mut told = Vec::new();
+    while let Some(message) = subscription.next().await {
+        if let Message::Changes(changes) = message? {
+            told.push(changes);
+        }
+    }
+    Ok(accumulate(&told)?)
 }

@@ -16,6 +16,8 @@ pub struct Status {
     rows: AtomicU64,
     bad: AtomicU64,
     ahead: AtomicU64,
+    skipped: AtomicU64,
+    unmatched: AtomicU64,
     watermark: AtomicI64,
     idle: AtomicBool,
     lag_ms: AtomicI64,
@@ -43,12 +45,16 @@ pub struct Sample {
 /// [`Status`] at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Rows decoded since the start.
+    /// Rows decoded since the start; of a keyed table, what was told of them.
     pub rows: u64,
     /// Records that could not be read.
     pub bad: u64,
     /// Rows with a time so far ahead of the clock that they do not move the watermark.
     pub ahead: u64,
+    /// Records of a change feed that are about no row of this table: other tables, transactions, tombstones.
+    pub skipped: u64,
+    /// Deletes of rows that were not there.
+    pub unmatched: u64,
     /// `None` until a row has moved it.
     pub watermark: Option<Timestamp>,
     /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
@@ -64,6 +70,8 @@ impl Default for Status {
             rows: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
             lag_ms: AtomicI64::new(i64::MIN),
@@ -80,6 +88,8 @@ impl Status {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            unmatched: self.unmatched.load(Relaxed),
             watermark: (watermark != Timestamp::MIN).then_some(watermark),
             idle: self.idle.load(Relaxed),
             lag_ms: Some(self.lag_ms.load(Relaxed)).filter(|lag| *lag != i64::MIN),
@@ -108,11 +118,19 @@ impl Status {
         *self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rows were decoded; the last one came in so long after its event time.
-    pub(super) fn rows(&self, rows: usize, ahead: usize, lag_ms: i64) {
-        self.lag_ms.store(lag_ms, Relaxed);
+    /// Rows were decoded; the last one that came, if one did, came in so long after its event time.
+    pub(super) fn rows(&self, rows: usize, ahead: usize, lag_ms: Option<i64>) {
+        if let Some(lag_ms) = lag_ms {
+            self.lag_ms.store(lag_ms, Relaxed);
+        }
         self.rows.fetch_add(rows as u64, Relaxed);
         self.ahead.fetch_add(ahead as u64, Relaxed);
+    }
+
+    /// What a change feed told that made no difference.
+    pub(super) fn ignored(&self, skipped: u64, unmatched: u64) {
+        self.skipped.fetch_add(skipped, Relaxed);
+        self.unmatched.fetch_add(unmatched, Relaxed);
     }
 
     pub(super) fn watermark(&self, watermark: Watermark) {

@@ -88,7 +88,7 @@ impl ExecutionPlan for ContinuousExec {
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         if self.plan.is_changelog() {
             return Err(Error::new(Code::Query, "the results of this query are corrected later, which plain rows cannot say")
-                .hint("leave out emit = 'changes' and allowed_lateness, or run it by Engine::subscribe")
+                .hint("leave out emit = 'changes', allowed_lateness and PRIMARY KEY, or run it by streamgauge::Engine, which gives changes")
                 .into());
         }
         let (run, tables) = self.run(context, Follow::Exact)?;

@@ -2,6 +2,7 @@
 
 mod control;
 mod faults;
+mod keyed;
 mod readers;
 mod silence;
 mod time;
