@@ -1,8 +1,9 @@
 //! Rows with weights: what runs between operators and out of a view. An insert is `+1`, a delete `-1`, an update the pair.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use arrow::array::{Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator};
 use arrow::compute::{concat, concat_batches, take, take_record_batch};
 use arrow::row::{RowConverter, Rows, SortField};
 
@@ -12,7 +13,8 @@ use crate::time::TimestampArray;
 /// A batch of changes: `rows`, the event time of each in `times`, and how often each counts in `weights`.
 ///
 /// All three have the same length. `weights` is `None` where every row counts `+1`: append-only streams pay for no column.
-/// A `-1` directly followed by a `+1` is an update of one row; [`crate::operator`]s keep such pairs side by side.
+/// A `-1` directly followed by a `+1` is an update of one row; [`crate::operator`]s keep such pairs side by side. No pair reaches over
+/// the end of a batch: where a row that goes would stand before another that comes, the batch is cut ([`Changes::select`]).
 #[derive(Debug, Clone)]
 pub struct Changes {
     pub rows: RecordBatch,
@@ -59,6 +61,55 @@ impl Changes {
         })
     }
 
+    /// Whether row `row` and the one after it are the old and the new version of one row.
+    pub fn is_pair(&self, row: usize) -> bool {
+        self.weights.is_some() && row + 1 < self.len() && self.weight(row) == -1 && self.weight(row + 1) == 1
+    }
+
+    /// The rows at `rows`, which ascend, in as few batches as keep pairs true: what was a pair still is if both halves are there, and
+    /// nothing else becomes one.
+    pub fn select(&self, rows: &UInt32Array) -> Result<Vec<Changes>> {
+        Ok(self.cut(rows, self.take(rows)?))
+    }
+
+    /// As [`Changes::select`], where `selected` has been made of the rows at `rows` already. A row may occur more than once; then it
+    /// is no half of a pair any more.
+    pub fn cut(&self, rows: &UInt32Array, selected: Changes) -> Vec<Changes> {
+        if selected.weights.is_none() {
+            return vec![selected];
+        }
+        let rows = rows.values();
+        let still_pair = |at: usize| {
+            let once = |at: usize| (at == 0 || rows[at - 1] != rows[at]) && rows.get(at + 1) != Some(&rows[at]);
+            rows[at + 1] == rows[at] + 1 && once(at) && once(at + 1)
+        };
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for at in (0..selected.len()).filter(|at| selected.is_pair(*at)) {
+            if !still_pair(at) {
+                parts.push(selected.slice(start, at + 1 - start));
+                start = at + 1;
+            }
+        }
+        parts.push(selected.slice(start, selected.len() - start));
+        parts
+    }
+
+    /// The same without the updates that change nothing in these columns.
+    pub fn settle(self) -> Result<Vec<Changes>> {
+        if self.weights.is_none() || !(0..self.len()).any(|row| self.is_pair(row)) {
+            return Ok(vec![self]);
+        }
+        let same = same_as_next(&self.rows);
+        let is_idle = |row: usize| self.is_pair(row) && same(row);
+        let stays = |row: usize| !is_idle(row) && row.checked_sub(1).is_none_or(|before| !is_idle(before));
+        let kept: Vec<u32> = (0..self.len()).filter(|row| stays(*row)).map(|row| row as u32).collect();
+        match kept.len() == self.len() {
+            true => Ok(vec![self]),
+            false => self.select(&UInt32Array::from(kept)),
+        }
+    }
+
     /// `length` rows from `offset` on, without a copy.
     pub fn slice(&self, offset: usize, length: usize) -> Changes {
         Changes {
@@ -93,6 +144,30 @@ impl Changes {
     pub fn weight_column(&self) -> Int64Array {
         self.weights.clone().unwrap_or_else(|| Int64Array::from(vec![1; self.len()]))
     }
+}
+
+/// Whether a row has the same values as the one after it. Columns of a type that cannot be compared count as different.
+fn same_as_next(rows: &RecordBatch) -> impl Fn(usize) -> bool + use<> {
+    let options = arrow::compute::SortOptions::default();
+    let comparators: Option<Vec<_>> = rows.columns().iter().map(|column| make_comparator(column, column, options).ok()).collect();
+    move |row: usize| comparators.as_ref().is_some_and(|all| all.iter().all(|compare| compare(row, row + 1) == Ordering::Equal))
+}
+
+/// The rows that are left when all changes are made: each as often as its weights sum up to, in the order of its first coming.
+pub fn accumulate(changes: &[Changes]) -> Result<Option<RecordBatch>> {
+    let Some(first) = changes.first() else { return Ok(None) };
+    let all = Changes::concat(changes)?;
+    let columns: Vec<usize> = (0..first.rows.num_columns()).collect();
+    let encoded = Encoded::new(&all.rows, &all.rows.slice(0, 0), &columns)?;
+    let mut sums: HashMap<&[u8], (u32, i64)> = HashMap::new();
+    for row in 0..all.len() as u32 {
+        let weight = all.weight(row as usize);
+        sums.entry(encoded.before(row)).and_modify(|(_, sum)| *sum += weight).or_insert((row, weight));
+    }
+    let mut left: Vec<(u32, i64)> = sums.into_values().filter(|(_, sum)| *sum > 0).collect();
+    left.sort_unstable();
+    let rows = left.into_iter().flat_map(|(row, sum)| (0..sum).map(move |_| row));
+    Ok(Some(all.take(&UInt32Array::from_iter_values(rows))?.rows))
 }
 
 /// What must be said to turn `before` into `after`, two results over the same columns; the columns `keys` name a row.
@@ -188,6 +263,56 @@ mod tests {
     #[test]
     fn without_a_key_old_and_new_rows_pair_up_in_order() {
         assert_eq!(difference(&batch(&[("a", 1)]), &batch(&[("b", 2)]), &[]).unwrap(), [(false, 0), (true, 0)]);
+    }
+
+    /// Changes of weight and row.
+    fn changes(rows: &[(i64, &str, i64)]) -> Changes {
+        let batch = batch(&rows.iter().map(|(_, key, value)| (*key, *value)).collect::<Vec<_>>());
+        let times = TimestampArray::from_value(0, rows.len());
+        Changes { weights: Some(Int64Array::from_iter_values(rows.iter().map(|row| row.0))), ..Changes::inserts(batch, times) }
+    }
+
+    /// The batches as text: `-a1` goes, `+a2` comes, and what is a pair stands without a blank between.
+    fn show(parts: &[Changes]) -> String {
+        let row = |part: &Changes, row: usize| {
+            let sign = if part.weight(row) < 0 { '-' } else { '+' };
+            let key = part.rows.column(0).as_any().downcast_ref::<StringArray>().unwrap().value(row).to_string();
+            let value = part.rows.column(1).as_any().downcast_ref::<Int64Array>().unwrap().value(row);
+            let joint = if part.is_pair(row) || row + 1 == part.len() { "" } else { " " };
+            format!("{sign}{key}{value}{joint}")
+        };
+        let parts = parts.iter().map(|part| (0..part.len()).map(|at| row(part, at)).collect::<String>());
+        parts.collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn a_pair_stays_one_and_no_other_two_rows_become_one() {
+        let all = changes(&[(-1, "a", 1), (1, "a", 2), (-1, "b", 1), (1, "b", 2), (1, "c", 1)]);
+        let select = |rows: &[u32]| show(&all.select(&UInt32Array::from(rows.to_vec())).unwrap());
+        assert_eq!(select(&[0, 1, 2, 3, 4]), "-a1+a2 -b1+b2 +c1");
+        // a goes and b comes: two batches, for they are no update of one row.
+        assert_eq!(select(&[0, 3]), "-a1 | +b2");
+        assert_eq!(select(&[1, 2, 4]), "+a2 -b1 | +c1");
+        assert_eq!(select(&[0, 2, 3]), "-a1 -b1+b2");
+        // Each half has joined with two rows: which of the new ones is which old one?
+        assert_eq!(select(&[0, 0, 1, 1]), "-a1 -a1 | +a2 +a2");
+        assert_eq!(select(&[0, 1, 1]), "-a1 | +a2 +a2");
+    }
+
+    #[test]
+    fn an_update_that_changes_nothing_is_none() {
+        let settle = |rows: &[(i64, &str, i64)]| show(&changes(rows).settle().unwrap());
+        assert_eq!(settle(&[(-1, "a", 1), (1, "a", 1), (-1, "b", 1), (1, "b", 2)]), "-b1+b2");
+        assert_eq!(settle(&[(-1, "a", 1), (-1, "b", 1), (1, "b", 1), (1, "c", 1)]), "-a1 | +c1");
+        assert_eq!(settle(&[(-1, "a", 1), (1, "a", 1)]), "");
+        assert_eq!(settle(&[(1, "a", 1), (-1, "a", 1)]), "+a1 -a1");
+    }
+
+    #[test]
+    fn what_is_left_is_what_came_more_often_than_it_went() {
+        let parts = [changes(&[(1, "a", 1), (1, "b", 1)]), changes(&[(-1, "a", 1), (1, "a", 2), (1, "b", 1)])];
+        let left = accumulate(&parts).unwrap().unwrap();
+        assert_eq!(left, batch(&[("b", 1), ("b", 1), ("a", 2)]));
     }
 
     #[test]

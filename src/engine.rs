@@ -26,11 +26,12 @@ use self::keep::{Kept, Snapshots};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
+use crate::feed::Policy;
 use crate::operator::Message;
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
-use crate::table::{Spec, Table};
+use crate::table::{Follow, Spec, Table};
 use crate::time::{Timestamp, TimestampArray};
 use crate::view::{self, ContinuousExec, Live, Progress, Run};
 
@@ -139,8 +140,15 @@ impl Engine {
     }
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
-    pub fn keeping() -> Result<Self> {
-        Ok(Engine { answers: Some(session()?), ..Engine::new()? })
+    pub fn keeping(policy: Policy) -> Result<Self> {
+        let engine = Engine { answers: Some(session()?), ..Engine::new()? };
+        engine.limit(policy);
+        Ok(engine)
+    }
+
+    /// What the feeds of tables to come may use and reach.
+    pub fn limit(&self, policy: Policy) {
+        self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
     }
 
     /// Runs the views made so far, together: all of them see every event of the feeds they share. Later ones run at once.
@@ -196,7 +204,7 @@ impl Engine {
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (changelog, progress, task) = match query.continuous() {
                 Some(continuous) => {
-                    let (run, read) = continuous.run(context)?;
+                    let (run, read) = continuous.run(context, self.casually())?;
                     tables.extend(read);
                     (
                         continuous.plan().is_changelog(),
@@ -253,9 +261,59 @@ impl Engine {
         self.catalog().reads(name).to_vec()
     }
 
+    /// The tables that `name` reads, itself or through views; a table is its own.
+    pub fn sources(&self, name: &str) -> Vec<Arc<Table>> {
+        let catalog = self.catalog();
+        catalog.sources(name).into_iter().filter_map(|name| catalog.table(name).cloned()).collect()
+    }
+
+    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`.
+    pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
+        if filter.is_none() && order.is_none() {
+            return Ok(rows);
+        }
+        let schema = rows.schema();
+        let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+        let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
+        let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
+        if let Some(error) = errors.into_iter().next() {
+            return Err(error);
+        }
+        let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
+            return Err(
+                Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
+            );
+        };
+        // In a session of its own: a condition sees these rows and nothing else.
+        let alone = session()?;
+        alone.register_batch("rows", rows)?;
+        let state = alone.state();
+        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+        let mut query = query.as_ref().clone();
+        sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
+        let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
+            let functions: Vec<String> = state.udfs().into_iter().collect();
+            sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
+        })?;
+        let batches = alone.execute_logical_plan(plan).await?.collect().await?;
+        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+    }
+
     /// That there is no such table or view, with the nearest name.
     pub fn missing(&self, what: &str, name: &str) -> Error {
         self.catalog().unknown(what, name)
+    }
+
+    /// Gives a table another definition while it lives, as far as [`Table::reconfigure`] can.
+    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+        let name = spec.name.clone();
+        let table = self.table(&name).ok_or_else(|| self.missing("table", &name))?;
+        table.reconfigure(spec)?;
+        let mut catalog = self.catalog_mut();
+        if let Some(made) = catalog.made(&name) {
+            catalog.set_made(&name, Made { updated: Timestamp::now(), ..made });
+        }
+        Ok(())
     }
 
     /// All tables and views as the statements that make them, in an order in which they can be run again.
@@ -280,6 +338,14 @@ impl Engine {
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())
+    }
+
+    /// How a query follows its feeds: where views are kept running, none may hold them up.
+    fn casually(&self) -> Follow {
+        match self.answers {
+            Some(_) => Follow::Casual,
+            None => Follow::Exact,
+        }
     }
 
     /// The DataFusion session, for programs that go on by themselves.
@@ -496,7 +562,7 @@ impl Engine {
             Show::Create(_, name) => {
                 let catalog = self.catalog();
                 let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => table.spec().text.clone(),
+                    (Some(table), _) => table.spec().shown.clone(),
                     (None, Some(view)) => view.text.clone(),
                     (None, None) => return Err(self.unknown(name)),
                 };
@@ -702,7 +768,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kept_view_runs_by_itself_and_is_read_as_its_rows() {
-        let engine = Engine::keeping().unwrap();
+        let engine = Engine::keeping(Policy::default()).unwrap();
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/system_metrics.sse");
         let table = "CREATE TABLE metrics (host TEXT, value DOUBLE, timestamp TIMESTAMP, WATERMARK FOR timestamp AS timestamp - INTERVAL '5 seconds')";
         execute(&engine, &format!("{table} WITH (connector = 'file', path = '{}')", path.display())).await;

@@ -53,6 +53,7 @@ codes! {
     1006 UnknownFunction Missing "A function is not there";
     1007 Exists Conflict "The name is taken";
     1008 InUse Conflict "Something still reads from it";
+    1009 Recreate Conflict "A change that needs the table to be made anew";
     1101 Window Statement "A window is given in a way that has no meaning";
     1102 Endless Statement "The query has no answer on an endless stream";
     1103 NotYet Statement "The query asks for something that is not built yet";
@@ -62,6 +63,7 @@ codes! {
     1203 MissingOption Option "A required option is missing";
     1204 DoubleOption Option "An option is given twice";
     1205 UnsetVariable Option "A variable that an option names is not set";
+    1206 NotAllowed Option "An option asks for what is not allowed here";
     1301 Connect Feed "The server of a feed cannot be reached";
     1302 Status Feed "The server of a feed answers with an error status";
     1303 ContentType Feed "What the server sends is not an event stream";
@@ -72,6 +74,7 @@ codes! {
     1308 Closed Feed "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
+    1502 Slow Statement "A query reads slower than its feed sends";
     1601 Malformed Request "A request cannot be read";
     1602 NoRoute Missing "Nothing is at this address";
     1603 Method Request "The address does not know this method";
@@ -148,6 +151,16 @@ impl Error {
     /// The place in the script, unless a nearer one is known already.
     pub fn at(mut self, span: impl Into<Span>) -> Self {
         self.0.span.get_or_insert(span.into());
+        self
+    }
+
+    /// The same with a place so many lines higher: where a text was put into another below them.
+    pub fn moved_up(mut self, lines: u64) -> Self {
+        if let Some(span) = &mut self.0.span {
+            for place in [&mut span.start, &mut span.end] {
+                place.line = place.line.saturating_sub(lines).max(1);
+            }
+        }
         self
     }
 

@@ -101,8 +101,12 @@ options! {
         events: Names = "";
         /// The direction of the table. Only `source`: event streams are read, never written.
         r#type: Direction = "source";
-        /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`.
+        /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`; `debezium_json` and `wal2json` (format-version 2) are changes of a database's rows, and need a primary key.
         format: Format = "json";
+        /// The columns that name a row, separated by commas, as `PRIMARY KEY (…)` does: an event then says what its row is from now on, in the place of what it was. Default: every event is a row of its own.
+        primary_key: Names = "";
+        /// The table of the database to keep, as `public.metrics` or `metrics`, where a change feed carries several. Default: all that comes.
+        table: Option<String> = "";
         /// Method of the request.
         method: Method = "GET";
         /// Body of the request, sent again on every reconnect; `{{ NAME }}` is filled in.
@@ -220,7 +224,10 @@ fn read_one<T: Value>(given: &Given) -> Result<T> {
             let problem = "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only";
             return place(Error::new(Code::BadOption, problem).hint("give `source`, or leave it out"), given);
         }
-        let shown = if given.value.len() > 60 { "…" } else { given.value.as_str() };
+        // What may hold a password or a key is not repeated.
+        let is_secret = matches!(given.name.to_ascii_lowercase().as_str(), "headers" | "body")
+            || (given.value.contains("://") && given.value.contains(['@', '?']));
+        let shown = if is_secret || given.value.len() > 60 { "…" } else { given.value.as_str() };
         place(
             Error::new(Code::BadOption, format!("option '{}': '{shown}' {reason}", given.name))
                 .hint(format!("give {}", T::EXPECTS)),
@@ -277,7 +284,17 @@ Connector: "`sse` or `file`" { Sse: "sse"; File: "file" | "single_file"; } }
 choice! { /// The direction of a table: there is one.
 Direction: "`source`" { Source: "source"; } }
 choice! { /// How an event's data becomes columns.
-Format: "`json` or `raw_string`" { Json: "json"; RawString: "raw_string" | "raw" | "text"; } }
+Format: "`json`, `raw_string`, `debezium_json` or `wal2json`" {
+    Json: "json"; RawString: "raw_string" | "raw" | "text"; Debezium: "debezium_json" | "debezium"; Wal2json: "wal2json";
+} }
+
+impl Format {
+    /// Whether an event tells what became of a row, which may also be that it is gone.
+    pub fn is_change_feed(self) -> bool {
+        matches!(self, Format::Debezium | Format::Wal2json)
+    }
+}
+
 choice! { /// What becomes of an event that cannot be read.
 BadData: "`dead_letter`, `drop` or `fail`" { DeadLetter: "dead_letter"; Drop: "drop"; Fail: "fail"; } }
 choice! { /// How a TIMESTAMP is written in JSON.
@@ -540,7 +557,7 @@ mod tests {
                 "option 'url' is given twice; keep one of the two",
                 "option 'url': 'ftp://x' has the scheme 'ftp', not http or https; give a URL such as `https://example.com:8080/sse`",
                 "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only; give `source`, or leave it out",
-                "option 'format': 'jsn' is not known; did you mean 'json'?; give `json` or `raw_string`",
+                "option 'format': 'jsn' is not known; did you mean 'json'?; give `json`, `raw_string`, `debezium_json` or `wal2json`",
                 "option 'read_timeout': '30' has no unit; give `auto`, `off` or a duration such as `45s`",
                 "option 'watermark_delay': '1 month' has no fixed length; give a duration with its unit, such as `500ms`, `5s` or `1 minute`",
             ]

@@ -3,13 +3,14 @@
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::error::Error;
-use crate::sql::Text;
+use crate::sql::{self, Text};
 
 /// Widest line that is drawn, in columns; a longer one is cut around the caret.
 const WIDTH: usize = 140;
 
-/// Draws an error of a script. Without a place it is only the sentence and the way out. No line break at the end.
+/// Draws an error of a script, whose secrets are covered. Without a place it is only the sentence and the way out. No line break at the end.
 pub fn render(error: &Error, file: &str, script: &str, color: bool) -> String {
+    let script = &sql::covered(script);
     let id = error.code().to_string();
     let title = Level::ERROR.primary_title(error.message()).id(&id);
     let mut report = match error.span() {

@@ -158,7 +158,7 @@ fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
 fn losses(outputs: &[Output], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
     let mut losses = Vec::new();
     for table in tables.iter().filter(|table| table.is_read()) {
-        let name = &table.spec().name;
+        let name = &table.spec().name.clone();
         let rows = table.status().snapshot();
         let sample = rows.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
         losses.push((format!("table {name}: events that could not be read"), rows.bad, sample));

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::{Query, panic_error};
 use crate::error::Result;
-use crate::table::Table;
+use crate::table::{Follow, Table};
 use crate::view::{Health, Live, Order, Rows};
 
 /// A view's running: it ends when this is dropped.
@@ -53,7 +53,7 @@ impl Kept {
         let context = query.state.task_ctx();
         let (task, tables) = match query.continuous() {
             Some(continuous) => {
-                let (run, tables) = continuous.run(context)?;
+                let (run, tables) = continuous.run(context, Follow::Kept)?;
                 (tokio::spawn(guarded(Arc::clone(&live), live.drive(run))), tables)
             }
             None => {

@@ -1,11 +1,13 @@
 //! The HTTP client of one feed: TLS, proxy, compression and keep-alive as its options say.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, redirect};
 
 use super::connection::is_loopback;
+use super::policy::{Guard, Policy, Reach};
 use super::spec::Request;
 use crate::error::{Code, Error, Result};
 
@@ -14,7 +16,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(30);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Builds the client; the files that the options name are read now.
-pub(super) async fn client(request: &Request) -> Result<Client> {
+pub(super) async fn client(request: &Request, policy: &Arc<Policy>) -> Result<Client> {
     // Whoever comes first wins; a provider that is there already serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorities = match &request.tls_ca_file {
@@ -43,6 +45,9 @@ pub(super) async fn client(request: &Request) -> Result<Client> {
             true => builder.tls_certs_only(authorities.clone()),
             false => builder.tls_certs_merge(authorities.clone()),
         };
+        if policy.reach > Reach::Everywhere {
+            builder = builder.dns_resolver(Guard(Arc::clone(policy)));
+        }
         if let Some(identity) = identity.clone() {
             builder = builder.identity(identity);
         }

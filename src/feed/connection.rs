@@ -14,9 +14,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
 
-use super::header::Variables;
 use super::secrets::Secrets;
-use super::spec::{Filled, Request, shown};
+use super::spec::{Filled, Request, Spec, shown};
+use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
 
@@ -69,11 +69,12 @@ const USER_AGENT: &str = concat!("streamgauge/", env!("CARGO_PKG_VERSION"));
 pub(super) async fn open(
     client: &Client,
     request: &Request,
-    variables: &Variables,
+    spec: &Spec,
     last_id: &str,
-    mut warn: impl FnMut(String),
+    status: &Status,
 ) -> Result<Answer, Refusal> {
-    let mut filled = request.fill(variables)?;
+    let mut warn = |warning| status.warn(warning);
+    let mut filled = request.fill(&spec.variables)?;
     let mut headers = headers(&filled, request, last_id, &mut warn)?;
     if let (Resume::Query(name), false) = (&request.resume, last_id.is_empty()) {
         set_query(&mut filled.url, name, last_id);
@@ -87,13 +88,15 @@ pub(super) async fn open(
     // Where we are, for people: nothing that was filled in.
     let mut place = request.shown();
     for _ in 0..=REDIRECTS_MAX {
+        spec.policy.check_url(&url)?;
         let response = send(client, request, &method, &url, &place, &headers, body.as_ref()).await?;
+        status.answered(response.status().as_u16());
         let Some(target) = redirect(&response, &url, &place, &filled.secrets)? else {
             return judge(response, &place, last_id, &filled.secrets, &mut warn).await;
         };
-        let status = response.status();
-        if status == StatusCode::SEE_OTHER && method != Method::HEAD
-            || matches!(status, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && method == Method::POST
+        let answer = response.status();
+        if answer == StatusCode::SEE_OTHER && method != Method::HEAD
+            || matches!(answer, StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND) && method == Method::POST
         {
             (method, body) = (Method::GET, None);
             for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE, header::CONTENT_LOCATION] {
@@ -117,7 +120,7 @@ pub(super) async fn open(
                 headers.remove(name);
             }
         }
-        tracing::debug!(from = place, to = target_place, status = status.as_u16(), "redirected");
+        tracing::debug!(from = place, to = target_place, status = answer.as_u16(), "redirected");
         (url, place) = (target, target_place);
     }
     let error = Error::new(Code::Redirect, format!("{} redirects more than {REDIRECTS_MAX} times", request.shown()));
@@ -193,6 +196,9 @@ async fn send(
     match timeout(request.connect_timeout.saturating_add(head), client.execute(message)).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
+            if let Some(own) = own_error(&error) {
+                return Err(Refusal::Final(own.clone()));
+            }
             let code = if error.is_timeout() { Code::Silent } else { Code::Connect };
             let reason = Error::new(code, format!("cannot connect to {place}: {}", root_cause(&error)));
             Err(match is_untrusted(&error) {
@@ -364,6 +370,11 @@ fn root_cause(error: &reqwest::Error) -> String {
         Some(root) => printable(&root.to_string(), EXCERPT_CHARACTERS),
         None => "the request failed".into(),
     }
+}
+
+/// What we ourselves have refused on the way.
+pub(super) fn own_error(error: &reqwest::Error) -> Option<&Error> {
+    causes(error).find_map(|cause| cause.downcast_ref())
 }
 
 fn is_untrusted(error: &reqwest::Error) -> bool {

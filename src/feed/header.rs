@@ -123,7 +123,7 @@ impl Template {
 /// Errors name the header, or its place in the list, and show no value.
 pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
     let text = text.trim();
-    let pairs = if text.starts_with('{') && !text.starts_with("{{") { from_object(text) } else { from_list(text) };
+    let pairs = if is_object(text) { from_object(text) } else { from_list(text) };
     let pairs = pairs.map_err(|reason| vec![bad(format!("option 'headers' {reason}"))])?;
     let (mut headers, mut errors) = (Vec::new(), Vec::new());
     for (name, value) in pairs {
@@ -133,6 +133,17 @@ pub(super) fn read_headers(text: &str) -> Result<Vec<Header>, Vec<Error>> {
         }
     }
     if errors.is_empty() { Ok(headers) } else { Err(errors) }
+}
+
+/// The names and values of the option `headers` as they are written; none where it cannot be read.
+pub fn written_headers(text: &str) -> Vec<(String, String)> {
+    let text = text.trim();
+    if is_object(text) { from_object(text) } else { from_list(text) }.unwrap_or_default()
+}
+
+/// Whether the option is written as a JSON object and not as a list.
+fn is_object(text: &str) -> bool {
+    text.starts_with('{') && !text.starts_with("{{")
 }
 
 fn bad(message: String) -> Error {
@@ -192,7 +203,7 @@ fn from_list(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 /// The name that a header starts with, and what follows its colon.
-fn starts_header(text: &str) -> Option<(&str, &str)> {
+pub(super) fn starts_header(text: &str) -> Option<(&str, &str)> {
     let (name, behind) = text.split_once(':')?;
     let name = name.trim();
     let is_token =

@@ -14,7 +14,7 @@ use super::parser::{Event, Parser};
 use super::recent::Recent;
 use super::retry::{Loss, Retry};
 use super::spec::{Source, Spec};
-use super::status::{Counts, State, Status};
+use super::status::{Cause, Counts, RECENT_A_READ, RecentEvent, State, Status};
 use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
@@ -66,15 +66,11 @@ enum Opened {
 impl Feed {
     /// A feed at its beginning; the first [`Feed::read`] connects. Needs a Tokio runtime with time and I/O.
     pub fn new(spec: Spec, status: Arc<Status>) -> Feed {
-        status.enter(State::Connecting);
         status.position(&spec.last_event_id, None);
         Feed {
             phase: Phase::Waiting(Instant::now()),
-            retry: Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts),
-            recent: match &spec.source {
-                Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
-                _ => None,
-            },
+            retry: retry(&spec),
+            recent: recent(&spec),
             last_id: spec.last_event_id.clone(),
             client: None,
             connected_once: false,
@@ -104,13 +100,52 @@ impl Feed {
         self.reopen();
     }
 
-    /// Closes the connection until the next read, which goes on where this one stopped.
+    /// Closes the connection until the next read, which goes on where this one stopped. A file stays open, as it cannot be resumed.
     pub fn pause(&mut self) {
-        self.last_id = self.last_event_id().into();
-        self.reopen();
-        if matches!(self.phase, Phase::Waiting(_)) {
-            self.status.enter(State::Paused);
+        self.close(State::Paused);
+    }
+
+    /// The same for good, as far as its user knows.
+    pub fn disconnect(&mut self) {
+        self.close(State::Disconnected);
+    }
+
+    /// Closes the connection; the next read makes one at once that goes on where this one stopped, also after a failure. What has
+    /// gone wrong so far does not count. A file that has not failed is read on.
+    pub fn reconnect(&mut self) {
+        self.retry = retry(&self.spec);
+        self.status.reconnect();
+        match &self.phase {
+            Phase::Ended => {}
+            Phase::Open(_) if self.spec.is_file() => self.status.enter(State::Connected),
+            Phase::Waiting(_) | Phase::Opening(_) | Phase::Open(_) | Phase::Failed(_) => {
+                self.last_id = self.last_event_id().into();
+                self.phase = Phase::Waiting(Instant::now());
+            }
         }
+    }
+
+    /// Takes over another spec of the same place; its request is sent by the next connection.
+    pub fn adopt(&mut self, spec: Spec) {
+        self.recent = recent(&spec).map(|new| self.recent.take().unwrap_or(new));
+        self.retry = retry(&spec);
+        (self.client, self.connected_once) = (None, false);
+        self.spec = Arc::new(spec);
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_))
+    }
+
+    fn close(&mut self, state: State) {
+        self.last_id = self.last_event_id().into();
+        match &self.phase {
+            Phase::Ended | Phase::Failed(_) => return,
+            Phase::Open(_) if self.spec.is_file() => {}
+            Phase::Waiting(_) | Phase::Opening(_) | Phase::Open(_) => self.phase = Phase::Waiting(Instant::now()),
+        }
+        tracing::info!(feed = self.spec.shown(), reason = "told so by its user", "{state}");
+        self.status.enter(state);
     }
 
     /// Ends the feed for a reason that its reader has found; a feed that has failed already keeps its own.
@@ -169,12 +204,12 @@ impl Feed {
             };
             let client = match client {
                 Some(client) => client,
-                None => match super::client::client(request).await {
+                None => match super::client::client(request, &spec.policy).await {
                     Ok(client) => client,
                     Err(error) => return (None, Err(error.into())),
                 },
             };
-            let answer = connection::open(&client, request, &spec.variables, &id, |warning| status.warn(warning)).await;
+            let answer = connection::open(&client, request, &spec, &id, &status).await;
             let opened = answer.map(|answer| match answer {
                 Answer::Stream(chunks) => Opened::Stream(Shape::Stream, chunks),
                 Answer::NoContent => Opened::NoContent,
@@ -210,8 +245,8 @@ impl Feed {
             Ok(Opened::NoContent) => Ok(self.end("the server answered 204: it asks not to come again")),
             Err(Refusal::Final(error)) => self.fail(error),
             Err(Refusal::Untrusted(error)) if !self.connected_once => self.fail(error),
-            Err(Refusal::Untrusted(error)) => self.lost(Loss::Failed(None), error),
-            Err(Refusal::Passing(error, after)) => self.lost(Loss::Failed(after), error),
+            Err(Refusal::Untrusted(error)) => self.lost(Loss::Failed(None), Cause::of(&error), error),
+            Err(Refusal::Passing(error, after)) => self.lost(Loss::Failed(after), Cause::of(&error), error),
         }
     }
 
@@ -223,6 +258,13 @@ impl Feed {
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
         let recent = &mut self.recent;
+        let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
+        let mut keep = |event: &Event<'_>, filtered: bool| {
+            if kept < RECENT_A_READ {
+                kept += 1;
+                status.keep(RecentEvent::new(event, received, filtered));
+            }
+        };
         let mut sort = |event: Event<'_>| {
             if terminated {
                 return;
@@ -233,9 +275,11 @@ impl Feed {
                 repeated += 1;
             } else if wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind) {
                 events += 1;
+                keep(&event, false);
                 each(event);
             } else {
                 filtered += 1;
+                keep(&event, true);
             }
         };
         let bytes = body.decode(&mut sort);
@@ -252,7 +296,7 @@ impl Feed {
         }
         let came = events + filtered + repeated;
         if bytes > 0 || came + oversized > 0 {
-            self.status.read(Timestamp::now(), bytes as u64, Counts { events, filtered, repeated, oversized });
+            self.status.read(received, bytes as u64, Counts { events, filtered, repeated, oversized });
             self.status.position(decoder.last_event_id().unwrap_or(&self.last_id), body.watchdog.heartbeat());
         }
         if let Some(ms) = decoder.take_retry()
@@ -263,6 +307,7 @@ impl Feed {
         if came > 0 {
             self.proved = true;
             self.retry.event();
+            self.status.proved();
         }
         if terminated {
             return Ok(self.end("the terminator came"));
@@ -289,22 +334,24 @@ impl Feed {
             }
             (End::Regular, Source::Http(_)) if !self.spec.reconnect => Ok(self.end("the server ended the stream")),
             (End::Regular, Source::Http(_)) => {
-                self.lost(Loss::Ended, Error::new(Code::Connect, format!("{place} ended the stream")))
+                self.lost(Loss::Ended, Cause::Ended, Error::new(Code::Connect, format!("{place} ended the stream")))
             }
-            (End::Broken(reason), Source::Http(_)) => {
-                self.lost(Loss::Failed(None), Error::new(Code::Connect, format!("the connection to {place} broke: {reason}")))
-            }
+            (End::Broken(reason), Source::Http(_)) => self.lost(
+                Loss::Failed(None),
+                Cause::Broken,
+                Error::new(Code::Connect, format!("the connection to {place} broke: {reason}")),
+            ),
             (End::Silent(patience), Source::Http(_) | Source::File(_)) => {
                 let patience = humantime::format_duration(patience);
                 let error = Error::new(Code::Silent, format!("{place} sent nothing for {patience}, not even a heartbeat"))
                     .hint("if the feed may be silent for longer, raise the option 'read_timeout'");
-                self.lost(Loss::Failed(None), error)
+                self.lost(Loss::Failed(None), Cause::Silent, error)
             }
         }
     }
 
     /// A connection or an attempt at one is gone: wait for the next, unless this feed is finite or its attempts are used up.
-    fn lost(&mut self, loss: Loss, error: Error) -> Result<Reading> {
+    fn lost(&mut self, loss: Loss, cause: Cause, error: Error) -> Result<Reading> {
         if !self.spec.reconnect {
             return match self.proved {
                 true => {
@@ -317,8 +364,8 @@ impl Feed {
         let now = Instant::now();
         match self.retry.lost(loss, now, fastrand::f64()) {
             Some(wait) => {
-                tracing::info!(feed = self.spec.shown(), reason = %error, wait_ms = wait.as_millis() as u64, "disconnected");
-                self.status.back_off(error.to_string(), wait);
+                tracing::info!(feed = self.spec.shown(), cause = cause.as_str(), reason = %error, wait_ms = wait.as_millis() as u64, "disconnected");
+                self.status.back_off(cause, error.to_string(), wait, self.retry.attempts());
                 self.phase = Phase::Waiting(now + wait);
                 Ok(Reading::Disconnected)
             }
@@ -335,7 +382,7 @@ impl Feed {
     fn end(&mut self, reason: &str) -> Reading {
         self.last_id = self.last_event_id().into();
         tracing::info!(feed = self.spec.shown(), reason, "completed");
-        self.status.enter(State::Completed);
+        self.status.complete(reason);
         self.phase = Phase::Ended;
         Reading::Ended
     }
@@ -346,5 +393,17 @@ impl Feed {
         self.status.fail(error.to_string());
         self.phase = Phase::Failed(error.clone());
         Err(error)
+    }
+}
+
+fn retry(spec: &Spec) -> Retry {
+    Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts)
+}
+
+/// `None` where ids are no cursors.
+fn recent(spec: &Spec) -> Option<Recent> {
+    match &spec.source {
+        Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
+        _ => None,
     }
 }

@@ -57,6 +57,11 @@ impl Retry {
         self.connection = Some(Connection { since: now, has_events: false });
     }
 
+    /// Reconnects since the last good event.
+    pub(super) fn attempts(&self) -> u64 {
+        self.attempts
+    }
+
     /// An event came in: the attempts count anew.
     pub(super) fn event(&mut self) {
         self.attempts = 0;

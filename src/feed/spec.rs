@@ -1,6 +1,7 @@
 //! Where and how to read a feed: a table's options, checked once, without a look at network, files or environment.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -10,6 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use super::header::{Header, Template, Variables, environment, read_headers};
+use super::policy::Policy;
 use super::secrets::{Secrets, sounds_secret};
 use crate::error::{Code, Error, Result};
 use crate::options::{Connector, Endpoint, ReadTimeout, Resume, TableOptions};
@@ -29,6 +31,7 @@ pub struct Spec {
     pub(super) max_reconnect_attempts: Option<u64>,
     pub(super) read_timeout: ReadTimeout,
     pub(super) variables: Variables,
+    pub(super) policy: Arc<Policy>,
 }
 
 #[derive(Clone)]
@@ -98,6 +101,7 @@ impl Spec {
                 max_reconnect_attempts: options.max_reconnect_attempts,
                 read_timeout: options.read_timeout,
                 variables: environment(),
+                policy: Arc::default(),
             }),
             _ => Err(errors),
         }
@@ -106,6 +110,15 @@ impl Spec {
     /// Whether the feed is a file, which can be read again from its beginning.
     pub fn is_file(&self) -> bool {
         matches!(self.source, Source::File(_))
+    }
+
+    /// Whether another spec reads the same feed, if only in another way.
+    pub fn is_same_place(&self, other: &Spec) -> bool {
+        match (&self.source, &other.source) {
+            (Source::Http(one), Source::Http(other)) => one.endpoint == other.endpoint,
+            (Source::File(one), Source::File(other)) => one == other,
+            _ => false,
+        }
     }
 
     /// Whether the feed ends by what its user said: a file, one connection only, or a terminator in the data.
@@ -127,6 +140,17 @@ impl Spec {
     pub fn with_variables(mut self, variables: Variables) -> Spec {
         self.variables = variables;
         self
+    }
+
+    /// The same feed under a policy, if that allows it; all that is not allowed otherwise.
+    pub fn with_policy(mut self, policy: Arc<Policy>) -> Result<Spec, Vec<Error>> {
+        let checks = match &self.source {
+            Source::File(_) => vec![policy.check_files("path")],
+            Source::Http(request) => request.check(&policy),
+        };
+        let errors: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
+        self.policy = policy;
+        if errors.is_empty() { Ok(self) } else { Err(errors) }
     }
 
     /// The place of the feed for people: no password, no query.
@@ -190,6 +214,22 @@ pub(super) struct Filled {
 }
 
 impl Request {
+    fn check(&self, policy: &Policy) -> Vec<Result<()>> {
+        let written = as_written(self.endpoint.0.as_str());
+        let endpoint = Template::read(&written).ok();
+        let templates = self.headers.iter().map(|header| &header.value).chain(&self.body).chain(&endpoint);
+        let mut names: Vec<&str> = templates.flat_map(Template::names).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut checks: Vec<Result<()>> = names.into_iter().map(|name| policy.check_variable(name)).collect();
+        for (option, file) in [("tls_ca_file", &self.tls_ca_file), ("tls_client_file", &self.tls_client_file)] {
+            checks.extend(file.is_some().then(|| policy.check_files(option)));
+        }
+        let proxy = self.proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok());
+        checks.extend(std::iter::once(&self.endpoint.0).chain(&proxy).map(|url| policy.check_url(url)));
+        checks
+    }
+
     /// The endpoint for people, its variables not filled in.
     pub(super) fn shown(&self) -> String {
         let shown = shown(&self.endpoint.0);
@@ -310,8 +350,6 @@ fn percent_decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::options::Given;
 

@@ -4,19 +4,34 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::journal::Journal;
+use super::parser::Event;
+use crate::error::{Code, Error};
 use crate::time::Timestamp;
 
+/// Turns of a feed kept: some hours of a bad one.
+const HAPPENINGS: usize = 256;
+/// Events kept as they came: enough to see what a feed sends.
+const RECENT_EVENTS: usize = 64;
+/// Events of one read that are kept: of a busy feed a sample, of a quiet one all.
+pub(super) const RECENT_A_READ: usize = 8;
+/// Bytes kept of an event's data, and of its type and id.
+const RECENT_BYTES: usize = 1024;
 /// Distinct warnings kept; a feed that goes on warning says nothing new.
 const WARNINGS_MAX: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Nobody reads it, so there is no connection.
+    NotRead,
     Connecting,
     Connected,
     /// Waiting until the next attempt.
     BackingOff,
-    /// Stopped by its user until further notice.
+    /// Stopped by its user until it is resumed.
     Paused,
+    /// Closed by its user until it is told to connect again.
+    Disconnected,
     /// Given up: the last error says why.
     Failed,
     /// Came to its end: nothing follows.
@@ -27,10 +42,12 @@ impl State {
     /// The word that people see.
     pub fn as_str(self) -> &'static str {
         match self {
+            State::NotRead => "not read",
             State::Connecting => "connecting",
             State::Connected => "connected",
             State::BackingOff => "backing off",
             State::Paused => "paused",
+            State::Disconnected => "disconnected",
             State::Failed => "failed",
             State::Completed => "completed",
         }
@@ -40,6 +57,101 @@ impl State {
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Why a connection, or an attempt at one, came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The server ended the stream.
+    Ended,
+    /// The connection broke off.
+    Broken,
+    /// No byte came for too long, or no answer.
+    Silent,
+    /// An answer with an error status.
+    Status,
+    /// No connection came about.
+    Unreachable,
+    Redirect,
+    ContentType,
+    /// Its user said so.
+    User,
+    Other,
+}
+
+impl Cause {
+    pub const ALL: [Cause; 9] = [
+        Cause::Ended,
+        Cause::Broken,
+        Cause::Silent,
+        Cause::Status,
+        Cause::Unreachable,
+        Cause::Redirect,
+        Cause::ContentType,
+        Cause::User,
+        Cause::Other,
+    ];
+
+    /// The word for it in metrics and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::Ended => "ended",
+            Cause::Broken => "broken",
+            Cause::Silent => "silent",
+            Cause::Status => "status",
+            Cause::Unreachable => "unreachable",
+            Cause::Redirect => "redirect",
+            Cause::ContentType => "content_type",
+            Cause::User => "user",
+            Cause::Other => "other",
+        }
+    }
+
+    /// Why an attempt failed with this error.
+    pub(super) fn of(error: &Error) -> Cause {
+        match error.code() {
+            Code::Connect => Cause::Unreachable,
+            Code::Silent => Cause::Silent,
+            Code::Status => Cause::Status,
+            Code::Redirect => Cause::Redirect,
+            Code::ContentType => Cause::ContentType,
+            _ => Cause::Other,
+        }
+    }
+}
+
+/// A turn in the life of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    pub at: Timestamp,
+    /// The state that was entered.
+    pub state: State,
+    /// Why, where there is something to tell.
+    pub reason: Option<String>,
+}
+
+/// An event as it came, its texts cut to a length for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentEvent {
+    pub received: Timestamp,
+    pub kind: String,
+    pub id: String,
+    pub data: String,
+    /// Its type was not wanted.
+    pub filtered: bool,
+}
+
+impl RecentEvent {
+    pub(super) fn new(event: &Event<'_>, received: Timestamp, filtered: bool) -> Self {
+        RecentEvent { received, kind: cut(event.kind), id: cut(event.id), data: cut(event.data), filtered }
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.len() > RECENT_BYTES {
+        true => format!("{}…", &text[..text.floor_char_boundary(RECENT_BYTES)]),
+        false => text.into(),
     }
 }
 
@@ -56,6 +168,8 @@ pub struct Status {
     last_event_at: AtomicU64,
     last_byte_at: AtomicU64,
     slow: Mutex<Slow>,
+    log: Journal<Happening>,
+    recent: Journal<RecentEvent>,
 }
 
 /// What became of the events of one read.
@@ -75,6 +189,9 @@ struct Slow {
     last_event_id: String,
     heartbeat: Option<Duration>,
     last_error: Option<String>,
+    http_status: Option<u16>,
+    attempts: u64,
+    reconnects: [u64; Cause::ALL.len()],
     reconnect_at: Option<Timestamp>,
     warnings: Vec<String>,
 }
@@ -106,6 +223,12 @@ pub struct Snapshot {
     /// The gap between heartbeats, once it is known.
     pub heartbeat: Option<Duration>,
     pub last_error: Option<String>,
+    /// The status of the last answer.
+    pub http_status: Option<u16>,
+    /// Attempts to reconnect since the last event.
+    pub attempts: u64,
+    /// Connections, or attempts at one, that came to nothing and were followed by another: how many for which cause.
+    pub reconnects: [(Cause, u64); Cause::ALL.len()],
     /// When the next attempt starts, while backing off.
     pub reconnect_at: Option<Timestamp>,
     /// What is not as it should be without stopping the feed; each once.
@@ -131,14 +254,19 @@ impl Status {
             last_event_at: AtomicU64::new(0),
             last_byte_at: AtomicU64::new(0),
             slow: Mutex::new(Slow {
-                state: State::Connecting,
+                state: State::NotRead,
                 since: Timestamp::now(),
                 last_event_id: String::new(),
                 heartbeat: None,
                 last_error: None,
+                http_status: None,
+                attempts: 0,
+                reconnects: [0; Cause::ALL.len()],
                 reconnect_at: None,
                 warnings: Vec::new(),
             }),
+            log: Journal::new(HAPPENINGS),
+            recent: Journal::new(RECENT_EVENTS),
         }
     }
 
@@ -163,9 +291,22 @@ impl Status {
             last_event_id: slow.last_event_id,
             heartbeat: slow.heartbeat,
             last_error: slow.last_error,
+            http_status: slow.http_status,
+            attempts: slow.attempts,
+            reconnects: std::array::from_fn(|at| (Cause::ALL[at], slow.reconnects[at])),
             reconnect_at: slow.reconnect_at,
             warnings: slow.warnings,
         }
+    }
+
+    /// The turns of the feed, the latest of them.
+    pub fn log(&self) -> &Journal<Happening> {
+        &self.log
+    }
+
+    /// The events that came last, wanted or not; of a busy feed a sample.
+    pub fn recent(&self) -> &Journal<RecentEvent> {
+        &self.recent
     }
 
     /// Bytes were read and what was in them handed on.
@@ -187,6 +328,11 @@ impl Status {
         }
     }
 
+    /// An event came: the feed works again.
+    pub(super) fn proved(&self) {
+        self.slow(|slow| slow.attempts = 0);
+    }
+
     pub(super) fn position(&self, last_event_id: &str, heartbeat: Option<Duration>) {
         self.slow(|slow| {
             if slow.last_event_id != last_event_id {
@@ -197,29 +343,65 @@ impl Status {
         });
     }
 
-    pub(super) fn enter(&self, state: State) {
-        if state == State::Connected {
-            self.connects.fetch_add(1, Relaxed);
+    /// Nobody reads the feed any more; a failure or an end is still worth telling.
+    pub(crate) fn rest(&self, state: State) {
+        if !matches!(self.slow(|slow| slow.state), State::Failed | State::Completed) {
+            self.enter(state);
         }
-        self.slow(|slow| {
-            if slow.state != state {
-                (slow.state, slow.since) = (state, Timestamp::now());
-            }
-            slow.reconnect_at = None;
-        });
     }
 
-    pub(super) fn back_off(&self, reason: String, wait: Duration) {
-        self.enter(State::BackingOff);
-        self.slow(|slow| {
+    pub(crate) fn enter(&self, state: State) {
+        self.turn(state, None, |_| {});
+    }
+
+    /// The feed has come to its end for this reason.
+    pub(super) fn complete(&self, reason: &str) {
+        self.turn(State::Completed, Some(reason.into()), |_| {});
+    }
+
+    pub(super) fn back_off(&self, cause: Cause, reason: String, wait: Duration, attempts: u64) {
+        self.turn(State::BackingOff, Some(reason.clone()), |slow| {
             slow.last_error = Some(reason);
+            slow.attempts = attempts;
+            slow.reconnects[cause as usize] += 1;
             slow.reconnect_at = Some(Timestamp::now().plus(wait));
         });
     }
 
     pub(super) fn fail(&self, reason: String) {
-        self.enter(State::Failed);
-        self.slow(|slow| slow.last_error = Some(reason));
+        self.turn(State::Failed, Some(reason.clone()), |slow| slow.last_error = Some(reason));
+    }
+
+    /// Its user has ordered a new connection.
+    pub(super) fn reconnect(&self) {
+        self.slow(|slow| {
+            slow.attempts = 0;
+            slow.reconnects[Cause::User as usize] += 1;
+        });
+    }
+
+    /// A server has answered.
+    pub(super) fn answered(&self, status: u16) {
+        self.slow(|slow| slow.http_status = Some(status));
+    }
+
+    pub(super) fn keep(&self, event: RecentEvent) {
+        self.recent.write(event);
+    }
+
+    fn turn(&self, state: State, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
+        if state == State::Connected {
+            self.connects.fetch_add(1, Relaxed);
+        }
+        let at = Timestamp::now();
+        self.slow(|slow| {
+            if slow.state != state {
+                (slow.state, slow.since) = (state, at);
+                self.log.write(Happening { at, state, reason });
+            }
+            slow.reconnect_at = None;
+            more(slow);
+        });
     }
 
     pub(super) fn discarded_partial(&self) {

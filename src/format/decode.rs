@@ -25,6 +25,8 @@ pub struct Decoder {
     /// A builder for each of the first columns; the event time may follow without one.
     builders: Vec<Box<dyn Builder>>,
     names: Names,
+    /// `name` and `value`, of [`Image::Named`].
+    pair: Names,
     fields: Vec<Value>,
     /// The column whose time is the event's, and its nanoseconds per unit.
     time: Option<(usize, i64)>,
@@ -35,6 +37,22 @@ pub struct Decoder {
     elements: Vec<Option<Part>>,
     times: Vec<i64>,
 }
+
+/// Where in an event's data the fields of a row stand.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Image {
+    /// An object.
+    Object(Part),
+    /// An object of Debezium's, where a large value that did not change may be left out.
+    Debezium(Part),
+    /// An array of objects `{"name": …, "value": …}`.
+    Named(Part),
+    /// The same for a row that was there before: what is missing in `columns` did not change, and stands in `identity` if anywhere.
+    Updated { columns: Part, identity: Option<Part> },
+}
+
+/// What Debezium writes in the place of a large value that did not change.
+const UNAVAILABLE: &str = "\"__debezium_unavailable_value\"";
 
 /// Where the cells of a column come from.
 #[derive(Debug, Clone, Copy)]
@@ -96,13 +114,14 @@ impl Decoder {
         let schema = Schema::new(projection.iter().map(|index| spec.columns[*index].field()).collect::<Vec<_>>());
         let time = spec.time.and_then(|time| wanted.iter().position(|index| *index == time));
         // Also where no column is asked for: what is no row of the table must not be counted as one.
-        let objects = spec.format == Format::Json && spec.columns.iter().any(|column| column.origin == Origin::Payload);
+        let objects = spec.format != Format::RawString && spec.columns.iter().any(|column| column.origin == Origin::Payload);
         Ok(Decoder {
             objects,
             framing: spec.framing,
             endpoint: spec.endpoint.clone(),
             builders: schema.fields().iter().map(|field| builder::builder(field.data_type())).collect::<Result<_>>()?,
             names: Names::new(fields.iter().map(Value::name)),
+            pair: Names::new(["name", "value"]),
             time: time.map(|at| (at, unit(&spec.columns[wanted[at]].data_type))),
             time_name: spec.time.map(|time| spec.columns[time].name.clone()).unwrap_or_default(),
             schema: Arc::new(schema),
@@ -117,35 +136,13 @@ impl Decoder {
 
     /// Reads one event into as many rows as it holds records. A record that cannot be read costs only itself and is told to `bad`.
     pub fn push(&mut self, input: Input<'_>, bad: &mut dyn FnMut(Bad)) {
-        let whole = Part { start: 0, end: input.data.len() };
-        match self.framing {
-            Framing::None => self.record(input, whole, bad),
-            Framing::Newline => {
-                let mut start = 0;
-                for line in input.data.split_inclusive('\n') {
-                    let end = start + line.trim_end_matches(['\n', '\r']).len();
-                    if !line.trim_ascii().is_empty() {
-                        self.record(input, Part { start, end }, bad);
-                    }
-                    start += line.len();
-                }
+        let mut elements = std::mem::take(&mut self.elements);
+        each_record(input, self.framing, &mut elements, |record| {
+            if let Err(fault) = record.and_then(|part| self.append(input, part, Image::Object(part))) {
+                bad(told(fault, input));
             }
-            // An object that is no array is one record.
-            Framing::JsonArray if input.data.trim_ascii_start().starts_with('{') => self.record(input, whole, bad),
-            Framing::JsonArray => {
-                let mut elements = std::mem::take(&mut self.elements);
-                elements.clear();
-                let end = must_be((b'[', "an array"), input.data, whole, self.framing)
-                    .and_then(|()| object::elements(input.data, whole, &mut elements));
-                for element in elements.iter().flatten() {
-                    self.record(input, *element, bad);
-                }
-                self.elements = elements;
-                if let Err(fault) = end {
-                    bad(told(fault, input));
-                }
-            }
-        }
+        });
+        self.elements = elements;
     }
 
     /// The number of rows so far.
@@ -169,35 +166,65 @@ impl Decoder {
         Ok((RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?, times))
     }
 
-    fn record(&mut self, input: Input<'_>, part: Part, bad: &mut dyn FnMut(Bad)) {
-        match self.read(input, part) {
-            Ok(time) => {
-                let mut cells = Cells {
-                    cells: self.scratch.cells.iter(),
-                    data: input.data,
-                    kind: input.kind,
-                    id: input.id,
-                    endpoint: &self.endpoint,
-                    scratch: &self.scratch,
-                };
-                self.builders.iter_mut().for_each(|column| column.append(&mut cells));
-                self.times.push(time);
+    /// Appends the row whose fields stand in `image`, a part of `record`; all of it or nothing.
+    pub(super) fn append(&mut self, input: Input<'_>, record: Part, image: Image) -> Result<(), Fault> {
+        let time = self.read(input, record, image)?;
+        let mut cells = Cells {
+            cells: self.scratch.cells.iter(),
+            data: input.data,
+            kind: input.kind,
+            id: input.id,
+            endpoint: &self.endpoint,
+            scratch: &self.scratch,
+        };
+        self.builders.iter_mut().for_each(|column| column.append(&mut cells));
+        self.times.push(time);
+        Ok(())
+    }
+
+    /// Writes into the scratch where each field stands.
+    fn find(&mut self, data: &str, image: Image) -> Result<(), Fault> {
+        let slots = &mut self.scratch.slots;
+        slots.resize(self.fields.len(), None);
+        match image {
+            Image::Object(part) => {
+                must_be((b'{', "an object"), data, part, self.framing)?;
+                object::fields(data, part, &self.names, slots)
             }
-            Err(fault) => bad(told(fault, input)),
+            Image::Debezium(part) => {
+                must_be((b'{', "an object"), data, part, self.framing)?;
+                object::fields(data, part, &self.names, slots)?;
+                match slots.iter().position(|slot| slot.is_some_and(|part| part.of(data) == UNAVAILABLE)) {
+                    Some(field) => Err(unavailable(part, &self.fields[field])),
+                    None => Ok(()),
+                }
+            }
+            Image::Named(part) => {
+                must_be((b'[', "an array"), data, part, self.framing)?;
+                object::named(data, part, &self.pair, &self.names, slots)
+            }
+            Image::Updated { columns, identity } => {
+                if let Some(identity) = identity {
+                    object::named(data, identity, &self.pair, &self.names, slots)?;
+                }
+                object::named(data, columns, &self.pair, &self.names, slots)?;
+                match slots.iter().position(Option::is_none) {
+                    Some(field) => Err(unavailable(columns, &self.fields[field])),
+                    None => Ok(()),
+                }
+            }
         }
     }
 
     /// Reads all cells of a record into the scratch; gives its event time.
-    fn read(&mut self, input: Input<'_>, part: Part) -> Result<i64, Fault> {
-        let scratch = &mut self.scratch;
-        scratch.clear();
+    fn read(&mut self, input: Input<'_>, part: Part, image: Image) -> Result<i64, Fault> {
+        self.scratch.clear();
         if self.objects {
-            must_be((b'{', "an object"), input.data, part, self.framing)?;
-            scratch.slots.resize(self.fields.len(), None);
-            object::fields(input.data, part, &self.names, &mut scratch.slots)?;
+            self.find(input.data, image)?;
         } else if self.whole {
             object::check(input.data, part)?;
         }
+        let scratch = &mut self.scratch;
         let mut time = input.received.nanos();
         for (at, column) in self.columns.iter().enumerate() {
             let first = scratch.cells.len();
@@ -228,6 +255,46 @@ impl Decoder {
     }
 }
 
+/// Calls `each` with the parts of an event's data that are its records; `elements` is used again and again.
+pub(super) fn each_record(
+    input: Input<'_>,
+    framing: Framing,
+    elements: &mut Vec<Option<Part>>,
+    mut each: impl FnMut(Result<Part, Fault>),
+) {
+    let whole = Part { start: 0, end: input.data.len() };
+    match framing {
+        Framing::None => each(Ok(whole)),
+        Framing::Newline => {
+            let mut start = 0;
+            for line in input.data.split_inclusive('\n') {
+                let end = start + line.trim_end_matches(['\n', '\r']).len();
+                if !line.trim_ascii().is_empty() {
+                    each(Ok(Part { start, end }));
+                }
+                start += line.len();
+            }
+        }
+        // An object that is no array is one record.
+        Framing::JsonArray if input.data.trim_ascii_start().starts_with('{') => each(Ok(whole)),
+        Framing::JsonArray => {
+            elements.clear();
+            let end = must_be((b'[', "an array"), input.data, whole, framing)
+                .and_then(|()| object::elements(input.data, whole, elements));
+            elements.iter().flatten().for_each(|element| each(Ok(*element)));
+            if let Err(fault) = end {
+                each(Err(fault));
+            }
+        }
+    }
+}
+
+fn unavailable(part: Part, field: &Value) -> Fault {
+    let fault =
+        Fault::new(part.start, "the change leaves the value out, since it is large and stays (set REPLICA IDENTITY FULL)");
+    fault.inside(field.name())
+}
+
 /// The ends of the range are not times of events: there the watermark begins and ends.
 fn in_nanos(value: i64, nanos: i64) -> Option<i64> {
     value.checked_mul(nanos).filter(|time| (Timestamp::MIN.nanos() + 1..Timestamp::MAX.nanos()).contains(time))
@@ -242,7 +309,7 @@ fn unit(data_type: &DataType) -> i64 {
 }
 
 /// Refuses JSON of another kind than `wanted` (its first byte and name) by saying what it is.
-fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Framing) -> Result<(), Fault> {
+pub(super) fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Framing) -> Result<(), Fault> {
     let text = part.of(data).trim_ascii_start();
     let first = text.as_bytes().first();
     if first == Some(&wanted.0) {
@@ -265,7 +332,7 @@ fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Framing) -> Resu
 }
 
 /// The fault as people read it, with line and column counted in characters from 1.
-fn told(fault: Fault, input: Input<'_>) -> Bad {
+pub(super) fn told(fault: Fault, input: Input<'_>) -> Bad {
     let before = &input.data[..input.data.floor_char_boundary(fault.at)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;

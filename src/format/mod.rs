@@ -6,6 +6,7 @@
 mod builder;
 #[cfg(test)]
 mod cases;
+mod changes;
 mod decode;
 pub mod encode;
 pub mod infer;
@@ -22,6 +23,7 @@ use crate::error::{Code, Error, Result, nearest};
 use crate::options;
 use crate::time::Timestamp;
 
+pub use changes::{ChangeDecoder, Op, RowChanges};
 pub use decode::Decoder;
 
 /// The field metadata that marks a text column as JSON (Arrow's canonical extension).

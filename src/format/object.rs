@@ -4,6 +4,7 @@
 //! no depth of nesting costs any stack. The scanner reads what is good; what it does not vouch for serde_json reads again: it alone
 //! refuses, and words the reason.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -123,6 +124,23 @@ pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>])
             "more follows after the JSON object (where an event holds one record a line, set framing = 'newline')",
         )
     })
+}
+
+/// As [`fields`], of a row that is written as an array of objects `{"name": …, "value": …}`; `pair` has these two names.
+pub fn named(data: &str, part: Part, pair: &Names, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+    let mut columns = Vec::new();
+    elements(data, part, &mut columns)?;
+    for column in columns.into_iter().flatten() {
+        let mut found = [None; 2];
+        fields(data, column, pair, &mut found)?;
+        let [Some(name), value] = found else { return Err(Fault::new(column.start, "a column has no 'name'")) };
+        let name: Cow<'_, str> =
+            serde_json::from_str(name.of(data)).map_err(|_| Fault::new(name.start, "the name of a column is no text"))?;
+        if let (Some(slot), Some(value)) = (names.find(name.as_bytes()), value) {
+            slots[slot] = Some(value);
+        }
+    }
+    Ok(())
 }
 
 /// Appends where each element of the array `part` is. On a fault those before it are there.

@@ -194,7 +194,9 @@ mod tests {
                 (0, rows(&[Some(5), Some(3)]), "5@50 3@30"),
                 (0, rows(&[Some(1), None]), ""),
                 (0, rows(&[]), ""),
-                (0, weighted(&[3, 2, 4], &[-1, 1, 1]), "-3@30 4@40"),
+                // What is left of an update stands apart from the next row.
+                (0, weighted(&[3, 2, 4], &[-1, 1, 1]), "-3@30, 4@40"),
+                (0, weighted(&[3, 4, 5], &[-1, 1, 1]), "-3@30 4@40 5@50"),
                 (0, at(7), "~7"),
                 (0, Message::Checkpoint(1), "#1"),
                 (0, Message::End, "end"),

@@ -10,7 +10,7 @@ use super::rows::{BadRows, evaluate_rows};
 use super::{Message, Operator, Report};
 use crate::error::{Error, Result};
 
-/// Keeps the rows whose `predicate` is true; neither false nor NULL is.
+/// Keeps the rows whose `predicate` is true; neither false nor NULL is. Of an update whose row enters or leaves, one half is left.
 pub struct Filter {
     predicate: Arc<dyn PhysicalExpr>,
     bad: BadRows,
@@ -44,7 +44,7 @@ impl Operator for Filter {
                 out.push(Message::Changes(changes));
             }
         } else if !rows.is_empty() {
-            out.push(Message::Changes(changes.take(&rows)?));
+            out.extend(changes.select(&rows)?.into_iter().map(Message::Changes));
         }
         Ok(())
     }

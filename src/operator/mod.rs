@@ -25,6 +25,7 @@ pub use chain::{Chain, Tree};
 pub use emit::{Emission, Finish};
 pub use filter::Filter;
 pub use hold::Hold;
+pub use keys::detached;
 pub use limit::Limit;
 pub use merge::Merge;
 pub use over::{Order, Over, OverSpec};

@@ -12,7 +12,7 @@ use super::{Message, Operator, Report};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 
-/// Computes `expressions` for each row; event times and weights stay.
+/// Computes `expressions` for each row; event times and weights stay. An update that changes none of them is none.
 pub struct Project {
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     schema: SchemaRef,
@@ -31,20 +31,25 @@ impl Project {
 
 impl Operator for Project {
     fn push(&mut self, _input: usize, message: Message, out: &mut Vec<Message>) -> Result<()> {
-        let Message::Changes(mut changes) = message else {
+        let Message::Changes(changes) = message else {
             out.push(message);
             return Ok(());
         };
         let found = evaluate_rows(&self.expressions, &changes, &mut self.bad)?;
-        if let Some(kept) = &found.kept {
-            changes = changes.take(kept)?;
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(changes.len()));
+        let left = match &found.kept {
+            Some(kept) => changes.take(kept)?,
+            None => changes.clone(),
+        };
+        let options = RecordBatchOptions::new().with_row_count(Some(left.len()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), found.columns, &options)?;
-        out.push(Message::Changes(Changes { rows, ..changes }));
+        let left = Changes { rows, ..left };
+        let parts = match &found.kept {
+            Some(kept) => changes.cut(kept, left),
+            None => vec![left],
+        };
+        for part in parts {
+            out.extend(part.settle()?.into_iter().filter(|part| !part.is_empty()).map(Message::Changes));
+        }
         Ok(())
     }
 

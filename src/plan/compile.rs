@@ -144,6 +144,9 @@ impl Compiler<'_> {
             LogicalPlan::Limit(limit) => {
                 let (skip, fetch) = first_rows(limit)?;
                 let input = Box::pin(self.step(&limit.input, place)).await?;
+                if input.is_changelog() && is_keyed(&limit.input) {
+                    return Err(over_changes("LIMIT over", &limit.input));
+                }
                 if input.is_changelog() {
                     return Err(Error::new(Code::NotYet, "the first rows of results that are corrected later are not settled")
                         .hint(
@@ -170,6 +173,9 @@ impl Compiler<'_> {
     /// A window with everything above it that looks at one window at a time.
     async fn window(&self, top: &LogicalPlan, node: &WindowNode, place: Place) -> Result<Step> {
         let input = Box::pin(self.step(&node.input, Place::Inner)).await?;
+        if input.is_changelog() {
+            return Err(over_changes("a window over", &node.input));
+        }
         let schema = node.input.schema();
         let mut aggregates = Vec::new();
         let mut filters = Vec::new();
@@ -196,6 +202,7 @@ impl Compiler<'_> {
             window_index: node.window_index,
             emission,
             finish,
+            key: finish::key(top),
         })))
     }
 
@@ -229,6 +236,9 @@ impl Compiler<'_> {
     /// Window functions over a partition of the stream: in event-time order, or as rows arrive.
     async fn over(&self, window: &Window, plan: &LogicalPlan) -> Result<Step> {
         let input = Box::pin(self.step(&window.input, Place::Inner)).await?;
+        if input.is_changelog() {
+            return Err(over_changes("a window function over", &window.input));
+        }
         let schema = window.input.schema();
         let order = self.order(window)?;
         let output = Arc::clone(plan.schema().inner());
@@ -355,6 +365,19 @@ impl Compiler<'_> {
     }
 }
 
+/// Whether a plan reads a table whose rows change.
+fn is_keyed(plan: &LogicalPlan) -> bool {
+    tables(plan).iter().any(|table| table.spec().key.is_some())
+}
+
+/// Why something that reads rows once cannot read those of a keyed table.
+fn over_changes(what: &str, input: &LogicalPlan) -> Error {
+    let tables = tables(input);
+    let name = tables.iter().find(|table| table.spec().key.is_some()).map_or(String::new(), |table| table.spec().name.clone());
+    Error::new(Code::NotYet, format!("{what} table '{name}', whose rows change by their PRIMARY KEY, is not built yet"))
+        .hint("keep to SELECT and WHERE here; or read the change events themselves, by a table with format = 'json' and without PRIMARY KEY")
+}
+
 fn streams(plan: &LogicalPlan) -> bool {
     !tables(plan).is_empty()
 }
@@ -376,6 +399,9 @@ fn refuse(plan: &LogicalPlan) -> Error {
     let endless = |what: &str, hint: &str| Error::new(Code::Endless, what).hint(hint);
     let not_yet = |what: &str, hint: &str| Error::new(Code::NotYet, what).hint(hint);
     match plan {
+        LogicalPlan::Aggregate(aggregate) if is_keyed(&aggregate.input) => over_changes("an aggregate over", &aggregate.input),
+        LogicalPlan::Distinct(_) if is_keyed(plan) => over_changes("DISTINCT over", plan),
+        LogicalPlan::Sort(_) if is_keyed(plan) => over_changes("ORDER BY over", plan),
         LogicalPlan::Aggregate(aggregate) if aggregate.aggr_expr.is_empty() => endless(
             "DISTINCT, UNION without ALL and GROUP BY without an aggregate have to remember every row of an endless stream",
             "make rows distinct within a window: SELECT k, TUMBLE(INTERVAL '1 minute') AS window … GROUP BY k, window; or say UNION ALL",

@@ -120,6 +120,32 @@ fn is_key(plan: &LogicalPlan, index: usize, node: &WindowNode) -> bool {
     }
 }
 
+/// The columns of `top` that name a row of the whole result: the group columns of the topmost grouping, where all of them are left.
+pub fn key(top: &LogicalPlan) -> Option<Vec<usize>> {
+    match top {
+        LogicalPlan::Projection(projection) => {
+            let below = key(&projection.input)?;
+            let schema = projection.input.schema();
+            let place = |index: &usize| {
+                projection.expr.iter().position(|expr| match expr.clone().unalias_nested().data {
+                    Expr::Column(column) => schema.maybe_index_of_column(&column) == Some(*index),
+                    _ => false,
+                })
+            };
+            below.iter().map(place).collect()
+        }
+        LogicalPlan::SubqueryAlias(alias) => key(&alias.input),
+        LogicalPlan::Filter(filter) => key(&filter.input),
+        LogicalPlan::Sort(sort) => key(&sort.input),
+        LogicalPlan::Limit(limit) => key(&limit.input),
+        LogicalPlan::Window(over) => key(&over.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => key(input),
+        LogicalPlan::Aggregate(aggregate) => Some((0..aggregate.group_expr.len()).collect()),
+        // An unnested row is there as often as its list is long.
+        _ => WindowNode::of(top).map(|node| (0..=node.keys.len()).collect()),
+    }
+}
+
 /// What is done with the rows of an emitted window, as plain data.
 #[derive(Debug, Clone)]
 pub enum Finished {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt32Type};
 use datafusion::common::{DFSchema, DFSchemaRef};
 
@@ -91,6 +92,14 @@ impl Lookup {
     }
 }
 
+/// The rows in the order of the stream's, which pairs of old and new rows hang on: a join may give unmatched rows last.
+fn in_order(joined: &RecordBatch, row: usize) -> Result<RecordBatch> {
+    let mut order: Vec<u32> = (0..joined.num_rows() as u32).collect();
+    let rows = joined.column(row).as_primitive::<UInt32Type>();
+    order.sort_by_key(|at| rows.value(*at as usize));
+    Ok(take_record_batch(joined, &UInt32Array::from(order))?)
+}
+
 impl Operator for Lookup {
     fn push(&mut self, _: usize, message: Message, out: &mut Vec<Message>) -> Result<()> {
         let Message::Changes(changes) = message else {
@@ -101,11 +110,16 @@ impl Operator for Lookup {
         if joined.num_rows() == 0 {
             return Ok(());
         }
-        let mut kept = changes.take(joined.column(self.columns.row).as_primitive::<UInt32Type>())?;
+        let joined = match changes.weights {
+            Some(_) => in_order(&joined, self.columns.row)?,
+            None => joined,
+        };
+        let rows = joined.column(self.columns.row).as_primitive::<UInt32Type>();
+        let mut kept = changes.take(rows)?;
         let options = RecordBatchOptions::new().with_row_count(Some(joined.num_rows()));
         let columns = self.columns.result.iter().map(|index| Arc::clone(joined.column(*index))).collect();
         kept.rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
-        out.push(Message::Changes(kept));
+        out.extend(changes.cut(rows, kept).into_iter().map(Message::Changes));
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! A planned query as plain data: a tree of steps that can be run many times, each run with operators of its own.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct WindowStep {
     pub window_index: usize,
     pub emission: Emission,
     pub finish: Finished,
+    /// See [`Plan::key`].
+    pub key: Option<Vec<usize>>,
 }
 
 /// A chain with state of its own, and what it is fed with.
@@ -114,6 +117,12 @@ impl Plan {
     /// Whether results are corrected later, so that rows carry weights.
     pub fn is_changelog(&self) -> bool {
         self.root.is_changelog()
+    }
+
+    /// The columns of the result that name a row: the primary key of a keyed table, or window and group columns. `None` where there is
+    /// no such key, or not all of it is left.
+    pub fn key(&self) -> Option<Vec<usize>> {
+        self.root.key()
     }
 
     /// Whether the query ends by itself: all its feeds do, or it stops after so many rows.
@@ -144,8 +153,10 @@ impl Step {
         let mut below = |step: &Step| step.tree(sources, fixed);
         Ok(match self {
             Step::Source { table, projection, .. } => {
-                let names: Vec<&str> = projection.iter().map(|index| table.spec().schema.field(*index).name().as_str()).collect();
-                let line = format!("Feed: {} [{}], {}", table.spec().name, names.join(", "), table.spec().time_text());
+                let spec = table.spec();
+                let names: Vec<&str> = projection.iter().map(|index| spec.schema.field(*index).name().as_str()).collect();
+                let key = spec.key_text().map_or(String::new(), |key| format!(", primary key ({key})"));
+                let line = format!("Feed: {} [{}], {}{key}", spec.name, names.join(", "), spec.time_text());
                 sources.push((Arc::clone(table), projection.clone()));
                 Tree::source(sources.len() - 1, line)
             }
@@ -197,7 +208,32 @@ impl Step {
     pub fn is_changelog(&self) -> bool {
         match self {
             Step::Window(window) => window.emission.updates(),
+            Step::Source { table, .. } => table.spec().key.is_some(),
             other => other.inputs().into_iter().any(Step::is_changelog),
+        }
+    }
+
+    fn key(&self) -> Option<Vec<usize>> {
+        match self {
+            Step::Source { table, projection, .. } => {
+                let place = |index: &usize| projection.iter().position(|read| read == index);
+                table.spec().key.as_ref()?.iter().map(place).collect()
+            }
+            Step::Window(window) => window.key.clone(),
+            Step::Project { input, exprs, .. } => {
+                let place = |index: &usize| {
+                    let is_it = |expr: &Arc<dyn PhysicalExpr>| {
+                        (expr.as_ref() as &dyn Any).downcast_ref::<Column>().is_some_and(|column| column.index() == *index)
+                    };
+                    exprs.iter().position(is_it)
+                };
+                input.key()?.iter().map(place).collect()
+            }
+            Step::Filter { input, .. } | Step::Limit { input, .. } | Step::Hold { input, .. } => input.key(),
+            // What comes in stands first in what goes out.
+            Step::Over { input, .. } => input.key(),
+            // Rows of several streams may have one key, and a row of a join may be there several times.
+            Step::Union { .. } | Step::Lookup { .. } => None,
         }
     }
 

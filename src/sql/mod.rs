@@ -3,6 +3,7 @@
 mod columns;
 mod dialect;
 mod explain;
+mod mask;
 mod parse;
 mod rewrite;
 mod statement;
@@ -11,7 +12,8 @@ mod text;
 mod types;
 
 pub use explain::{Names, explain_error, explain_plan};
-pub use parse::parse;
+pub use mask::covered;
+pub use parse::{data_type, expression, parse};
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;
 pub use text::Text;

@@ -1,5 +1,6 @@
 //! A script is cut at its `;` into statements; the statements of the house are read here, their queries and expressions by sqlparser.
 
+use sqlparser::ast;
 use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::columns;
@@ -33,6 +34,30 @@ pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
     }
     errors.sort_by_key(|error| error.span().map(|span| span.start));
     (statements, errors)
+}
+
+/// Reads the text of a type that stands alone, such as `DECIMAL(18, 6)`.
+pub fn data_type(text: &str) -> Result<ast::DataType> {
+    alone(text, "a type such as TEXT", |cursor| cursor.data_type())
+}
+
+/// Reads the text of an expression that stands alone.
+pub fn expression(text: &str) -> Result<ast::Expr> {
+    alone(text, "an expression", |cursor| cursor.expr())
+}
+
+fn alone<T>(text: &str, what: &str, read: impl FnOnce(&mut Cursor) -> Result<T>) -> Result<T> {
+    let mut tokens = Tokenizer::new(&Sql, text).tokenize_with_location().map_err(untokenizable)?;
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    if tokens.is_empty() {
+        return Err(Error::new(Code::Syntax, format!("expected {what}, found nothing")));
+    }
+    let mut cursor = Cursor::new(&tokens)?;
+    let found = read(&mut cursor)?;
+    match cursor.at_end() {
+        true => Ok(found),
+        false => Err(cursor.expected(&format!("the end of {what}"))),
+    }
 }
 
 /// The statements a hint names.

@@ -114,7 +114,7 @@ pub struct ColumnDef {
     /// None only where a generated column leaves its type to its expression.
     pub data_type: Option<TypeDef>,
     pub not_null: bool,
-    /// Kept; it has no effect yet.
+    /// One of the columns that name a row, so that an event about a row replaces it.
     pub primary_key: bool,
     pub origin: Origin,
     pub span: Span,

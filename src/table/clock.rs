@@ -53,6 +53,11 @@ impl Clock {
         }
     }
 
+    /// Goes on as another spec of the same event time says.
+    pub(super) fn adopt(&mut self, spec: &Spec) {
+        (self.delay, self.idle_after) = (spec.delay, spec.idle);
+    }
+
     /// The last watermark, for readers that come later.
     pub(super) fn sent(&self) -> Option<Watermark> {
         self.sent

@@ -4,27 +4,29 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{filter, filter_record_batch};
+use arrow::datatypes::{SchemaRef, UInt32Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
+use super::current::CurrentRows;
 use super::readers::Reader;
 use super::spec::{EventTime, Source, Spec};
 use super::status::Status;
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
-use crate::format::{Bad, Decoder, Input};
+use crate::format::{Bad, ChangeDecoder, Decoder, Input, Op, RowChanges};
 use crate::operator::Report;
 use crate::operator::rows::{self, BadRows, evaluate_rows};
 use crate::options::BadData;
 use crate::time::{Timestamp, TimestampArray};
 
 pub(super) struct Decode {
-    decoder: Decoder,
+    events: Events,
     rejects: Rejects,
     /// For each column of the table that some reader needs: where it is among the decoded or the computed ones.
     columns: Vec<Option<Place>>,
@@ -33,17 +35,49 @@ pub(super) struct Decode {
     time: Option<(usize, String)>,
 }
 
+/// What an event is.
+enum Events {
+    /// A row of its own.
+    Rows(Box<Decoder>),
+    /// What became of a row.
+    Changes(Box<Keyed>),
+}
+
+/// The rows of a keyed table. All its columns are decoded, since a reader that comes later gets the rows there are.
+struct Keyed {
+    decoder: ChangeDecoder,
+    current: CurrentRows,
+    schema: SchemaRef,
+}
+
 #[derive(Clone, Copy)]
 enum Place {
     Decoded(usize),
     Computed(usize),
 }
 
+/// What all readers get, each its columns of it.
+pub(super) struct Batch {
+    /// The records read.
+    pub(super) records: usize,
+    /// The event times of the rows that came.
+    pub(super) times: TimestampArray,
+    content: Content,
+}
+
+enum Content {
+    Rows(Box<Decoded>),
+    /// Over all columns of the table.
+    Changes(Vec<Changes>),
+}
+
 /// Rows for all readers, all parts of one length.
-pub(super) struct Decoded {
+struct Decoded {
     rows: RecordBatch,
     computed: Vec<ArrayRef>,
-    pub(super) times: TimestampArray,
+    times: TimestampArray,
+    /// Which of the rows that were read these are; `None` for all of them, which is the rule.
+    kept: Option<UInt32Array>,
 }
 
 /// What becomes of records that are no rows.
@@ -56,7 +90,10 @@ struct Rejects {
 
 impl Decode {
     pub(super) fn new(spec: &Spec, status: &Arc<Status>, readers: &[Reader]) -> Result<Self> {
-        let wanted: BTreeSet<usize> = readers.iter().flat_map(|reader| reader.projection.iter().copied()).collect();
+        let wanted: BTreeSet<usize> = match spec.key {
+            Some(_) => (0..spec.columns.len()).collect(),
+            None => readers.iter().flat_map(|reader| reader.projection.iter().copied()).collect(),
+        };
         let mut decoded: BTreeSet<usize> = BTreeSet::new();
         let mut expressions = Vec::new();
         let mut places = Vec::new();
@@ -89,7 +126,10 @@ impl Decode {
             EventTime::Arrival | EventTime::Column(_) => None,
         };
         Ok(Decode {
-            decoder: Decoder::new(&spec.format, &decoded)?,
+            events: match &spec.key {
+                Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
+                None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?)),
+            },
             rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
             columns,
             computed: expressions.into_iter().map(|expr| over_decoded(expr, &decoded)).collect::<Result<_>>()?,
@@ -103,27 +143,56 @@ impl Decode {
         if rejects.failed.is_some() {
             return;
         }
-        self.decoder.push(input, &mut |bad| rejects.add(bad, input.received));
+        let mut bad = |bad| rejects.add(bad, input.received);
+        match &mut self.events {
+            Events::Rows(decoder) => decoder.push(input, &mut bad),
+            Events::Changes(keyed) => keyed.decoder.push(input, &mut bad),
+        }
+    }
+
+    /// Turns to other readers; the rows of a keyed table stay.
+    pub(super) fn serve(&mut self, spec: &Spec, status: &Arc<Status>, readers: &[Reader]) -> Result<()> {
+        match spec.key {
+            Some(_) => self.rejects.policy = spec.bad_data,
+            None => *self = Decode::new(spec, status, readers)?,
+        }
+        Ok(())
+    }
+
+    /// The rows of a keyed table that a new reader finds; `None` where there are none, and where rows are not kept.
+    pub(super) fn current(&self, reader: &Reader) -> Result<Option<Changes>> {
+        match &self.events {
+            Events::Rows(_) => Ok(None),
+            Events::Changes(keyed) => keyed.current.all()?.map(|all| project(&all, reader)).transpose(),
+        }
     }
 
     /// The rows since the last call. A row that an expression cannot be computed for, or without an event time, is a bad record.
-    pub(super) fn take(&mut self) -> Result<Option<Decoded>> {
-        if self.decoder.is_empty() {
-            return Ok(None);
-        }
-        let (rows, times) = self.decoder.take()?;
-        let decoded = self.compute(rows, times)?;
-        Ok((!decoded.times.is_empty()).then_some(decoded))
+    pub(super) fn take(&mut self) -> Result<Option<Batch>> {
+        let batch = match &mut self.events {
+            Events::Rows(decoder) if decoder.is_empty() => return Ok(None),
+            Events::Rows(decoder) => {
+                let (rows, times) = decoder.take()?;
+                let decoded = self.compute(rows, times)?;
+                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(Box::new(decoded)) }
+            }
+            Events::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
+            Events::Changes(keyed) => {
+                let told = keyed.decoder.take()?;
+                self.change(told)?
+            }
+        };
+        Ok((batch.records > 0).then_some(batch))
     }
 
-    /// The bad record that is the end of the table; what came before it has been taken.
+    /// The bad record, or the row too many, that is the end of the table; what came before it has been taken.
     pub(super) fn failure(&mut self) -> Option<Error> {
         self.rejects.failed.take()
     }
 
     fn compute(&mut self, rows: RecordBatch, times: TimestampArray) -> Result<Decoded> {
         if self.computed.is_empty() {
-            return Ok(Decoded { rows, computed: Vec::new(), times });
+            return Ok(Decoded { rows, computed: Vec::new(), times, kept: None });
         }
         let mut bad = BadRows::default();
         let changes = Changes::inserts(rows, times);
@@ -133,25 +202,97 @@ impl Decode {
             None => changes,
         };
         self.rejects.add_failed(bad);
-        let decoded = Decoded { rows: changes.rows, computed: found.columns, times: changes.times };
+        let decoded = Decoded { rows: changes.rows, computed: found.columns, times: changes.times, kept: found.kept };
         match &self.time {
             Some((at, name)) => decoded.timed(*at, name, &mut self.rejects),
             None => Ok(decoded),
         }
     }
 
-    /// The columns of one reader, in its order.
-    pub(super) fn project(&self, decoded: &Decoded, reader: &Reader) -> Result<Changes> {
-        let columns = reader.projection.iter().map(|index| match self.columns[*index] {
+    /// What `told` does to the rows of a keyed table.
+    fn change(&mut self, told: RowChanges) -> Result<Batch> {
+        let RowChanges { mut ops, rows, times, keys, skipped } = told;
+        let decoded = self.compute(rows, times)?;
+        if let Some(kept) = &decoded.kept {
+            only(&mut ops, kept);
+        }
+        let columns = (0..self.columns.len()).map(|index| self.column(&decoded, index)).collect::<Result<_>>()?;
+        let Events::Changes(keyed) = &mut self.events else { return Err(Error::bug("changes of a table without a key")) };
+        let rows = RecordBatch::try_new(Arc::clone(&keyed.schema), columns)?;
+        let applied = keyed.current.apply(&ops, rows, decoded.times.clone(), keys.columns())?;
+        self.rejects.status.ignored(skipped, applied.unmatched);
+        if let Some(error) = applied.failure {
+            self.rejects.failed.get_or_insert(error);
+        }
+        Ok(Batch { records: ops.len(), times: decoded.times, content: Content::Changes(applied.changes) })
+    }
+
+    fn column(&self, decoded: &Decoded, index: usize) -> Result<ArrayRef> {
+        match self.columns[index] {
             Some(Place::Decoded(at)) => Ok(Arc::clone(decoded.rows.column(at))),
             Some(Place::Computed(at)) => Ok(Arc::clone(&decoded.computed[at])),
             None => Err(Error::bug("a reader's column is not decoded")),
-        });
-        let options = RecordBatchOptions::new().with_row_count(Some(decoded.times.len()));
-        let columns = columns.collect::<Result<_>>()?;
-        let rows = RecordBatch::try_new_with_options(Arc::clone(&reader.schema), columns, &options)?;
-        Ok(Changes::inserts(rows, decoded.times.clone()))
+        }
     }
+
+    /// The columns of one reader, in its order.
+    pub(super) fn project(&self, batch: &Batch, reader: &Reader) -> Result<Vec<Changes>> {
+        match &batch.content {
+            Content::Rows(decoded) => {
+                let columns = reader.projection.iter().map(|index| self.column(decoded, *index)).collect::<Result<_>>()?;
+                let rows = rows_of(reader, columns, decoded.times.len())?;
+                Ok(vec![Changes::inserts(rows, decoded.times.clone())])
+            }
+            Content::Changes(parts) => {
+                let mut projected = Vec::new();
+                for part in parts {
+                    projected.extend(project(part, reader)?.settle()?.into_iter().filter(|part| !part.is_empty()));
+                }
+                Ok(projected)
+            }
+        }
+    }
+}
+
+impl Keyed {
+    /// `decoded` are all that the columns of the table are made of.
+    fn new(spec: &Spec, key: &[usize], decoded: &[usize]) -> Result<Self> {
+        let in_format = key.iter().map(|index| match &spec.columns[*index] {
+            Source::Decoded(at) => Ok(*at),
+            Source::Generated(_) => Err(Error::bug("a key is computed")),
+        });
+        let in_format = in_format.collect::<Result<Vec<_>>>()?;
+        Ok(Keyed {
+            decoder: ChangeDecoder::new(&spec.format, decoded, &in_format, spec.source_table.as_deref())?,
+            current: CurrentRows::new(Arc::clone(&spec.schema), key.to_vec())?,
+            schema: Arc::clone(&spec.schema),
+        })
+    }
+}
+
+/// The columns of one reader out of all.
+fn project(changes: &Changes, reader: &Reader) -> Result<Changes> {
+    let columns = reader.projection.iter().map(|index| Arc::clone(changes.rows.column(*index))).collect();
+    Ok(Changes { rows: rows_of(reader, columns, changes.len())?, ..changes.clone() })
+}
+
+fn rows_of(reader: &Reader, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(&reader.schema), columns, &options)?)
+}
+
+/// Drops what is said of rows that are not among `kept`, and gives the others their new places.
+fn only(ops: &mut Vec<Op>, kept: &UInt32Array) {
+    ops.retain_mut(|op| match op {
+        Op::Upsert { row, .. } => match kept.values().binary_search(row) {
+            Ok(at) => {
+                *row = at as u32;
+                true
+            }
+            Err(_) => false,
+        },
+        Op::Remove { .. } | Op::Clear => true,
+    });
 }
 
 impl Decoded {
@@ -169,7 +310,9 @@ impl Decoded {
         let keep: BooleanArray = (0..times.len()).map(|row| Some(times.is_valid(row))).collect();
         let computed = self.computed.iter().map(|column| Ok(filter(column, &keep)?)).collect::<Result<Vec<_>>>()?;
         let times = time_column(&computed[at])?.clone();
-        Ok(Decoded { rows: filter_record_batch(&self.rows, &keep)?, computed, times })
+        let kept = self.kept.unwrap_or_else(|| UInt32Array::from_iter_values(0..keep.len() as u32));
+        let kept = filter(&kept, &keep)?.as_primitive::<UInt32Type>().clone();
+        Ok(Decoded { rows: filter_record_batch(&self.rows, &keep)?, computed, times, kept: Some(kept) })
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::decode::{Decode, Decoded};
-use super::readers::{Door, Reader};
+use super::control::{Orders, Shared, Stand};
+use super::decode::{Batch, Decode};
+use super::readers::{Company, Door, Reader};
 use super::spec::Spec;
-use super::status::Status;
 use crate::error::{Error, Result};
 use crate::feed::{self, Feed, Reading};
 use crate::format::Input;
@@ -19,39 +20,15 @@ use crate::time::{Timestamp, Watermark};
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
-/// What a table and the tasks that serve it share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) spec: Spec,
-    pub(super) feed: Arc<feed::Status>,
-    pub(super) status: Arc<Status>,
-}
-
 /// Serves all who come in by the door, over one connection at a time, until nobody is left.
 pub(super) async fn serve(shared: Arc<Shared>, door: Arc<Door>) {
+    let _serving = shared.serve();
     while let Some(readers) = door.take_or_leave() {
-        let mut hub = match Hub::new(&shared, readers) {
-            Ok(hub) => hub,
-            Err((readers, error)) => {
-                fail(&readers, error).await;
-                continue;
-            }
-        };
-        let mut feed = Feed::new(shared.spec.feed.clone(), Arc::clone(&shared.feed));
-        match hub.run(&mut feed, &door).await {
-            // Nobody listens: the connection closes, and its status says so.
-            Ok(()) => feed.pause(),
-            Err(error) => {
-                let error = feed.give_up(error);
-                fail(&hub.readers, named(&shared.spec, error)).await;
-            }
+        let orders = shared.orders();
+        match Hub::new(&shared, &door, readers, orders) {
+            Ok(hub) => hub.run().await,
+            Err((readers, error)) => readers.iter().for_each(|reader| reader.fail(error.clone())),
         }
-    }
-}
-
-async fn fail(readers: &[Reader], error: Error) {
-    for reader in readers {
-        reader.send(Err(error.clone())).await;
     }
 }
 
@@ -66,6 +43,13 @@ fn named(spec: &Spec, error: Error) -> Error {
 
 struct Hub<'a> {
     shared: &'a Shared,
+    door: &'a Door,
+    /// As they are obeyed now.
+    obeyed: Orders,
+    orders: watch::Receiver<Orders>,
+    feed: Feed,
+    /// Why the feed has failed, while kept readers wait for it to be connected again.
+    failure: Option<Error>,
     readers: Vec<Reader>,
     decode: Decode,
     clock: Clock,
@@ -74,19 +58,30 @@ struct Hub<'a> {
 }
 
 impl<'a> Hub<'a> {
-    fn new(shared: &'a Shared, readers: Vec<Reader>) -> Result<Self, (Vec<Reader>, Error)> {
-        match Decode::new(&shared.spec, &shared.status, &readers) {
-            Ok(decode) => Ok(Hub { shared, readers, decode, clock: Clock::new(&shared.spec), now: Instant::now() }),
-            Err(error) => Err((readers, error)),
-        }
+    fn new(
+        shared: &'a Shared,
+        door: &'a Door,
+        readers: Vec<Reader>,
+        mut orders: watch::Receiver<Orders>,
+    ) -> Result<Self, (Vec<Reader>, Error)> {
+        let obeyed = orders.borrow_and_update().clone();
+        let decode = match Decode::new(&obeyed.spec, &shared.status, &readers) {
+            Ok(decode) => decode,
+            Err(error) => return Err((readers, error)),
+        };
+        let mut feed = Feed::new(obeyed.spec.feed.clone(), Arc::clone(&shared.feed));
+        stand(&mut feed, obeyed.stand);
+        let clock = Clock::new(&obeyed.spec);
+        Ok(Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now: Instant::now() })
     }
 
-    /// Until the feed has ended or all readers have left.
-    async fn run(&mut self, feed: &mut Feed, door: &Door) -> Result<()> {
+    /// Until the feed has ended, or all readers have left.
+    async fn run(mut self) {
         self.shared.status.begin(&self.shared.feed.snapshot());
         let mut tick = interval(CLOCK_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.readers.is_empty() {
+            let listens = self.obeyed.stand == Stand::Running && self.failure.is_none();
             let mut received = None;
             let (decode, clock) = (&mut self.decode, &mut self.clock);
             let mut each = |event: feed::Event<'_>| {
@@ -94,35 +89,88 @@ impl<'a> Hub<'a> {
                 decode.push(Input { kind: event.kind, data: event.data, id: event.id, received });
             };
             let reading = tokio::select! {
-                reading = feed.read(&mut each) => Some(reading?),
-                () = door.knocked() => None,
+                reading = self.feed.read(&mut each), if listens => Some(reading),
+                () = self.door.knocked() => None,
+                _ = self.orders.changed() => None,
                 _ = tick.tick() => None,
             };
             self.now = Instant::now();
-            self.flush().await?;
-            match reading {
-                Some(Reading::Ended) => return self.end().await,
-                Some(Reading::Connected) => self.clock.connected(self.now),
-                Some(Reading::Disconnected) => {
-                    let watermark = self.clock.disconnected();
-                    self.send_watermark(watermark).await;
-                }
-                Some(Reading::Events) => {}
-                None => {
-                    let watermark = self.clock.tick(self.now, Timestamp::now());
-                    self.send_watermark(watermark).await;
-                }
+            match self.hand_on(reading).await {
+                Ok(Next::Go) => {}
+                Ok(Next::End) => return,
+                Err(error) => self.fail(error).await,
             }
-            self.come_and_go(door).await?;
+            if let Err(error) = self.come_and_go().await {
+                self.fail(error).await;
+            }
+            self.obey().await;
             self.clock.not_listening(self.now.elapsed());
         }
-        Ok(())
+    }
+
+    /// Deals with what the feed has brought, or with a moment in which it brought nothing.
+    async fn hand_on(&mut self, reading: Option<Result<Reading>>) -> Result<Next> {
+        self.flush().await?;
+        match reading.transpose()? {
+            Some(Reading::Ended) => {
+                self.end().await;
+                return Ok(Next::End);
+            }
+            Some(Reading::Connected) => self.clock.connected(self.now),
+            Some(Reading::Disconnected) => self.stand_still().await,
+            Some(Reading::Events) => {}
+            None => {
+                let watermark = self.clock.tick(self.now, Timestamp::now());
+                self.send_watermark(watermark).await;
+            }
+        }
+        Ok(Next::Go)
+    }
+
+    /// The feed has failed: readers that do not wait for it are told why.
+    async fn fail(&mut self, error: Error) {
+        let error = named(&self.obeyed.spec, self.feed.give_up(error));
+        self.failure = Some(error.clone());
+        self.readers.iter().filter(|reader| !reader.is_kept()).for_each(|reader| reader.fail(error.clone()));
+        self.readers.retain(Reader::is_kept);
+        self.stand_still().await;
+    }
+
+    /// Does what the table's user has ordered meanwhile.
+    async fn obey(&mut self) {
+        let orders = self.orders.borrow_and_update().clone();
+        if orders == self.obeyed {
+            return;
+        }
+        let before = std::mem::replace(&mut self.obeyed, orders);
+        let spec = Arc::clone(&self.obeyed.spec);
+        let is_new = !Arc::ptr_eq(&spec, &before.spec);
+        if is_new {
+            self.feed.adopt(spec.feed.clone());
+            self.clock.adopt(&spec);
+        }
+        let resumed = before.stand != Stand::Running && self.obeyed.stand == Stand::Running;
+        if is_new || self.obeyed.reconnects > before.reconnects || (resumed && self.failure.is_none()) {
+            self.feed.reconnect();
+            self.failure = None;
+        }
+        stand(&mut self.feed, self.obeyed.stand);
+        self.stand_still().await;
+        if is_new && let Err(error) = self.renew() {
+            self.fail(error).await;
+        }
+    }
+
+    /// Nothing is known of the feed before it is connected again.
+    async fn stand_still(&mut self) {
+        let watermark = self.clock.disconnected();
+        self.send_watermark(watermark).await;
     }
 
     /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
     async fn flush(&mut self) -> Result<()> {
-        if let Some(decoded) = self.decode.take()? {
-            self.hand_out(decoded).await?;
+        if let Some(batch) = self.decode.take()? {
+            self.hand_out(batch).await?;
         }
         match self.decode.failure() {
             Some(error) => Err(error),
@@ -130,11 +178,16 @@ impl<'a> Hub<'a> {
         }
     }
 
-    async fn hand_out(&mut self, decoded: Decoded) -> Result<()> {
-        let raised = self.clock.rows(&decoded.times, self.now, Timestamp::now());
-        self.shared.status.rows(decoded.times.len(), raised.ahead);
+    async fn hand_out(&mut self, batch: Batch) -> Result<()> {
+        let now = Timestamp::now();
+        let raised = self.clock.rows(&batch.times, self.now, now);
+        let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
+        let company = self.company();
+        self.shared.status.rows(batch.records, raised.ahead, lag_ms);
         for reader in &self.readers {
-            reader.send(Ok(Message::Changes(self.decode.project(&decoded, reader)?))).await;
+            for changes in self.decode.project(&batch, reader)? {
+                reader.send(Message::Changes(changes), &company).await;
+            }
         }
         self.send_watermark(raised.watermark).await;
         Ok(())
@@ -142,35 +195,68 @@ impl<'a> Hub<'a> {
 
     async fn send_watermark(&mut self, watermark: Option<Watermark>) {
         let Some(watermark) = watermark else { return };
+        let company = self.company();
         self.shared.status.watermark(watermark);
         for reader in &self.readers {
-            reader.send(Ok(Message::Watermark(watermark))).await;
+            reader.send(Message::Watermark(watermark), &company).await;
         }
     }
 
-    async fn end(&mut self) -> Result<()> {
+    async fn end(&mut self) {
+        let company = self.company();
         self.send_watermark(Some(Watermark::at(Timestamp::MAX))).await;
         for reader in &self.readers {
-            reader.send(Ok(Message::End)).await;
+            reader.send(Message::End, &company).await;
         }
-        Ok(())
     }
 
-    /// Lets readers go, and takes in new ones: they see what comes from now on, and how far the feed has come.
-    async fn come_and_go(&mut self, door: &Door) -> Result<()> {
+    /// Lets readers go, and takes in new ones: they see the rows that are kept, what comes from now on, and how far the feed has come.
+    async fn come_and_go(&mut self) -> Result<()> {
         let before = self.readers.len();
         self.readers.retain(|reader| !reader.has_left());
-        let new = door.take();
+        let new = self.door.take();
         if new.is_empty() && self.readers.len() == before {
             return Ok(());
         }
-        if let Some(watermark) = self.clock.sent() {
-            for reader in &new {
-                reader.send(Ok(Message::Watermark(watermark))).await;
+        let company = self.company();
+        for reader in &new {
+            if let Some(rows) = self.decode.current(reader)? {
+                reader.send(Message::Changes(rows), &company).await;
+            }
+            if let Some(watermark) = self.clock.sent() {
+                reader.send(Message::Watermark(watermark), &company).await;
             }
         }
         self.readers.extend(new);
-        self.decode = Decode::new(&self.shared.spec, &self.shared.status, &self.readers)?;
+        if let Some(error) = self.failure.clone() {
+            self.readers.iter().filter(|reader| !reader.is_kept()).for_each(|reader| reader.fail(error.clone()));
+            self.readers.retain(Reader::is_kept);
+        }
+        self.renew()
+    }
+
+    /// Decodes the columns that the readers need, as the spec says.
+    fn renew(&mut self) -> Result<()> {
+        self.decode.serve(&self.obeyed.spec, &self.shared.status, &self.readers)?;
         Ok(())
+    }
+
+    fn company(&self) -> Company<'a> {
+        Company { readers: self.readers.len(), door: self.door }
+    }
+}
+
+/// Whether a hub goes on.
+enum Next {
+    Go,
+    End,
+}
+
+/// Holds a feed as its user wants it.
+fn stand(feed: &mut Feed, stand: Stand) {
+    match stand {
+        Stand::Running => {}
+        Stand::Paused => feed.pause(),
+        Stand::Disconnected => feed.disconnect(),
     }
 }

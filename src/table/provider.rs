@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -13,14 +14,17 @@ use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
-use futures::stream;
+use futures::{TryStreamExt, stream};
 use tokio::task::JoinSet;
+use tracing::{Instrument, info_span};
 
-use super::hub::{self, Shared};
-use super::readers::{Door, Reader, Subscription};
+use super::control::{Shared, Stand};
+use super::hub;
+use super::readers::{Door, Follow, Reader, Subscription};
 use super::spec::Spec;
 use super::status::Status;
-use crate::error::Result;
+use crate::change::accumulate;
+use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
 use crate::operator::Message;
 
@@ -36,19 +40,26 @@ pub struct Table {
     /// They end with the table; each reader keeps it alive.
     tasks: Mutex<JoinSet<()>>,
     started: AtomicBool,
+    /// The same for ever.
+    schema: SchemaRef,
+    /// The statement that made it, its secrets masked.
+    text: String,
 }
 
 impl Table {
     pub fn new(spec: Spec) -> Arc<Self> {
-        Table::over(Arc::new(Shared { spec, feed: Arc::default(), status: Arc::default() }))
+        Table::over(Shared::new(spec))
     }
 
     fn over(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Table { shared, door: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false) })
+        let spec = shared.spec();
+        let (schema, text) = (Arc::clone(&spec.schema), spec.shown.clone());
+        Arc::new(Table { shared, door: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false), schema, text })
     }
 
-    pub fn spec(&self) -> &Spec {
-        &self.shared.spec
+    /// As it is now: see [`Table::reconfigure`].
+    pub fn spec(&self) -> Arc<Spec> {
+        self.shared.spec()
     }
 
     /// State and counters of the connection.
@@ -68,10 +79,7 @@ impl Table {
 
     /// What the feed does, in a word or two.
     pub fn state_text(&self) -> String {
-        match self.shared.feed.snapshot().state {
-            State::Connecting if !self.is_read() => "not read".into(),
-            state => state.to_string(),
-        }
+        self.shared.feed.snapshot().state.to_string()
     }
 
     /// Why nothing comes from this table, in words; `None` while rows flow.
@@ -84,13 +92,15 @@ impl Table {
         let (rows, bad, ahead) = (table.rows - before.rows, table.bad - before.bad, table.ahead - before.ahead);
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
-            State::Connecting if !self.is_read() => Some("no query reads it yet".into()),
+            State::NotRead if self.is_read() => Some("no query reads it any more".into()),
+            State::NotRead => Some("no query reads it yet".into()),
             State::Connecting => Some(format!("connecting{}", error())),
             State::BackingOff => {
                 let next = feed.reconnect_at.map_or(String::new(), |at| format!(", next attempt at {at}"));
                 Some(format!("not connected{}{next}", error()))
             }
-            State::Paused => Some("no query reads it any more".into()),
+            State::Paused => Some("paused by its user".into()),
+            State::Disconnected => Some("disconnected by its user until it is told to connect again".into()),
             State::Failed => Some(format!("failed{}", error())),
             State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
             State::Completed => Some("the feed has ended".into()),
@@ -98,6 +108,10 @@ impl Table {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
             State::Connected if events == 0 => Some("connected, no events yet".into()),
+            State::Connected if rows == 0 && bad == 0 && table.skipped > 0 => Some(match self.spec().source_table.as_deref() {
+                Some(name) => format!("{} events so far, and no change of a row of {name}", table.skipped),
+                None => format!("{} events so far, and no change of a row", table.skipped),
+            }),
             State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
                 Some(format!("none of {bad} events could be read{reason}"))
@@ -112,25 +126,58 @@ impl Table {
 
     /// A reader of the columns in `projection`. It gets nothing before [`Table::start`], unless an endless feed runs already: that is
     /// joined at once.
-    pub fn subscribe(self: &Arc<Self>, projection: Vec<usize>) -> Result<Subscription> {
-        let (reader, subscription) = Reader::new(self, &self.shared.spec, projection)?;
+    pub fn subscribe(self: &Arc<Self>, projection: Vec<usize>, follow: Follow) -> Result<Subscription> {
+        let (reader, subscription) = Reader::new(self, &self.shared.spec(), projection, follow)?;
         self.door.enter(reader);
         Ok(subscription)
+    }
+
+    /// Closes the connection until [`Table::resume`], which goes on where the feed stopped. The watermark stands still, and readers may
+    /// come and go. Orders hold also while nobody reads, and an order that holds already changes nothing.
+    pub fn pause(&self) {
+        self.shared.order(|orders| orders.stand = Stand::Paused);
+    }
+
+    /// Ends a pause or a disconnection.
+    pub fn resume(&self) {
+        self.shared.order(|orders| orders.stand = Stand::Running);
+    }
+
+    /// Closes the connection; nothing connects again before [`Table::reconnect`].
+    pub fn disconnect(&self) {
+        self.shared.order(|orders| orders.stand = Stand::Disconnected);
+    }
+
+    /// Closes the connection, if there is one, and connects at once, whatever the feed was doing: waiting, paused, disconnected, failed.
+    /// Attempts and waits count anew. A feed that has come to its end starts again with its next reader.
+    pub fn reconnect(&self) {
+        self.shared.order(|orders| {
+            orders.stand = Stand::Running;
+            orders.reconnects += 1;
+        });
+    }
+
+    /// Takes over another spec of the same columns, format and endpoint without losing a reader: the feed connects anew and goes on
+    /// after its last event. A spec that differs in more is refused.
+    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+        self.shared.reconfigure(spec)
     }
 
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
+        let served =
+            |door| hub::serve(Arc::clone(&self.shared), door).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
-        if self.shared.spec.finite {
+        if self.shared.spec().finite {
             let readers = self.door.take();
             if !readers.is_empty() {
-                tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::new(Door::with(readers))));
+                tasks.spawn(served(Arc::new(Door::with(readers))));
             }
             return;
         }
-        self.door.open(|| tasks.spawn(hub::serve(Arc::clone(&self.shared), Arc::clone(&self.door))));
+        self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
     }
 
     /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
@@ -145,11 +192,12 @@ impl fmt::Debug for Table {
     }
 }
 
-/// Without the continuous planner a table is still a plain stream of its rows; a finite one is a bounded table.
+/// Without the continuous planner a table is still a plain stream of its rows; a finite one is a bounded table. Of a keyed table the
+/// rows that are left at the end of its feed are its rows.
 #[async_trait]
 impl TableProvider for Table {
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.spec().schema)
+        Arc::clone(&self.schema)
     }
 
     fn table_type(&self) -> TableType {
@@ -157,7 +205,7 @@ impl TableProvider for Table {
     }
 
     fn get_table_definition(&self) -> Option<&str> {
-        Some(&self.spec().text)
+        Some(&self.text)
     }
 
     async fn scan(
@@ -167,8 +215,13 @@ impl TableProvider for Table {
         _: &[Expr],
         limit: Option<usize>,
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let projection = projection.cloned().unwrap_or_else(|| (0..self.spec().schema.fields().len()).collect());
-        let schema = Arc::new(self.spec().schema.project(&projection)?);
+        if self.spec().key.is_some() && !self.spec().finite {
+            return Err(Error::new(Code::Query, format!("the rows of table '{}' change, which plain rows cannot say", self.spec().name))
+                .hint("run the query by streamgauge::Engine, which gives changes; or set reconnect = 'false' to read the rows of a feed that ends")
+                .into());
+        }
+        let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
+        let schema = Arc::new(self.schema.project(&projection)?);
         let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec().finite, limit)?))
     }
@@ -189,8 +242,12 @@ impl PartitionStream for Rows {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let table = self.source.apart();
-        let subscription = table.subscribe(self.projection.clone());
+        let subscription = table.subscribe(self.projection.clone(), Follow::Exact);
         table.start();
+        if table.spec().key.is_some() {
+            let rows = stream::once(async move { last(subscription?).await }).try_filter_map(|rows| async move { Ok(rows) });
+            return Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows));
+        }
         let rows = stream::try_unfold(subscription, |subscription| async move {
             let mut subscription = subscription?;
             while let Some(message) = subscription.next().await {
@@ -204,4 +261,15 @@ impl PartitionStream for Rows {
         });
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
+}
+
+/// The rows that are left at the end of a keyed table's feed.
+async fn last(mut subscription: Subscription) -> DataFusionResult<Option<RecordBatch>> {
+    let mut told = Vec::new();
+    while let Some(message) = subscription.next().await {
+        if let Message::Changes(changes) = message? {
+            told.push(changes);
+        }
+    }
+    Ok(accumulate(&told)?)
 }

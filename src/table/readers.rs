@@ -1,25 +1,50 @@
 //! Both ends of a reader's channel, and the door by which readers come to a table.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow::datatypes::SchemaRef;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 
 use super::provider::Table;
 use super::spec::Spec;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::operator::Message;
 
 /// Messages a reader may lag behind before the feed waits for it: a few batches, so that decoding and computing overlap.
 const READER_QUEUE: usize = 8;
+/// Rows and other messages that a casual reader may lag behind: many seconds of most feeds, and memory that a server can spare.
+const CASUAL_QUEUE: usize = 256 * 1024;
+
+/// What a reader and the feed owe to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// Misses nothing: the feed waits for it. It ends with an error when the feed fails.
+    Exact,
+    /// Misses nothing, and outlives a failure of the feed: it waits with its watermark standing still until the feed is told to connect
+    /// again. For what is to run for ever.
+    Kept,
+    /// Never slows others down: once it lags too far behind while others read the same feed, it is cut off with an error. As long as it
+    /// is alone the feed waits for it.
+    Casual,
+}
 
 /// A reader's end of a table: rows of the columns it asked for, and watermarks, in order. It keeps the table alive.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Result<Message>>,
+    messages: mpsc::Receiver<Message>,
+    shared: Arc<Between>,
     ended: bool,
     _table: Arc<Table>,
+}
+
+/// What both ends of a subscription share beside the channel.
+#[derive(Debug)]
+struct Between {
+    /// Why the channel was closed before its end.
+    failure: OnceLock<Error>,
+    /// Room for what a casual reader lags behind, see [`weight`]; `None` for the others.
+    room: Option<Semaphore>,
 }
 
 impl Subscription {
@@ -28,8 +53,13 @@ impl Subscription {
         if self.ended {
             return None;
         }
-        let message = self.messages.recv().await;
-        let message = message.unwrap_or_else(|| Err(Error::bug("a table has left its reader without an end")));
+        let message = self.messages.recv().await.ok_or_else(|| {
+            let failure = self.shared.failure.get().cloned();
+            failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end"))
+        });
+        if let (Ok(message), Some(room)) = (&message, &self.shared.room) {
+            room.add_permits(weight(message) as usize);
+        }
         self.ended = matches!(message, Ok(Message::End) | Err(_));
         Some(message)
     }
@@ -41,24 +71,87 @@ pub(super) struct Reader {
     /// Columns of the table, in the reader's order.
     pub(super) projection: Vec<usize>,
     pub(super) schema: SchemaRef,
-    messages: mpsc::Sender<Result<Message>>,
+    follow: Follow,
+    messages: mpsc::Sender<Message>,
+    shared: Arc<Between>,
 }
 
 impl Reader {
-    pub(super) fn new(table: &Arc<Table>, spec: &Spec, projection: Vec<usize>) -> Result<(Reader, Subscription)> {
-        let (sender, messages) = mpsc::channel(READER_QUEUE);
+    pub(super) fn new(table: &Arc<Table>, spec: &Spec, projection: Vec<usize>, follow: Follow) -> Result<(Reader, Subscription)> {
+        let (queue, room) = match follow {
+            Follow::Exact | Follow::Kept => (READER_QUEUE, None),
+            Follow::Casual => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
+        };
+        let (sender, messages) = mpsc::channel(queue);
         let schema = Arc::new(spec.schema.project(&projection)?);
-        let subscription = Subscription { messages, ended: false, _table: Arc::clone(table) };
-        Ok((Reader { projection, schema, messages: sender }, subscription))
+        let shared = Arc::new(Between { failure: OnceLock::new(), room });
+        let reader = Reader { projection, schema, follow, messages: sender, shared: Arc::clone(&shared) };
+        Ok((reader, Subscription { messages, shared, ended: false, _table: Arc::clone(table) }))
     }
 
-    /// Waits for room. A reader that has left misses nothing.
-    pub(super) async fn send(&self, message: Result<Message>) {
+    /// Waits for room; a casual reader that others would have to wait for is cut off instead. One that has left misses nothing.
+    pub(super) async fn send(&self, message: Message, company: &Company<'_>) {
+        if self.has_left() {
+            return;
+        }
+        if let Some(room) = &self.shared.room {
+            let weight = weight(&message);
+            let room = match room.try_acquire_many(weight) {
+                Ok(room) => Ok(room),
+                Err(_) => tokio::select! {
+                    biased;
+                    () = company.comes() => return self.fail(too_slow()),
+                    () = self.messages.closed() => return,
+                    room = room.acquire_many(weight) => room,
+                },
+            };
+            // The room is never closed, and is given back by the reader.
+            room.into_iter().for_each(SemaphorePermit::forget);
+        }
         let _ = self.messages.send(message).await;
     }
 
+    /// The reader gets what it has not read yet, then this error.
+    pub(super) fn fail(&self, error: Error) {
+        let _ = self.shared.failure.set(error);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.follow == Follow::Kept
+    }
+
+    /// It has gone, or is to be let go.
     pub(super) fn has_left(&self) -> bool {
-        self.messages.is_closed()
+        self.messages.is_closed() || self.shared.failure.get().is_some()
+    }
+}
+/// What a message takes of a casual reader's room.
+fn weight(message: &Message) -> u32 {
+    let rows = match message {
+        Message::Changes(changes) => changes.len(),
+        Message::Watermark(_) | Message::Checkpoint(_) | Message::End => 0,
+    };
+    u32::try_from(rows.saturating_add(1).min(CASUAL_QUEUE)).unwrap_or(u32::MAX)
+}
+
+fn too_slow() -> Error {
+    Error::new(Code::Slow, "this query reads slower than the feed sends, and others read the same feed: it was cut off")
+        .hint("ask for less (WHERE, LIMIT, fewer columns), or make it a view: a feed waits for its views")
+}
+
+/// Who else a reader would hold up.
+pub(super) struct Company<'a> {
+    /// Readers of the same feed.
+    pub(super) readers: usize,
+    pub(super) door: &'a Door,
+}
+
+impl Company<'_> {
+    /// Returns once there is somebody else.
+    async fn comes(&self) {
+        if self.readers <= 1 {
+            self.door.somebody().await;
+        }
     }
 }
 
@@ -118,6 +211,13 @@ impl Door {
             return None;
         }
         Some(readers)
+    }
+
+    /// Waits until somebody is there. Cancel-safe.
+    async fn somebody(&self) {
+        while self.lock().waiting.iter().all(Reader::has_left) {
+            self.knocked().await;
+        }
     }
 
     /// Waits until somebody may have come. Cancel-safe.

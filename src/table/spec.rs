@@ -18,7 +18,6 @@ use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
 /// A table over a feed.
-#[derive(Debug)]
 pub struct Spec {
     pub name: String,
     /// All columns in their declared order; the event time carries the metadata key `streamgauge.event_time`.
@@ -27,6 +26,10 @@ pub struct Spec {
     pub columns: Vec<Source>,
     pub feed: feed::Spec,
     pub format: format::Spec,
+    /// The columns that name a row, in the order of `schema`, for a table whose events say what a row is from now on; `None` where every event is a row of its own.
+    pub key: Option<Vec<usize>>,
+    /// Of a change feed that carries several tables of a database: the one to keep.
+    pub source_table: Option<String>,
     pub time: EventTime,
     /// The watermark is the greatest event time seen minus this.
     pub delay: Duration,
@@ -36,10 +39,19 @@ pub struct Spec {
     pub bad_data: BadData,
     /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
     pub finite: bool,
-    /// The statement that made the table, as written.
+    /// The statement that made the table, as written: it may hold secrets.
     pub text: String,
+    /// The same for people, its secrets masked.
+    pub shown: String,
     /// What a user should know about this table, as sentences.
     pub notices: Vec<String>,
+}
+
+/// Shows no secret.
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spec").field("shown", &self.shown).field("feed", &self.feed).finish_non_exhaustive()
+    }
 }
 
 /// Where a column's values come from.
@@ -68,26 +80,37 @@ pub enum EventTime {
 }
 
 impl Spec {
-    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to.
+    /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to. A [`feed::Policy`] among the session's
+    /// extensions says what the feed may use and reach.
     pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
         let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create))?;
         let mut errors = misplaced(create, &options);
-        let feed = keep(feed::Spec::new(&options), &mut errors);
+        let policy = session.config().get_extension::<feed::Policy>().unwrap_or_default();
+        let feed = keep(feed::Spec::new(&options).and_then(|feed| feed.with_policy(policy)), &mut errors);
         let declared = keep(declared(create, &options), &mut errors);
         let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create)) };
         let columns = keep(resolve(declared, session), &mut errors);
         let (Some(columns), true) = (columns, errors.is_empty()) else { return Err(placed(errors, create)) };
         let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create))?;
-        Self::build(create, options, feed, columns, time).map_err(|errors| placed(errors, create))
+        let key = key(create, &options, &columns).map_err(|error| placed(vec![error], create))?;
+        Self::build(create, options, feed, columns, time, key).map_err(|errors| placed(errors, create))
     }
 
     fn build(
         create: &CreateTable,
         options: TableOptions,
         feed: feed::Spec,
-        columns: Columns,
+        mut columns: Columns,
         time: Time,
+        key: Option<Vec<usize>>,
     ) -> Result<Spec, Vec<Error>> {
+        for index in key.iter().flatten() {
+            // What names a row is never NULL.
+            columns.fields[*index] = Arc::new(columns.fields[*index].as_ref().clone().with_nullable(false));
+            if let Source::Decoded(at) = columns.sources[*index] {
+                columns.decoded[at].nullable = false;
+            }
+        }
         let mark = |index: usize, field: &FieldRef| match time.column == Some(index) {
             true => {
                 let mut metadata = field.metadata().clone();
@@ -97,14 +120,15 @@ impl Spec {
             false => Arc::clone(field),
         };
         let fields: Vec<FieldRef> = columns.fields.iter().enumerate().map(|(index, field)| mark(index, field)).collect();
-        let notices = notices(&columns, &time);
+        // Rows that change have no windows, so that no time counts.
+        let notices = if key.is_none() { notices(&columns, &time) } else { Vec::new() };
         let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
             Some((_, Source::Decoded(at))) => EventTime::Column(*at),
             Some((index, Source::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
-            (Some(endpoint), _) => endpoint.to_string(),
+            (Some(endpoint), _) => feed::masked("endpoint", &endpoint.to_string()),
             (None, path) => path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         };
         let decoded_time = match event_time {
@@ -126,6 +150,8 @@ impl Spec {
             finite: feed.is_finite(),
             feed,
             format,
+            key,
+            source_table: options.table,
             time: event_time,
             delay: time.delay,
             allowed_lateness: options.allowed_lateness,
@@ -135,6 +161,7 @@ impl Spec {
             },
             bad_data: options.bad_data,
             text: create.text.clone(),
+            shown: create.shown(),
             notices,
         })
     }
@@ -147,6 +174,12 @@ impl Spec {
             Some(field) => format!("event time {}, delay {}", field.name(), humantime::format_duration(self.delay)),
             None => "time of arrival".into(),
         }
+    }
+
+    /// The names of the key's columns, separated by commas; `None` for a table without.
+    pub fn key_text(&self) -> Option<String> {
+        let names = |key: &Vec<usize>| key.iter().map(|index| self.schema.field(*index).name().as_str()).collect::<Vec<_>>();
+        self.key.as_ref().map(|key| names(key).join(", "))
     }
 }
 
@@ -192,6 +225,12 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
         (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()))
     };
     if options.json_unstructured {
+        if options.format.is_change_feed() {
+            return Err(vec![
+                Error::new(Code::BadOption, "option 'json.unstructured': the rows of a change feed have columns")
+                    .hint("declare the columns that you need, and leave the option out"),
+            ]);
+        }
         if payload {
             return Err(vec![
                 Error::new(Code::BadOption, "with json.unstructured the payload is one column, 'value JSON'")
@@ -201,6 +240,10 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
         return fields(create, vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)]);
     }
     match options.format {
+        format if format.is_change_feed() && create.columns.is_empty() => Err(vec![
+            Error::new(Code::Query, format!("table '{}' has no columns", create.name))
+                .hint("declare the columns of the database's table that you need, and its PRIMARY KEY"),
+        ]),
         Format::RawString if !payload => {
             fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)])
         }
@@ -208,7 +251,7 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
             Error::new(Code::Query, format!("table '{}' has no columns", create.name))
                 .hint("declare the fields to decode, or set 'json.unstructured' = 'true' for one column 'value JSON'"),
         ]),
-        Format::RawString | Format::Json => fields(create, Vec::new()),
+        Format::RawString | Format::Json | Format::Debezium | Format::Wal2json => fields(create, Vec::new()),
     }
 }
 
@@ -318,6 +361,63 @@ fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Resul
     session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
 }
 
+/// The columns that name a row, by `PRIMARY KEY` or `primary_key`.
+fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Result<Option<Vec<usize>>> {
+    let declared: Vec<&str> =
+        create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.as_str()).collect();
+    let given: Vec<&str> = options.primary_key.0.iter().map(String::as_str).collect();
+    let names = if given.is_empty() { &declared } else { &given };
+    let same = given.len() == declared.len() && given.iter().all(|name| declared.contains(name));
+    if !same && !declared.is_empty() && !given.is_empty() {
+        return Err(Error::new(
+            Code::BadOption,
+            format!("option 'primary_key': the key is ({}) here and ({}) by PRIMARY KEY", given.join(", "), declared.join(", ")),
+        )
+        .hint("keep one of the two"));
+    }
+    if options.table.is_some() && !options.format.is_change_feed() {
+        return Err(Error::new(
+            Code::BadOption,
+            "option 'table': only the formats debezium_json and wal2json carry several tables",
+        )
+        .hint("leave it out, or keep some events by a WHERE in a view"));
+    }
+    if names.is_empty() && options.format.is_change_feed() {
+        return Err(Error::new(
+            Code::MissingOption,
+            format!("table '{}' reads changes of rows, and no PRIMARY KEY says which row is meant", create.name),
+        )
+        .hint("name the key of the database's table: PRIMARY KEY (id); format = 'json' reads the change events themselves"));
+    }
+    let mut key = Vec::new();
+    for name in names {
+        let known = || columns.fields.iter().map(|field| field.name().as_str());
+        let Some(index) = known().position(|known| known == *name) else {
+            let error = Error::new(
+                Code::UnknownColumn,
+                format!("option 'primary_key': '{name}' is no column of table '{}'", create.name),
+            );
+            return Err(match nearest(name, known()) {
+                Some(near) => error.hint(format!("did you mean '{near}'?")),
+                None => error.hint("name one of the table's columns"),
+            });
+        };
+        if matches!(columns.sources[index], Source::Generated(_)) {
+            return Err(Error::new(Code::Query, format!("the key '{name}' is a generated column"))
+                .hint("a key is read from the events: declare the column without GENERATED"));
+        }
+        if columns.fields[index].data_type().is_nested() {
+            return Err(Error::new(Code::Type, format!("the key '{name}' is a list, struct or map"))
+                .hint("name plain columns, or declare it as JSON to compare its text"));
+        }
+        if !key.contains(&index) {
+            key.push(index);
+        }
+    }
+    key.sort_unstable();
+    Ok((!key.is_empty()).then_some(key))
+}
+
 /// The event time as declared: a column of the table, and how far rows may be out of order.
 struct Time {
     column: Option<usize>,
@@ -335,7 +435,10 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
             .at(watermark.span));
         }
         (Some(watermark), _) => (&watermark.column.text, watermark.span),
-        (None, Some(field)) => (field, create.name.span),
+        (None, Some(field)) => {
+            let given = create.options.iter().find(|given| given.name.eq_ignore_ascii_case("event_time_field"));
+            (field, given.and_then(|given| given.span).unwrap_or(create.name.span))
+        }
         (None, None) => return Ok(Time { column: None, delay: options.watermark_delay.unwrap_or_default() }),
     };
     let names = || columns.fields.iter().map(|field| field.name().as_str());

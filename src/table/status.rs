@@ -1,10 +1,9 @@
 //! What a table tells about itself: rows, bad events with their reasons, the watermark.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use crate::feed;
+use crate::feed::{self, Journal};
 use crate::format::Bad;
 use crate::time::{Timestamp, Watermark};
 
@@ -17,9 +16,12 @@ pub struct Status {
     rows: AtomicU64,
     bad: AtomicU64,
     ahead: AtomicU64,
+    skipped: AtomicU64,
+    unmatched: AtomicU64,
     watermark: AtomicI64,
     idle: AtomicBool,
-    samples: Mutex<VecDeque<Sample>>,
+    lag_ms: AtomicI64,
+    samples: Journal<Sample>,
     before: Mutex<Before>,
 }
 
@@ -43,16 +45,22 @@ pub struct Sample {
 /// [`Status`] at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
-    /// Rows decoded since the start.
+    /// Rows decoded since the start; of a keyed table, what was told of them.
     pub rows: u64,
     /// Records that could not be read.
     pub bad: u64,
     /// Rows with a time so far ahead of the clock that they do not move the watermark.
     pub ahead: u64,
+    /// Records of a change feed that are about no row of this table: other tables, transactions, tombstones.
+    pub skipped: u64,
+    /// Deletes of rows that were not there.
+    pub unmatched: u64,
     /// `None` until a row has moved it.
     pub watermark: Option<Timestamp>,
     /// Silent for longer than `idle_timeout`: the watermark goes on with the clock.
     pub idle: bool,
+    /// How much later than its event time the last row came in; below zero where clocks differ. `None` before the first.
+    pub lag_ms: Option<i64>,
     pub samples: Vec<Sample>,
 }
 
@@ -62,9 +70,12 @@ impl Default for Status {
             rows: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            unmatched: AtomicU64::new(0),
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
-            samples: Mutex::default(),
+            lag_ms: AtomicI64::new(i64::MIN),
+            samples: Journal::new(SAMPLES),
             before: Mutex::default(),
         }
     }
@@ -77,10 +88,18 @@ impl Status {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            unmatched: self.unmatched.load(Relaxed),
             watermark: (watermark != Timestamp::MIN).then_some(watermark),
             idle: self.idle.load(Relaxed),
-            samples: self.samples.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect(),
+            lag_ms: Some(self.lag_ms.load(Relaxed)).filter(|lag| *lag != i64::MIN),
+            samples: self.samples.entries_kept(),
         }
+    }
+
+    /// Bad events with their reasons, the latest of them.
+    pub fn samples(&self) -> &Journal<Sample> {
+        &self.samples
     }
 
     /// The feed begins anew, and the watermark with it; what was counted stays.
@@ -99,9 +118,19 @@ impl Status {
         *self.before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn rows(&self, rows: usize, ahead: usize) {
+    /// Rows were decoded; the last one that came, if one did, came in so long after its event time.
+    pub(super) fn rows(&self, rows: usize, ahead: usize, lag_ms: Option<i64>) {
+        if let Some(lag_ms) = lag_ms {
+            self.lag_ms.store(lag_ms, Relaxed);
+        }
         self.rows.fetch_add(rows as u64, Relaxed);
         self.ahead.fetch_add(ahead as u64, Relaxed);
+    }
+
+    /// What a change feed told that made no difference.
+    pub(super) fn ignored(&self, skipped: u64, unmatched: u64) {
+        self.skipped.fetch_add(skipped, Relaxed);
+        self.unmatched.fetch_add(unmatched, Relaxed);
     }
 
     pub(super) fn watermark(&self, watermark: Watermark) {
@@ -117,10 +146,6 @@ impl Status {
     /// Counts a bad record and keeps it as a sample.
     pub(super) fn keep_bad(&self, bad: Bad, received: Timestamp) {
         self.drop_bad();
-        let mut samples = self.samples.lock().unwrap_or_else(PoisonError::into_inner);
-        if samples.len() == SAMPLES {
-            samples.pop_front();
-        }
-        samples.push_back(Sample { received, bad });
+        self.samples.write(Sample { received, bad });
     }
 }

@@ -16,7 +16,7 @@ use super::run::Run;
 use crate::error::{Code, Error, Result};
 use crate::operator::Message;
 use crate::plan::Plan;
-use crate::table::Table;
+use crate::table::{Follow, Table};
 
 /// A query over streams, planned. Each execution is a run of its own.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ impl ContinuousExec {
     }
 
     /// A run that gives changes with their weights, and the tables to start once all runs have joined.
-    pub fn run(&self, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
-        Run::new(&self.plan, context)
+    pub fn run(&self, context: Arc<TaskContext>, follow: Follow) -> Result<(Run, Vec<Arc<Table>>)> {
+        Run::new(&self.plan, context, follow)
     }
 }
 
@@ -88,10 +88,10 @@ impl ExecutionPlan for ContinuousExec {
     fn execute(&self, _: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         if self.plan.is_changelog() {
             return Err(Error::new(Code::Query, "the results of this query are corrected later, which plain rows cannot say")
-                .hint("leave out emit = 'changes' and allowed_lateness, or run it by Engine::subscribe")
+                .hint("leave out emit = 'changes', allowed_lateness and PRIMARY KEY, or run it by streamgauge::Engine, which gives changes")
                 .into());
         }
-        let (run, tables) = self.run(context)?;
+        let (run, tables) = self.run(context, Follow::Exact)?;
         for table in &tables {
             table.start();
         }

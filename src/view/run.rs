@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::error::Result;
 use crate::operator::{Chain, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::Table;
+use crate::table::{Follow, Table};
 use crate::time::Timestamp;
 
 /// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
@@ -51,12 +51,12 @@ impl Progress {
 
 impl Run {
     /// Joins the tables as a reader. Nothing flows before their [`Table::start`], so that several runs can see a feed's first event.
-    pub fn new(plan: &Plan, context: Arc<TaskContext>) -> Result<(Run, Vec<Arc<Table>>)> {
+    pub fn new(plan: &Plan, context: Arc<TaskContext>, follow: Follow) -> Result<(Run, Vec<Arc<Table>>)> {
         let Instance { chain, sources, fixed } = plan.instance()?;
         let mut inputs: Vec<Input> = Vec::new();
         let mut tables = Vec::new();
         for (index, (table, projection)) in sources.into_iter().enumerate() {
-            let subscription = table.subscribe(projection)?;
+            let subscription = table.subscribe(projection, follow)?;
             let messages = unfold(subscription, |mut messages| async move { Some((messages.next().await?, messages)) });
             inputs.push(messages.map(move |message| (index, message)).boxed());
             tables.push(table);

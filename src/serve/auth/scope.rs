@@ -126,9 +126,7 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
         (true, ["events"] | [.., "stream"]) => (only(Scope::Read), true),
         (true, _) => (only(Scope::Read), false),
         (false, ["sql"] | ["tickets"]) => (Need::Known, false),
-        (false, ["sql", "validate"] | ["connection_tables", "schemas", "test"] | ["pipelines", "validate_query"]) => {
-            (only(Scope::Read), false)
-        }
+        (false, ["sql", "validate"] | ["pipelines", "validate_query"]) => (only(Scope::Read), false),
         (false, _) => (only(Scope::Write), false),
     }
 }
@@ -169,7 +167,8 @@ mod tests {
             ("HEAD /api/v1/connection_tables", "read"),
             ("POST /v1/connection_tables", "write"),
             ("POST /v1/connection_tables/test", "write"),
-            ("POST /v1/connection_tables/schemas/test", "read"),
+            // It may look at the feed.
+            ("POST /v1/connection_tables/schemas/test", "write"),
             ("DELETE /v1/views/a", "write"),
             ("GET /v1/views/a/stream", "stream:a (url)"),
             ("GET /v1/views/%61b+c/changes", "stream:ab+c (url)"),

@@ -166,10 +166,6 @@ pub struct Flags {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words(pub Vec<String>);
 
-/// Which environment variables a feed may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Permitted(Vec<String>);
-
 impl Settings {
     /// Reads the file that the flags name, then `environment`, then the flags themselves. Errors in the file have line and column.
     pub fn read(
@@ -247,13 +243,13 @@ impl Settings {
         self.addresses().all(|address| address.ip().is_loopback()) && self.streams.iter().all(own)
     }
 
-    /// Which environment variables a feed may use as `{{ NAME }}`.
-    pub fn permitted(&self) -> Permitted {
-        Permitted(match &self.secrets.env {
+    /// The environment variables that a feed may use as `{{ NAME }}`: names, or beginnings with a `*`.
+    pub fn permitted(&self) -> Vec<String> {
+        match &self.secrets.env {
             Some(names) => names.0.clone(),
             None if self.is_loopback_only() => vec!["*".into()],
             None => vec![format!("{SECRET_PREFIX}*")],
-        })
+        }
     }
 }
 
@@ -284,16 +280,9 @@ impl Auth {
     }
 }
 
-impl Permitted {
-    /// The server's own token is nobody's to use.
-    pub fn allows(&self, name: &str) -> bool {
-        let fits = |pattern: &String| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => pattern == name,
-        };
-        let own = name.starts_with(PREFIX) && !name.starts_with(SECRET_PREFIX);
-        !own && self.0.iter().any(fits)
-    }
+/// Whether a variable is one of the server's own settings, among them its token: nobody's to use.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(PREFIX) && !name.starts_with(SECRET_PREFIX)
 }
 
 impl Default for Settings {

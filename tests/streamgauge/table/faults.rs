@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 use streamgauge::error::Code;
 use streamgauge::sql::{self, Kind};
-use streamgauge::table::{Spec, Table};
+use streamgauge::table::{Follow, Spec, Table};
 
 use super::{TIMED, counts, create, engine, event, failure, open, rest, table};
 use crate::support::server::{Answer, Server};
@@ -117,7 +117,7 @@ async fn nothing_that_a_table_tells_of_itself_holds_a_secret() {
     let mut spec = Spec::new(create, &SessionContext::new().state()).unwrap();
     spec.feed = spec.feed.with_variables(Arc::new(|_| Some(SECRET.into())));
     let table = Table::new(spec);
-    let mut subscription = table.subscribe(vec![0]).unwrap();
+    let mut subscription = table.subscribe(vec![0], Follow::Exact).unwrap();
     table.start();
     let error = subscription.next().await.unwrap().unwrap_err();
     assert!(subscription.next().await.is_none());

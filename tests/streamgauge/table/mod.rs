@@ -1,6 +1,8 @@
 //! Tables from outside: time, readers and bad events, by queries over a scripted server.
 
+mod control;
 mod faults;
+mod keyed;
 mod readers;
 mod silence;
 mod time;

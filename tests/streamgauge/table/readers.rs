@@ -42,6 +42,29 @@ async fn who_comes_later_sees_what_comes_from_then_on_and_who_goes_leaves_the_ot
 }
 
 #[tokio::test]
+async fn who_comes_later_to_a_keyed_table_finds_its_rows_and_sees_what_changes_them() {
+    let go = signal();
+    let change = |n: i64, m: i64| format!("data: {{\"op\":\"c\",\"after\":{{\"n\":{n},\"m\":{m}}}}}\n\n");
+    let answer = Answer::stream()
+        .text(&(change(1, 10) + &change(2, 20) + &change(1, 11)))
+        .wait(&go)
+        .text(&(change(2, 21) + "data: {\"op\":\"d\",\"before\":{\"n\":1}}\n\n"))
+        .stall();
+    let server = Server::start([answer]).await;
+    let engine = engine(&create("t", &server, NUMBERS, "format = 'debezium_json', primary_key = 'n'")).await;
+    let mut first = open(&engine, "SELECT n FROM t").await;
+    assert_eq!(take(&mut first, 2).await, ["+ n=1", "+ n=2"]);
+    let mut second = open(&engine, "SELECT m FROM t WHERE m > 10").await;
+    let mut third = open(&engine, "SELECT n FROM t WHERE n < 0").await;
+    assert_eq!(take(&mut second, 2).await, ["+ m=20", "+ m=11"]);
+    go.notify_one();
+    assert_eq!(take(&mut second, 3).await, ["- m=20", "+ m=21", "- m=11"]);
+    assert_eq!(take(&mut first, 1).await, ["- n=1"]);
+    assert!(third.changes.try_recv().is_err());
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[tokio::test]
 async fn who_comes_later_knows_how_far_the_feed_has_come() {
     let mute = Server::start([Answer::stream().stall()]).await;
     let go = signal();

@@ -1,0 +1,185 @@
+//! Which parts of an option's text are nobody's business: literal header values, bodies, passwords. `{{ NAME }}` tells nothing.
+
+use std::ops::Range;
+
+use super::header::starts_header;
+use super::secrets::sounds_secret;
+
+/// Words before a credential that say what kind it is.
+const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "ApiKey", "Digest"];
+
+/// The secret parts of an option's value as written, in bytes, in order. A value that cannot be read is secret as a whole.
+pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
+    let parts = match option.to_ascii_lowercase().as_str() {
+        "headers" if value.trim_start().starts_with('{') && !value.trim_start().starts_with("{{") => object_values(value),
+        "headers" => header_values(value),
+        "body" => whole(value),
+        "endpoint" | "url" | "proxy" => url_parts(value),
+        _ => Vec::new(),
+    };
+    parts.into_iter().flat_map(|part| literals(value, part)).collect()
+}
+
+/// An option's value with `***` in place of its secret parts.
+pub fn masked(option: &str, value: &str) -> String {
+    let mut shown = value.to_string();
+    for part in secret_parts(option, value).into_iter().rev() {
+        shown.replace_range(part, "***");
+    }
+    shown
+}
+
+fn whole(text: &str) -> Vec<Range<usize>> {
+    std::iter::once(0..text.len()).collect()
+}
+
+/// The values in `Name: value, Name: value`, as [`super::header::read_headers`] finds them.
+fn header_values(text: &str) -> Vec<Range<usize>> {
+    let at = |rest: &str| rest.as_ptr() as usize - text.as_ptr() as usize;
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while let Some((_, behind)) = starts_header(rest) {
+        let start = at(behind);
+        let quoted = behind.trim_start().strip_prefix('"').map(|inside| at(inside) + end_of_quotes(inside));
+        let from = quoted.unwrap_or(start);
+        let end = text[from..]
+            .match_indices(',')
+            .map(|(comma, _)| from + comma)
+            .find(|comma| starts_header(&text[comma + 1..]).is_some())
+            .unwrap_or(text.len());
+        parts.push(start..end);
+        rest = text.get(end + 1..).unwrap_or_default();
+    }
+    match parts.is_empty() {
+        true => whole(text),
+        false => parts,
+    }
+}
+
+/// The bytes up to behind the closing quote.
+fn end_of_quotes(inside: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in inside.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    inside.len()
+}
+
+/// What stands behind the colons of a JSON object.
+fn object_values(text: &str) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let (mut at, mut value_from) = (0, None);
+    while let Some(byte) = text.as_bytes().get(at) {
+        match (byte, value_from) {
+            (b'"', _) => at += end_of_quotes(&text[at + 1..]),
+            (b':', None) => value_from = Some(at + 1),
+            (b',' | b'}', Some(from)) => {
+                parts.push(from..at);
+                value_from = None;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    parts.extend(value_from.map(|from| from..text.len()));
+    parts
+}
+
+/// User and password of a URL, and the values of query parameters that sound secret.
+fn url_parts(text: &str) -> Vec<Range<usize>> {
+    let mut parts = Vec::new();
+    let start = text.find("://").map_or(0, |scheme| scheme + 3);
+    let authority = text[start..].find(['/', '?', '#']).map_or(text.len(), |end| start + end);
+    parts.extend(text[start..authority].rfind('@').map(|at| start..start + at));
+    let query = text.find('?').map_or(text.len(), |at| at + 1);
+    let mut from = query;
+    for pair in text[query..].split(['&', '#']) {
+        if let Some((name, value)) = pair.split_once('=')
+            && sounds_secret(name)
+        {
+            parts.push(from + pair.len() - value.len()..from + pair.len());
+        }
+        from += pair.len() + 1;
+    }
+    parts
+}
+
+/// A part without its variables, the blanks and quotes around it, and a scheme before a credential.
+fn literals(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
+    let mut literals = Vec::new();
+    let mut from = part.start;
+    while from < part.end {
+        let open = text[from..part.end].find("{{").map_or(part.end, |at| from + at);
+        literals.extend(bare(text, from..open));
+        from = text[open..part.end].find("}}").map_or(part.end, |at| open + at + 2);
+    }
+    literals
+}
+
+fn bare(text: &str, part: Range<usize>) -> Option<Range<usize>> {
+    let mut literal = &text[part.clone()];
+    literal = literal.trim_matches(|c: char| c.is_whitespace() || c == '"');
+    for scheme in SCHEMES {
+        if let Some(rest) =
+            literal.get(..scheme.len()).filter(|word| word.eq_ignore_ascii_case(scheme)).map(|_| &literal[scheme.len()..])
+            && (rest.is_empty() || rest.starts_with(char::is_whitespace))
+        {
+            literal = rest.trim_start();
+        }
+    }
+    let start = literal.as_ptr() as usize - text.as_ptr() as usize;
+    (!literal.is_empty()).then(|| start..start + literal.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_masked_and_variables_are_not() {
+        for (option, value, expect) in [
+            ("headers", "", ""),
+            ("headers", "Authorization: Bearer {{ TOKEN }}", "Authorization: Bearer {{ TOKEN }}"),
+            ("headers", "Authorization: Bearer geheim", "Authorization: Bearer ***"),
+            ("headers", "A: geheim, geheim, B:{{X}}geheim", "A: ***, B:{{X}}***"),
+            ("headers", r#"A: "geheim, B: ge\"heim", C: {{X}}, D: geheim"#, r#"A: "***", C: {{X}}, D: ***"#),
+            (
+                "headers",
+                r#"{"A": "geheim, \"B\": geheim", "C": "Basic {{ X }}", "D": 77}"#,
+                r#"{"A": "***", "C": "Basic {{ X }}", "D": ***}"#,
+            ),
+            ("headers", "geheim", "***"),
+            ("headers", "A: \"geheim", "A: \"***"),
+            ("Headers", r#"{"A": "geheim"#, r#"{"A": "***"#),
+            ("body", "{\"token\": \"geheim\", \"user\": \"{{ USER }}\"}", "*** \"{{ USER }}\"***"),
+            ("endpoint", "https://example.com:8080/sse?x=1", "https://example.com:8080/sse?x=1"),
+            (
+                "url",
+                "https://u:geh@eim@example.com/a?x=1&api_key=geheim&y=2#z",
+                "https://***@example.com/a?x=1&api_key=***&y=2#z",
+            ),
+            ("endpoint", "https://{{U}}:geheim@example.com/?token={{T}}", "https://{{U}}***@example.com/?token={{T}}"),
+            ("proxy", "socks5://u:geheim@proxy:1080", "socks5://***@proxy:1080"),
+            ("proxy", "off", "off"),
+            ("events", "a, b", "a, b"),
+        ] {
+            assert_eq!(masked(option, value), expect, "{option}: {value}");
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_it() {
+        for value in
+            ["{", "{\"", "{\"\\", ":", "://", "@", "?=&=", "{{", "}}", "{{}}{{", "A: {{ x", "é: ü, ü: {{é", "Bearer", "A: Bearer"]
+        {
+            for option in ["headers", "body", "endpoint", "proxy"] {
+                masked(option, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What all requests share: the engine, what outlives the program, and the one way by which definitions change.
+
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+use super::auth::Gate;
+use super::once::Once;
+use super::settings::Settings;
+use super::stream::Streams;
+use crate::checkpoint::{Definition, Of, Store};
+use crate::engine::{Answer, Engine};
+use crate::error::{Code, Error};
+use crate::feed::Policy;
+use crate::sql::{self, Kind, Statement};
+use crate::table::Spec;
+use crate::time::Timestamp;
+
+/// The server behind its routes.
+pub struct App {
+    pub engine: Arc<Engine>,
+    pub settings: Settings,
+    pub store: Store,
+    pub gate: Gate,
+    pub streams: Arc<Streams>,
+    pub started: Timestamp,
+    /// Writes that may come twice.
+    pub once: Once,
+    /// Definitions change one after the other, and each is kept before the next.
+    changing: Mutex<()>,
+}
+
+impl App {
+    pub fn new(engine: Arc<Engine>, settings: Settings, store: Store, gate: Gate, streams: Arc<Streams>) -> Self {
+        App {
+            engine,
+            settings,
+            store,
+            gate,
+            streams,
+            started: Timestamp::now(),
+            once: Once::default(),
+            changing: Mutex::default(),
+        }
+    }
+
+    /// Runs a statement. One that makes or drops something is done when it is also kept.
+    pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
+        match changes_definitions(&statement.kind) {
+            false => self.engine.execute(statement).await,
+            true => self.changing().await.execute(statement).await,
+        }
+    }
+
+    /// Waits for the turn to change definitions: until it is over, no other changes them.
+    pub async fn changing(&self) -> Changing<'_> {
+        Changing { app: self, _turn: self.changing.lock().await }
+    }
+
+    /// Runs a text that must be one statement.
+    pub async fn execute_text(&self, text: &str) -> Result<Answer, Vec<Error>> {
+        self.execute(&single(text)?).await
+    }
+
+    /// What feeds that are made by requests may use and reach.
+    pub fn policy(&self) -> Policy {
+        super::start::policy(&self.settings, self.settings.feeds.files)
+    }
+
+    /// Keeps what is defined, so that a restart finds it.
+    pub fn keep(&self) -> Result<(), Error> {
+        let definitions = self.engine.definitions().into_iter().map(|definition| {
+            let is_table = self.engine.table(&definition.name).is_some();
+            let (of, prefix) = if is_table { (Of::Table, "ct") } else { (Of::View, "vw") };
+            Definition {
+                of,
+                id: super::opaque_id(prefix, &definition.name, definition.made.created.nanos()),
+                name: definition.name,
+                text: definition.text,
+                created_at: definition.made.created.to_string(),
+                updated_at: definition.made.updated.to_string(),
+                details: serde_json::Value::Null,
+            }
+        });
+        self.store.set_definitions(&definitions.collect::<Vec<_>>())
+    }
+}
+
+/// The turn to change definitions.
+pub struct Changing<'a> {
+    app: &'a App,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Changing<'_> {
+    /// Runs a statement that makes or drops something.
+    pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
+        if let Kind::Drop { names, cascade, .. } = &statement.kind {
+            self.spare_what_streams_show(names.iter().map(|name| name.text.as_str()), *cascade)?;
+        }
+        let answer = self.app.engine.execute(statement).await?;
+        self.app.keep().map_err(|error| vec![error])?;
+        Ok(answer)
+    }
+
+    /// Gives a table another definition while it lives.
+    pub async fn reconfigure(&self, spec: Spec) -> Result<(), Error> {
+        self.app.engine.reconfigure(spec)?;
+        self.app.keep()
+    }
+
+    /// A view that a named stream shows stays.
+    fn spare_what_streams_show<'a>(&self, names: impl Iterator<Item = &'a str>, cascade: bool) -> Result<(), Vec<Error>> {
+        for name in names {
+            let mut going = vec![name.to_string()];
+            if cascade {
+                let mut next = 0;
+                while let Some(name) = going.get(next) {
+                    let readers = self.app.engine.readers(name);
+                    going.extend(readers);
+                    next += 1;
+                }
+            }
+            for view in going {
+                if let Some(stream) = self.app.streams.users(&view).first() {
+                    let error = Error::new(Code::InUse, format!("'{view}' is shown by the stream '{stream}'"));
+                    return Err(vec![error.hint(format!("remove the stream first: DELETE /v1/streams/{stream}"))]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The only statement of a text.
+pub fn single(text: &str) -> Result<Statement, Vec<Error>> {
+    let (mut statements, errors) = sql::parse(text);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    match (statements.pop(), statements.pop()) {
+        (Some(statement), None) => Ok(statement),
+        (None, _) => Err(vec![Error::new(Code::Syntax, "there is no statement").hint("write one, such as SELECT * FROM a_view")]),
+        (Some(second), Some(_)) => {
+            Err(vec![Error::new(Code::Syntax, "here stands more than one statement").hint("keep one").at(second.span)])
+        }
+    }
+}
+
+/// Whether a statement makes, drops or sets something.
+pub fn changes_definitions(kind: &Kind) -> bool {
+    match kind {
+        Kind::CreateTable(_) | Kind::CreateView(_) | Kind::Drop { .. } | Kind::Set { .. } => true,
+        Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. } | Kind::Show(_) | Kind::Describe(_) | Kind::Insert { .. } => {
+            false
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Statements over REST: run them, or only check them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use axum::Json;
+use axum::body::{Body as Bytes, Bytes as Chunk};
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use futures::stream::unfold;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::body::Body;
+use super::problem::{Mistake, Problem, Result, Stretch};
+use super::rows::{self, Form};
+use super::views::trial;
+use crate::change::Changes;
+use crate::engine::{Answer, Output, Query};
+use crate::error::{Code, Error};
+use crate::format::encode::{Encoder, JsonRows, Output as Encoding};
+use crate::format::infer::field_type;
+use crate::options::Value;
+use crate::sql;
+use crate::view::{Followed, Live};
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(run)).routes(routes!(validate))
+}
+
+/// The longest text of statements.
+const SQL_BYTES_MAX: usize = 64 * 1024;
+
+/// Rows of one answer in JSON; NDJSON goes on without a bound.
+const ROWS_MAX: usize = 10_000;
+
+/// A query over an endless feed is answered with what came until then.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+const TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// Statements to run.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    /// One or more statements, separated by `;`.
+    #[schema(example = "SELECT * FROM rolling_metrics LIMIT 5")]
+    sql: String,
+    /// At most so many rows of each query; default 1000, at most 10000. With NDJSON: end after so many; default: never.
+    limit: Option<usize>,
+    /// End a query that has no end of its own after this time, such as `5s`; default 10 s, at most 5 minutes. With NDJSON: never.
+    timeout: Option<String>,
+}
+
+/// What the statements gave, one after the other.
+#[derive(Serialize, ToSchema)]
+struct Results {
+    results: Vec<Outcome>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Outcome {
+    /// The statement, as written.
+    statement: String,
+    /// What is worth knowing about it, as sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notices: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    columns: Option<Vec<Column>>,
+    /// Rows as objects. Those of a query whose results are corrected later are changes: `op`, `before`, `after`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Object>>)]
+    rows: Option<Box<RawValue>>,
+    /// Why there may be more rows: `limit`, `timeout`; `end` if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_by: Option<&'static str>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+}
+
+/// Runs statements. All of them are parsed before the first one runs; the first that fails ends the rest.
+///
+/// With `Accept: application/x-ndjson` the rows of the last query come as they are there, and go on until the client leaves.
+#[utoipa::path(post, path = "/sql", tag = "sql", request_body = Script, responses(
+    (status = 200, body = Results, description = "What they gave"),
+    (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
+))]
+async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Body(script): Body<Script>) -> Result<Response> {
+    let form = Form::negotiate(None, headers.get(ACCEPT))?;
+    let statements = parse(&script.sql)?;
+    let timeout = match &script.timeout {
+        Some(text) => Duration::read(text)
+            .map_err(|reason| {
+                let error = Error::new(Code::BadOption, format!("'{text}' {reason}")).hint(format!("give {}", Duration::EXPECTS));
+                Problem::from(error).at("/timeout")
+            })?
+            .min(TIMEOUT_MAX),
+        None => TIMEOUT_DEFAULT,
+    };
+    let limit = script.limit.unwrap_or(1000).min(ROWS_MAX);
+    let mut results = Vec::new();
+    let count = statements.len();
+    for (index, statement) in statements.iter().enumerate() {
+        let answer = app.execute(statement).await.map_err(|errors| wrong(errors, statement))?;
+        if index + 1 == count && form != Form::Json {
+            return stream(&app, answer, form, script.limit).await;
+        }
+        let mut outcome = outcome(&app, answer, limit, timeout).await?;
+        outcome.statement = statement.text.clone();
+        results.push(outcome);
+    }
+    Ok(Json(Results { results }).into_response())
+}
+
+fn parse(text: &str) -> Result<Vec<sql::Statement>> {
+    if text.len() > SQL_BYTES_MAX {
+        let error = Error::new(Code::TooLarge, format!("the statements are longer than {SQL_BYTES_MAX} bytes"))
+            .hint("send them in parts");
+        return Err(Problem::from(error).at("/sql"));
+    }
+    let (statements, errors) = sql::parse(text);
+    match errors.is_empty() {
+        true => Ok(statements),
+        false => Err(in_sql(errors.into())),
+    }
+}
+
+fn wrong(errors: Vec<Error>, statement: &sql::Statement) -> Problem {
+    in_sql(errors.into_iter().map(|error| error.at(statement.span)).collect::<Vec<_>>().into())
+}
+
+fn in_sql(problem: Problem) -> Problem {
+    problem.point(|_| Some("/sql".into()))
+}
+
+async fn outcome(app: &App, answer: Answer, limit: usize, timeout: Duration) -> Result<Outcome> {
+    let mut outcome = Outcome { statement: String::new(), notices: Vec::new(), columns: None, rows: None, ended_by: None };
+    match answer {
+        Answer::Done(notices) => outcome.notices = notices,
+        Answer::Rows(batch) => {
+            outcome.columns = Some(columns(batch.schema_ref()));
+            outcome.rows = Some(array(&rows::text(Encoding::Json, &batch)?)?);
+            outcome.ended_by = Some("end");
+        }
+        Answer::Query(query) => {
+            outcome.notices = query.notices().to_vec();
+            outcome.columns = Some(columns(&query.schema()));
+            let (bytes, ended_by) = collect(app, *query, limit, timeout).await?;
+            (outcome.rows, outcome.ended_by) = (Some(array(&bytes)?), Some(ended_by));
+        }
+        Answer::Follow(live) => {
+            let snapshot = live.snapshot()?.rows;
+            let snapshot = snapshot.slice(0, snapshot.num_rows().min(limit));
+            outcome.columns = Some(columns(snapshot.schema_ref()));
+            outcome.rows = Some(array(&rows::text(Encoding::Json, &snapshot)?)?);
+            outcome.ended_by = Some("end");
+            outcome.notices.push(format!(
+                "these are the rows as they are; the changes come as NDJSON (Accept: application/x-ndjson) or at /v1/views/{}/stream",
+                live.name
+            ));
+        }
+    }
+    Ok(outcome)
+}
+
+fn columns(schema: &arrow::datatypes::Schema) -> Vec<Column> {
+    schema.fields().iter().map(|field| Column { name: field.name().clone(), data_type: field_type(field) }).collect()
+}
+
+fn array(bytes: &[u8]) -> Result<Box<RawValue>> {
+    let bytes = if bytes.is_empty() { b"[]" } else { bytes };
+    serde_json::from_slice(bytes).map_err(|error| Error::bug(format!("rows are no JSON: {error}")).into())
+}
+
+/// The first rows of a query as a JSON array, and why no more.
+async fn collect(app: &App, query: Query, limit: usize, timeout: Duration) -> Result<(Vec<u8>, &'static str)> {
+    let mut output = open(app, query)?;
+    let mut encoder = encoder(&output, Encoding::Json);
+    let deadline = Instant::now() + timeout;
+    let (mut bytes, mut taken) = (Vec::new(), 0);
+    let ended_by = loop {
+        if taken >= limit {
+            break "limit";
+        }
+        match timeout_at(deadline, output.changes.recv()).await {
+            Err(_) => break "timeout",
+            Ok(None) => break "end",
+            Ok(Some(changes)) => {
+                let changes = changes?;
+                let changes = changes.slice(0, changes.len().min(limit - taken));
+                taken += changes.len();
+                encoder.write(&changes, &mut bytes)?;
+            }
+        }
+    };
+    encoder.finish(&mut bytes);
+    Ok((bytes, ended_by))
+}
+
+fn open(app: &App, query: Query) -> Result<Output> {
+    app.engine.open(&[query])?.pop().ok_or_else(|| Error::bug("a query has no output").into())
+}
+
+fn encoder(output: &Output, encoding: Encoding) -> Encoder {
+    match output.changelog {
+        true => Encoder::changelog(encoding, &output.schema),
+        false => Encoder::append_only(encoding, &output.schema),
+    }
+}
+
+/// The rows of the last statement as they come.
+async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>) -> Result<Response> {
+    let encoding = match form {
+        Form::Csv => Encoding::Csv,
+        Form::Json | Form::Ndjson | Form::Arrow => Encoding::Ndjson,
+    };
+    let left = limit.unwrap_or(usize::MAX);
+    match answer {
+        Answer::Done(notices) => {
+            let line = serde_json::json!({ "notices": notices }).to_string() + "\n";
+            Ok(super::views::body(Form::Ndjson.content_type(), line.into_bytes()))
+        }
+        Answer::Rows(rows) => rows::answer(form, &rows, rows.num_rows(), ""),
+        Answer::Query(query) if form == Form::Arrow => {
+            let output = open(app, *query)?;
+            let rows = whole(output, left).await?;
+            rows::answer(form, &rows, rows.num_rows(), "")
+        }
+        Answer::Query(query) => {
+            let output = open(app, *query)?;
+            let encoder = encoder(&output, encoding);
+            let chunks = unfold((output, encoder, left), |(mut output, mut encoder, left)| async move {
+                if left == 0 {
+                    return None;
+                }
+                let mut bytes = Vec::new();
+                let taken = match output.changes.recv().await? {
+                    Ok(changes) => {
+                        let changes = changes.slice(0, changes.len().min(left));
+                        encoder.write(&changes, &mut bytes).map(|()| changes.len())
+                    }
+                    Err(error) => Err(error),
+                };
+                let left = taken.map_or_else(|error| failed(&error, &mut bytes), |taken| left - taken);
+                Some((Ok::<_, std::convert::Infallible>(Chunk::from(bytes)), (output, encoder, left)))
+            });
+            Ok(([(CONTENT_TYPE, form.content_type())], Bytes::from_stream(chunks)).into_response())
+        }
+        Answer::Follow(live) => follow(live, left),
+    }
+}
+
+/// An error in the middle of an answer is its last line. Nothing is left to come.
+fn failed(error: &Error, bytes: &mut Vec<u8>) -> usize {
+    let line = serde_json::json!({ "error": error.message(), "code": error.code().to_string(), "hint": error.way_out() });
+    bytes.extend_from_slice(line.to_string().as_bytes());
+    bytes.push(b'\n');
+    0
+}
+
+/// All rows of a query that ends.
+async fn whole(mut output: Output, limit: usize) -> Result<RecordBatch> {
+    let (mut batches, mut left) = (Vec::new(), limit.min(ROWS_MAX));
+    let deadline = Instant::now() + TIMEOUT_DEFAULT;
+    while left > 0
+        && let Ok(Some(changes)) = timeout_at(deadline, output.changes.recv()).await
+    {
+        let rows = changes?.rows;
+        let rows = rows.slice(0, rows.num_rows().min(left));
+        left -= rows.num_rows();
+        batches.push(rows);
+    }
+    Ok(arrow::compute::concat_batches(&output.schema, &batches).map_err(Error::from)?)
+}
+
+/// The rows of a view as `added`, then its changes, a line each.
+fn follow(live: Arc<Live>, left: usize) -> Result<Response> {
+    let snapshot = live.snapshot()?;
+    let lines = JsonRows::new(&live.schema);
+    let times = crate::time::TimestampArray::from_value(0, snapshot.rows.num_rows());
+    let first = Some(Changes::inserts(snapshot.rows, times));
+    let chunks = unfold((live.follow(snapshot.seq), lines, first, left), |(mut follower, lines, first, mut left)| async move {
+        if left == 0 {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let changes = match first {
+            Some(changes) => changes,
+            None => match follower.next().await {
+                Followed::Entry(entry) => entry.changes.clone(),
+                Followed::Dropped => return None,
+                Followed::Gap { .. } => {
+                    let error = Error::new(Code::Runtime, "this reader is too far behind: changes it has not read are forgotten")
+                        .hint("read faster, or subscribe again: that begins with the rows as they are");
+                    left = failed(&error, &mut bytes);
+                    return Some((Ok::<_, std::convert::Infallible>(Chunk::from(bytes)), (follower, lines, None, left)));
+                }
+            },
+        };
+        for change in crate::format::encode::Change::each(&changes).take(left) {
+            lines.write_change(&changes.rows, change, &mut bytes);
+            bytes.push(b'\n');
+            left -= 1;
+        }
+        Some((Ok(Chunk::from(bytes)), (follower, lines, None, left)))
+    });
+    Ok(([(CONTENT_TYPE, Form::Ndjson.content_type())], Bytes::from_stream(chunks)).into_response())
+}
+
+/// What is wrong with statements, without running them.
+#[derive(Serialize, ToSchema)]
+struct Validated {
+    valid: bool,
+    errors: Vec<Wrong>,
+    /// What their author may not expect.
+    notices: Vec<String>,
+    /// The columns of the last query or view.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Vec<Column>>,
+    /// The operators of the last query or view over feeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Wrong {
+    code: String,
+    #[serde(flatten)]
+    mistake: Mistake,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span: Option<Stretch>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Checked {
+    #[schema(example = "CREATE VIEW v AS SELECT count(*) FROM metrics")]
+    #[serde(alias = "query")]
+    sql: String,
+}
+
+/// Checks statements against what there is: all errors with their places, nothing runs and nothing is made.
+#[utoipa::path(post, path = "/sql/validate", tag = "sql", request_body = Checked, responses(
+    (status = 200, body = Validated, description = "What is wrong with them"),
+))]
+async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> Result<Json<Validated>> {
+    if checked.sql.len() > SQL_BYTES_MAX {
+        parse(&checked.sql)?;
+    }
+    let trial = trial(&app).await?;
+    let (statements, mut errors) = sql::parse(&checked.sql);
+    let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
+    for statement in &statements {
+        match trial.execute(statement).await {
+            Ok(Answer::Done(told)) => notices.extend(told),
+            Ok(Answer::Query(query)) => {
+                notices.extend(query.notices().iter().cloned());
+                schema = Some(columns(&query.schema()));
+                plan = query.continuous().and_then(|continuous| continuous.plan().describe().ok());
+            }
+            Ok(Answer::Rows(_) | Answer::Follow(_)) => {}
+            Err(found) => errors.extend(found.into_iter().map(|error| error.at(statement.span))),
+        }
+        if let sql::Kind::CreateView(create) = &statement.kind
+            && let Some(view) = trial.view(&create.name.text)
+        {
+            schema = Some(columns(view.plan.schema().as_arrow()));
+        }
+    }
+    let wrong = |error: &Error| Wrong {
+        code: error.code().to_string(),
+        mistake: Mistake::from(error),
+        span: error.span().map(Stretch::from),
+    };
+    let valid = errors.is_empty();
+    Ok(Json(Validated { valid, errors: errors.iter().map(wrong).collect(), notices, schema, plan }))
+}

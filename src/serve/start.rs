@@ -1,0 +1,133 @@
+//! From settings to a server that listens: what was kept is there again, then scripts, then streams, then the first request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+use super::app::App;
+use super::auth::{Gate, Origins};
+use super::guard::around;
+use super::listen::{Shutdown, bind, serve};
+use super::settings::{Settings, is_own};
+use super::stream::{Limits, Streams, Write};
+use super::turnstile::Turnstile;
+use crate::catalog::Made;
+use crate::checkpoint::Store;
+use crate::engine::{Definition, Engine};
+use crate::error::{Code, Error, Result};
+use crate::feed::{AllowedVariables, Policy, Reach};
+use crate::time::Timestamp;
+
+/// A server that has its addresses and what was kept, and answers nobody yet.
+pub struct Server {
+    pub app: Arc<App>,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    listeners: Vec<TcpListener>,
+    router: Router,
+}
+
+impl Server {
+    /// Opens the data directory and the addresses, and makes again what was kept. Until [`Server::start`] no view runs, so that
+    /// scripts can be run first; they may read files, which requests may only by the settings.
+    pub async fn open(settings: Settings) -> Result<Server> {
+        let store = match &settings.data {
+            Some(dir) => Store::open(dir)?,
+            None => Store::in_memory()?,
+        };
+        let gate = Gate::new(&settings, store.clone())?;
+        settings.check(gate.tokens().has_admin())?;
+        let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+        for address in settings.addresses() {
+            let listener = bind(address, "--bind").await?;
+            addresses.push(listener.local_addr().unwrap_or(address));
+            listeners.push(listener);
+        }
+        let engine = Arc::new(Engine::keeping(policy(&settings, true))?);
+        restore(&engine, &store).await?;
+        let limits = Limits {
+            turnstile: Turnstile::new(&settings.http),
+            heartbeat: settings.http.heartbeat,
+            own: addresses.clone(),
+            off_loopback: !settings.is_loopback_only(),
+        };
+        let streams = Streams::new(Arc::clone(&engine), store.clone(), limits);
+        let weak = Arc::downgrade(&streams);
+        let origins =
+            Origins::new(&settings, move |path| weak.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
+        let body_bytes_max = settings.http.body_bytes_max;
+        let guard = {
+            let (gate, origins) = (gate.clone(), origins.clone());
+            move |router| around(router, gate.clone(), origins.clone(), body_bytes_max)
+        };
+        streams.guard_with(Arc::new(guard));
+        let app = Arc::new(App::new(engine, settings, store, gate, Arc::clone(&streams)));
+        let (router, _) = super::router(Arc::clone(&app));
+        let router = streams.guarded(router);
+        Ok(Server { app, addresses, listeners, router })
+    }
+
+    /// Keeps what was made so far, opens the streams, and runs the views.
+    pub async fn start(&self) -> Result<()> {
+        let App { engine, settings, streams, .. } = self.app.as_ref();
+        self.app.keep()?;
+        streams.restore().await?;
+        for stream in &settings.streams {
+            if let Err(issues) = streams.put(stream, Write::Replace).await {
+                let issue = issues.into_iter().next().map(|issue| (issue.pointer, issue.error));
+                let (pointer, error) = issue.unwrap_or_else(|| (String::new(), Error::bug("a stream is wrong for no reason")));
+                let problem = format!("a stream of the settings is wrong at '{pointer}': {}", error.message());
+                return Err(Error::new(Code::Settings, problem).hint(error.way_out().unwrap_or("correct it").to_string()));
+            }
+        }
+        engine.limit(self.app.policy());
+        engine.start()
+    }
+
+    /// Answers until the shutdown begins; returns when the last connection has ended, seconds later at the most.
+    pub async fn serve(self, shutdown: Shutdown) {
+        let streams = Arc::clone(&self.app.streams);
+        let ending = tokio::spawn(streams.end_with(shutdown.clone()));
+        serve(self.listeners, self.router, shutdown).await;
+        if let Err(error) = ending.await {
+            tracing::error!(%error, "the streams did not end");
+        }
+    }
+}
+
+/// What feeds may use and reach.
+pub fn policy(settings: &Settings, files: bool) -> Policy {
+    let permitted = settings.permitted();
+    Policy {
+        variables: match permitted.iter().any(|name| name == "*") {
+            true => AllowedVariables::All,
+            false => AllowedVariables::Only(permitted),
+        },
+        reserved: is_own,
+        reach: if settings.is_loopback_only() { Reach::NoMetadata } else { Reach::Public },
+        allow_hosts: settings.feeds.allow_hosts.0.clone(),
+        files,
+    }
+}
+
+/// Makes tables and views again. One that cannot be made ends the start: going on without it would forget it.
+async fn restore(engine: &Engine, store: &Store) -> Result<()> {
+    for kept in store.definitions()? {
+        let made = Made { created: time(&kept.created_at), updated: time(&kept.updated_at) };
+        let definition = Definition { name: kept.name.clone(), text: kept.text, made };
+        engine.restore(&definition).await.map_err(|errors| {
+            let reason = errors.first().map(Error::to_string).unwrap_or_default();
+            Error::new(Code::Data, format!("'{}', which the data directory keeps, cannot be made again: {reason}", kept.name))
+                .hint("correct the settings, or start with another data directory")
+        })?;
+    }
+    Ok(())
+}
+
+/// A time as it was kept; now, if it cannot be read.
+fn time(text: &str) -> Timestamp {
+    let time = humantime::parse_rfc3339(text).ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    time.and_then(|since| i64::try_from(since.as_nanos()).ok()).map_or_else(Timestamp::now, Timestamp)
+}

@@ -1,0 +1,98 @@
+//! What the server tells about itself: that it is there, whether it is ready, what it is.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use crate::feed::State as FeedState;
+use crate::time::Timestamp;
+use crate::view::Health;
+
+/// Below the base path.
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(ping)).routes(routes!(info))
+}
+
+/// At the root, where load balancers look.
+pub fn health() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(alive)).routes(routes!(ready))
+}
+
+/// Says "Pong".
+#[utoipa::path(get, path = "/ping", tag = "server", responses((status = 200, body = String, description = "The server is there")))]
+async fn ping() -> Json<&'static str> {
+    Json("Pong")
+}
+
+/// What the server is.
+#[derive(Serialize, ToSchema)]
+struct Info {
+    name: &'static str,
+    version: &'static str,
+    started_at: String,
+    uptime_seconds: u64,
+    tables: usize,
+    views: usize,
+}
+
+/// Version, uptime and how much there is.
+#[utoipa::path(get, path = "/info", tag = "server", responses((status = 200, body = Info, description = "About this server")))]
+async fn info(State(app): State<Arc<App>>) -> Json<Info> {
+    let uptime = Timestamp::now().nanos().saturating_sub(app.started.nanos()).max(0) as u64;
+    Json(Info {
+        name: "streamgauge",
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: app.started.to_string(),
+        uptime_seconds: uptime / 1_000_000_000,
+        tables: app.engine.tables().len(),
+        views: app.engine.view_count(),
+    })
+}
+
+/// How the server fares.
+#[derive(Serialize, ToSchema)]
+struct Report {
+    status: &'static str,
+    /// What is not as it should be, as sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+}
+
+/// Whether the program runs at all.
+#[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = Report, description = "The program runs")))]
+async fn alive() -> Json<Report> {
+    Json(Report { status: "ok", problems: Vec::new() })
+}
+
+/// Whether every view runs and no feed has been given up.
+#[utoipa::path(get, path = "/readyz", tag = "server", responses(
+    (status = 200, body = Report, description = "All views run"),
+    (status = 503, body = Report, description = "Some do not"),
+))]
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Report>) {
+    let mut problems = Vec::new();
+    for table in app.engine.tables() {
+        if table.feed_status().snapshot().state == FeedState::Failed {
+            let reason = table.silence().unwrap_or_default();
+            problems.push(format!("table {}: {reason}", table.spec().name));
+        }
+    }
+    for view in app.engine.views() {
+        match view.live().map(|live| live.health()) {
+            Some(Health::Failed(error)) => problems.push(format!("view {}: {error}", view.name)),
+            Some(Health::Waiting) => problems.push(format!("view {} does not run yet", view.name)),
+            Some(Health::Running | Health::Ended | Health::Dropped) | None => {}
+        }
+    }
+    match problems.is_empty() {
+        true => (StatusCode::OK, Json(Report { status: "ready", problems })),
+        false => (StatusCode::SERVICE_UNAVAILABLE, Json(Report { status: "not ready", problems })),
+    }
+}

@@ -1,0 +1,562 @@
+//! Views over REST: make, look at, drop; their rows in several forms, waiting for a change where asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::app::single;
+use super::body::{Body, Query};
+use super::problem::{Problem, Result};
+use super::rows::{self, Form};
+use crate::engine::{Answer, Engine, View};
+use crate::error::{Code, Error};
+use crate::feed::Policy;
+use crate::format::infer::{field_type, identifier};
+use crate::sql::{Kind, Statement};
+use crate::view::{Health, Live, Snapshot};
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(one, replace, drop_one))
+        .routes(routes!(results))
+        .routes(routes!(plan))
+}
+
+/// A view to make: `CREATE VIEW` in other words.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ViewPost {
+    #[schema(example = "rolling_metrics")]
+    name: String,
+    /// The query, without a `;`.
+    #[schema(example = "SELECT host, avg(value), TUMBLE(INTERVAL '10 seconds') AS window FROM metrics GROUP BY host, window")]
+    query: String,
+    /// `final` (default): each window's result when it closes. `changes`: also before, as updates.
+    emit: Option<String>,
+    /// With `changes`: the least event time between two early results, such as `1s`.
+    emit_interval: Option<String>,
+    /// For how long after its end a window takes late rows, such as `5s`.
+    allowed_lateness: Option<String>,
+    /// How many of its latest rows the view keeps.
+    retention: Option<u64>,
+}
+
+/// A view without its name, which the address says.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ViewPut {
+    name: Option<String>,
+    query: String,
+    emit: Option<String>,
+    emit_interval: Option<String>,
+    allowed_lateness: Option<String>,
+    retention: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Writing {
+    /// Do everything but make it.
+    dry_run: bool,
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Dropping {
+    /// Also drop the views that read it.
+    cascade: bool,
+}
+
+/// A view.
+#[derive(Debug, Serialize, ToSchema)]
+struct Shown {
+    id: String,
+    name: String,
+    query: String,
+    /// The statement that makes it.
+    sql: String,
+    columns: Vec<Column>,
+    /// `append`: rows come and stay. `changelog`: rows are also updated and deleted.
+    kind: &'static str,
+    depends_on: Vec<String>,
+    used_by: Vec<String>,
+    state: &'static str,
+    /// Why it is not running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Why nothing comes, while it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent_because: Option<String>,
+    stats: Stats,
+    /// What its author may not expect of it.
+    warnings: Vec<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Column {
+    name: String,
+    #[serde(rename = "type")]
+    data_type: String,
+    nullable: bool,
+}
+
+/// How far a view has come.
+#[derive(Debug, Serialize, ToSchema)]
+struct Stats {
+    /// The id of its latest change, `<epoch>-<number>`.
+    position: String,
+    /// Changes so far.
+    changes_total: u64,
+    /// Rows that stand now.
+    rows: usize,
+    /// Memory of rows and history.
+    bytes: usize,
+    watermark: Option<String>,
+    /// The watermark that lets the next result out.
+    next_close: Option<String>,
+    open_windows: usize,
+    late_rows_total: u64,
+    bad_rows_total: u64,
+    /// Rows in the state of its operators.
+    state_rows: usize,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Listed {
+    data: Vec<Shown>,
+    has_more: bool,
+    /// What to give as `starting_after` for the rest.
+    next: Option<String>,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Listing {
+    /// At most so many, up to 500.
+    limit: usize,
+    /// The name of the last view of the page before.
+    starting_after: Option<String>,
+    /// Only those in this state.
+    state: Option<String>,
+    /// Only the one of this name.
+    name: Option<String>,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Listing { limit: 50, starting_after: None, state: None, name: None }
+    }
+}
+
+/// The longest page.
+const LIST_MAX: usize = 500;
+
+/// The longest wait for a change: proxies give up on a silent answer after a minute.
+const WAIT_MAX: Duration = Duration::from_secs(50);
+
+/// Makes a view, which runs from then on.
+#[utoipa::path(post, path = "/views", tag = "views", params(Writing), request_body = ViewPost, responses(
+    (status = 201, body = Shown, description = "Made"),
+    (status = 200, body = Shown, description = "Would be made (dry run)"),
+    (status = 409, body = Problem, description = "The name is taken"),
+    (status = 422, body = Problem, description = "The query is wrong"),
+))]
+async fn create(State(app): State<Arc<App>>, Query(writing): Query<Writing>, Body(post): Body<ViewPost>) -> Result<Response> {
+    let statement = post.statement(false)?;
+    if writing.dry_run {
+        return Ok(Json(dry(&app, &post, &statement).await?).into_response());
+    }
+    made(&app, &post.name, &statement, StatusCode::CREATED).await
+}
+
+/// Makes a view, or another of its name in its place.
+#[utoipa::path(put, path = "/views/{id}", tag = "views", params(("id" = String, Path), Writing), request_body = ViewPut, responses(
+    (status = 200, body = Shown, description = "Replaced"),
+    (status = 201, body = Shown, description = "Made"),
+    (status = 409, body = Problem, description = "Other views read it"),
+    (status = 422, body = Problem, description = "The query is wrong"),
+))]
+async fn replace(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(writing): Query<Writing>,
+    Body(put): Body<ViewPut>,
+) -> Result<Response> {
+    let there = find(&app.engine, &id).ok();
+    let name = there.as_ref().map_or(id, |view| view.name.clone());
+    if put.name.as_ref().is_some_and(|given| *given != name) {
+        let error =
+            Error::new(Code::BadOption, format!("the address names the view '{name}', the body another")).hint("leave name out");
+        return Err(Problem::from(error).at("/name"));
+    }
+    let ViewPut { name: _, query, emit, emit_interval, allowed_lateness, retention } = put;
+    let post = ViewPost { name, query, emit, emit_interval, allowed_lateness, retention };
+    let statement = post.statement(true)?;
+    if writing.dry_run {
+        return Ok(Json(dry(&app, &post, &statement).await?).into_response());
+    }
+    made(&app, &post.name, &statement, if there.is_some() { StatusCode::OK } else { StatusCode::CREATED }).await
+}
+
+/// The views in the order they were made.
+#[utoipa::path(get, path = "/views", tag = "views", params(Listing), responses((status = 200, body = Listed, description = "A page")))]
+async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Listed>> {
+    let views = app.engine.views();
+    let start = match &listing.starting_after {
+        Some(name) => {
+            views.iter().position(|view| view.name == *name || id(&app.engine, view) == *name).map_or(views.len(), |at| at + 1)
+        }
+        None => 0,
+    };
+    let wanted = |shown: &Shown| {
+        listing.state.as_ref().is_none_or(|state| shown.state == state)
+            && listing.name.as_ref().is_none_or(|name| shown.name == *name)
+    };
+    let limit = listing.limit.clamp(1, LIST_MAX);
+    let mut data: Vec<Shown> =
+        views[start..].iter().map(|view| shown(&app.engine, view)).filter(wanted).take(limit + 1).collect();
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    let next = data.last().filter(|_| has_more).map(|view| view.name.clone());
+    Ok(Json(Listed { data, has_more, next }))
+}
+
+/// A view and how far it has come.
+#[utoipa::path(get, path = "/views/{id}", tag = "views", params(("id" = String, Path)), responses(
+    (status = 200, body = Shown, description = "The view"),
+    (status = 404, body = Problem, description = "There is none"),
+))]
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Shown>> {
+    Ok(Json(shown(&app.engine, find(&app.engine, &id)?.as_ref())))
+}
+
+/// Drops a view; its streams end.
+#[utoipa::path(delete, path = "/views/{id}", tag = "views", params(("id" = String, Path), Dropping), responses(
+    (status = 204, description = "Dropped"),
+    (status = 404, body = Problem, description = "There is none"),
+    (status = 409, body = Problem, description = "Other views read it"),
+))]
+async fn drop_one(State(app): State<Arc<App>>, Path(id): Path<String>, Query(dropping): Query<Dropping>) -> Result<StatusCode> {
+    let view = find(&app.engine, &id)?;
+    let cascade = if dropping.cascade { " CASCADE" } else { "" };
+    let dropped = app.execute_text(&format!("DROP VIEW {}{cascade}", identifier(&view.name))).await;
+    dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&view.name)))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// At most so many rows.
+    limit: Option<usize>,
+    /// Leave out so many first.
+    offset: usize,
+    /// A condition over the columns: `price > 10`.
+    r#where: Option<String>,
+    /// Columns or expressions, each perhaps with `DESC`, separated by commas.
+    order_by: Option<String>,
+    /// `json` (default), `ndjson`, `csv` or `arrow`; the header `Accept` says it as well.
+    format: Option<Form>,
+}
+
+/// The rows of a view as they are now. With `If-None-Match` and `Prefer: wait=30` the answer waits until they change.
+#[utoipa::path(get, path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
+    (status = 200, body = rows::Rows, description = "Rows, in the form that was asked for; the ETag names their state"),
+    (status = 304, description = "They are still the ones that the ETag names"),
+    (status = 404, body = Problem, description = "There is no such view"),
+    (status = 406, body = Problem, description = "No such form"),
+    (status = 422, body = Problem, description = "A condition or order is wrong"),
+))]
+async fn results(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let view = find(&app.engine, &id)?;
+    let live = running(&view)?;
+    let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
+    let waits = wait_of(&headers);
+    let snapshot = fresh(live, &headers, waits.unwrap_or_default()).await?;
+    let applied = waits.map(|wait| (HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())));
+    let tag = tag(live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
+    let mut response = match snapshot {
+        None => StatusCode::NOT_MODIFIED.into_response(),
+        Some(Snapshot { rows, seq, .. }) => {
+            let total = rows.num_rows();
+            let rows = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await?;
+            let start = wanted.offset.min(rows.num_rows());
+            let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));
+            rows::answer(form, &rows, total, &position(live, seq))?
+        }
+    };
+    response.headers_mut().insert(ETAG, tag);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if let Some((name, value)) = applied
+        && let Ok(value) = HeaderValue::from_str(&value)
+    {
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}
+
+/// The chain of operators that keeps the view up to date.
+#[derive(Debug, Serialize, ToSchema)]
+struct PlanShown {
+    /// The operators as `EXPLAIN` shows them.
+    text: String,
+    nodes: Vec<Node>,
+    edges: Vec<Edge>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Node {
+    id: usize,
+    operator: String,
+    detail: String,
+}
+
+/// Rows flow from one node to another.
+#[derive(Debug, Serialize, ToSchema)]
+struct Edge {
+    from: usize,
+    to: usize,
+}
+
+/// How a view is kept up to date.
+#[utoipa::path(get, path = "/views/{id}/plan", tag = "views", params(("id" = String, Path)), responses(
+    (status = 200, body = PlanShown, description = "Its operators"),
+    (status = 404, body = Problem, description = "There is no such view"),
+))]
+async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<PlanShown>> {
+    let view = find(&app.engine, &id)?;
+    let statement = single(&format!("EXPLAIN {}", view.text))?;
+    let Answer::Rows(rows) = app.engine.execute(&statement).await? else {
+        return Err(Error::bug("EXPLAIN gave no rows").into());
+    };
+    let lines: Vec<String> = rows::texts(&rows);
+    let (nodes, edges) = graph(&lines);
+    Ok(Json(PlanShown { text: lines.join("\n"), nodes, edges }))
+}
+
+/// Nodes and edges of a tree that is shown by two blanks a level, the last operator first.
+fn graph(lines: &[String]) -> (Vec<Node>, Vec<Edge>) {
+    let mut path: Vec<usize> = Vec::new();
+    let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+    for (id, line) in lines.iter().enumerate() {
+        let level = (line.len() - line.trim_start().len()) / 2;
+        let (operator, detail) = line.trim().split_once(": ").unwrap_or((line.trim(), ""));
+        nodes.push(Node { id, operator: operator.into(), detail: detail.into() });
+        path.truncate(level);
+        edges.extend(path.last().map(|to| Edge { from: id, to: *to }));
+        path.push(id);
+    }
+    (nodes, edges)
+}
+
+impl ViewPost {
+    /// The statement that this post means. Its query stands on lines of its own, so that places in it can be told.
+    fn statement(&self, or_replace: bool) -> Result<Statement> {
+        let quoted = |text: &String| format!("'{}'", text.replace('\'', "''"));
+        let options: Vec<String> = [
+            ("emit", self.emit.as_ref().map(quoted)),
+            ("emit_interval", self.emit_interval.as_ref().map(quoted)),
+            ("allowed_lateness", self.allowed_lateness.as_ref().map(quoted)),
+            ("retention", self.retention.map(|rows| format!("'{rows}'"))),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name} = {}", value?)))
+        .collect();
+        let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
+        let replace = if or_replace { "OR REPLACE " } else { "" };
+        let name = format!("\"{}\"", self.name.replace('"', "\"\""));
+        let text = format!("CREATE {replace}VIEW {name}{with} AS\n{}", self.query.trim());
+        let statement = single(&text).map_err(located)?;
+        match &statement.kind {
+            Kind::CreateView(_) if !self.name.is_empty() => Ok(statement),
+            _ => Err(Problem::from(Error::new(Code::Query, "a view needs a name")).at("/name")),
+        }
+    }
+}
+
+/// Errors of a posted view: those in the query are told by their place in it.
+fn located(errors: Vec<Error>) -> Problem {
+    let pointer = |message: &str| {
+        let option = message.strip_prefix("option '").and_then(|rest| rest.split('\'').next());
+        option.map_or_else(|| "/query".to_string(), |option| format!("/{option}"))
+    };
+    let moved = errors.into_iter().map(|error| error.moved_up(1)).collect::<Vec<_>>();
+    Problem::from(moved).point(|mistake| Some(pointer(&mistake.message)))
+}
+
+async fn made(app: &App, name: &str, statement: &Statement, status: StatusCode) -> Result<Response> {
+    app.execute(statement).await.map_err(located)?;
+    let view = find(&app.engine, name)?;
+    let location = HeaderValue::from_str(&format!("/v1/views/{name}"));
+    let mut response = (status, Json(shown(&app.engine, &view))).into_response();
+    if let (StatusCode::CREATED, Ok(location)) = (status, location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// What would be made: planned by an engine of its own with the same definitions.
+async fn dry(app: &App, post: &ViewPost, statement: &Statement) -> Result<Shown> {
+    let trial = trial(app).await?;
+    trial.execute(statement).await.map_err(located)?;
+    Ok(shown(&trial, find(&trial, &post.name)?.as_ref()))
+}
+
+/// An engine with the same definitions, in which nothing runs.
+pub async fn trial(app: &App) -> Result<Engine> {
+    let trial = Engine::keeping(Policy::default())?;
+    for definition in app.engine.definitions() {
+        trial.restore(&definition).await?;
+    }
+    trial.limit(app.policy());
+    Ok(trial)
+}
+
+/// The view that a name or an id means.
+pub fn find(engine: &Engine, name: &str) -> Result<Arc<View>> {
+    if let Some(view) = engine.view(name) {
+        return Ok(view);
+    }
+    let views = engine.views();
+    match views.iter().find(|view| id(engine, view) == name) {
+        Some(view) => Ok(Arc::clone(view)),
+        None => Err(Problem::not_found("view", name, views.iter().map(|view| view.name.as_str()))),
+    }
+}
+
+/// A view's rows and changes.
+pub fn running(view: &View) -> Result<&Arc<Live>> {
+    view.live().ok_or_else(|| Error::bug("a view of the server does not run").into())
+}
+
+/// The id of a change: `<epoch>-<number>`.
+pub fn position(live: &Live, seq: u64) -> String {
+    format!("{}-{seq}", live.epoch())
+}
+
+fn id(engine: &Engine, view: &View) -> String {
+    let created = engine.made(&view.name).map_or(0, |made| made.created.nanos());
+    super::opaque_id("vw", &view.name, created)
+}
+
+fn shown(engine: &Engine, view: &View) -> Shown {
+    let made = engine.made(&view.name);
+    let live = view.live();
+    let (watermark, report) = live.and_then(|live| live.progress()).map(|progress| progress.read()).unwrap_or_default();
+    let health = live.map_or(Health::Waiting, |live| live.health());
+    let schema = live.map_or_else(|| Arc::clone(view.plan.schema().inner()), |live| Arc::clone(&live.schema));
+    let (rows, bytes) = live.map(|live| live.size()).unwrap_or_default();
+    let head = live.map_or(0, |live| live.head());
+    let (state, reason) = match &health {
+        Health::Waiting => ("waiting", None),
+        Health::Running => ("running", None),
+        Health::Ended => ("ended", Some("its feeds have ended".to_string())),
+        Health::Failed(error) => ("failed", Some(error.to_string())),
+        Health::Dropped => ("dropped", None),
+    };
+    let time = |time: crate::time::Timestamp| time.to_string();
+    Shown {
+        id: id(engine, view),
+        name: view.name.clone(),
+        query: view.query.clone(),
+        sql: view.text.clone(),
+        columns: schema
+            .fields()
+            .iter()
+            .map(|field| Column { name: field.name().clone(), data_type: field_type(field), nullable: field.is_nullable() })
+            .collect(),
+        kind: if live.is_some_and(|live| live.is_changelog) { "changelog" } else { "append" },
+        depends_on: engine.reads_of(&view.name),
+        used_by: engine.readers(&view.name),
+        state,
+        reason,
+        silent_because: match health {
+            Health::Running => silence(engine, view, &report),
+            Health::Waiting | Health::Ended | Health::Failed(_) | Health::Dropped => None,
+        },
+        stats: Stats {
+            position: live.map(|live| position(live, head)).unwrap_or_default(),
+            changes_total: head,
+            rows,
+            bytes,
+            watermark: watermark.map(time),
+            next_close: report.next_close.map(time),
+            open_windows: report.open_windows,
+            late_rows_total: report.late_rows,
+            bad_rows_total: report.bad_rows,
+            state_rows: report.state_rows,
+        },
+        warnings: view.notices.clone(),
+        created_at: made.map(|made| time(made.created)).unwrap_or_default(),
+        updated_at: made.map(|made| time(made.updated)).unwrap_or_default(),
+    }
+}
+
+/// Why nothing comes out of a running view: its feeds are silent, or its windows wait.
+fn silence(engine: &Engine, view: &View, report: &crate::operator::Report) -> Option<String> {
+    let sources = engine.sources(&view.name);
+    let silent = sources.iter().find_map(|table| table.silence().map(|why| format!("table {}: {why}", table.spec().name)));
+    silent.or_else(|| report.next_close.map(|close| format!("waiting for the watermark to reach {close}")))
+}
+
+/// The rows, or `None` if they are those that `If-None-Match` names and stay so for `wait`.
+async fn fresh(live: &Arc<Live>, headers: &HeaderMap, wait: Duration) -> Result<Option<Snapshot>> {
+    let deadline = Instant::now() + wait;
+    let mut follower = live.follow(live.head());
+    loop {
+        let snapshot = live.snapshot()?;
+        let tag = tag(live, snapshot.seq);
+        let known =
+            headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+        let is_known = known
+            .map(|known| known.trim().trim_start_matches("W/"))
+            .any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
+        if !is_known {
+            return Ok(Some(snapshot));
+        }
+        let changed = tokio::time::timeout_at(deadline, follower.changed()).await;
+        if changed.is_err() || live.health() == Health::Dropped {
+            return Ok(None);
+        }
+    }
+}
+
+fn tag(live: &Live, seq: u64) -> HeaderValue {
+    HeaderValue::from_str(&format!("\"{}\"", position(live, seq))).unwrap_or(HeaderValue::from_static("\"\""))
+}
+
+/// `Prefer: wait=30` of RFC 7240, in seconds.
+fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
+    let waits = preferences.filter_map(|preference| preference.trim().strip_prefix("wait=")?.trim().parse::<u64>().ok());
+    waits.map(Duration::from_secs).next().map(|wait| wait.min(WAIT_MAX))
+}
+
+/// Rows as bytes with their type.
+pub fn body(content_type: &'static str, bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(content_type))], Bytes::from(bytes)).into_response()
+}

@@ -1,0 +1,145 @@
+//! What the user of a table wants of its feed, and what all tasks of the table share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use datafusion::physical_expr::PhysicalExpr;
+use tokio::sync::watch;
+
+use super::spec::{EventTime, Source, Spec};
+use super::status::Status;
+use crate::error::{Code, Error, Result};
+use crate::feed::{self, State};
+
+/// What a table and the tasks that serve it share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    orders: watch::Sender<Orders>,
+    pub(super) feed: Arc<feed::Status>,
+    pub(super) status: Arc<Status>,
+    /// Tasks that run now.
+    hubs: Mutex<usize>,
+}
+
+/// The orders of a table's user. A task that was busy obeys the last ones: what lies between has no effect.
+#[derive(Debug, Clone)]
+pub(super) struct Orders {
+    pub(super) spec: Arc<Spec>,
+    pub(super) stand: Stand,
+    /// Orders so far to connect anew.
+    pub(super) reconnects: u64,
+}
+
+/// Whether the feed may be connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stand {
+    Running,
+    Paused,
+    Disconnected,
+}
+
+/// A spec is the same if it is the same value, not if it says the same.
+impl PartialEq for Orders {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.spec, &other.spec) && self.stand == other.stand && self.reconnects == other.reconnects
+    }
+}
+
+impl Shared {
+    pub(super) fn new(spec: Spec) -> Arc<Self> {
+        let orders = Orders { spec: Arc::new(spec), stand: Stand::Running, reconnects: 0 };
+        Arc::new(Shared { orders: watch::Sender::new(orders), feed: Arc::default(), status: Arc::default(), hubs: Mutex::new(0) })
+    }
+
+    pub(super) fn spec(&self) -> Arc<Spec> {
+        Arc::clone(&self.orders.borrow().spec)
+    }
+
+    pub(super) fn orders(&self) -> watch::Receiver<Orders> {
+        self.orders.subscribe()
+    }
+
+    /// Gives an order to the tasks that run; where none does, the status tells it at once.
+    pub(super) fn order(&self, order: impl FnOnce(&mut Orders)) {
+        let hubs = self.hubs();
+        let before = self.orders.borrow().reconnects;
+        self.orders.send_modify(order);
+        if *hubs == 0 {
+            if self.orders.borrow().reconnects > before {
+                self.feed.enter(State::NotRead);
+            }
+            self.rest();
+        }
+    }
+
+    /// Takes over another spec of the same columns over the same endpoint.
+    pub(super) fn reconfigure(&self, spec: Spec) -> Result<()> {
+        if let Some(what) = difference(&self.spec(), &spec) {
+            return Err(Error::new(
+                Code::Recreate,
+                format!("table '{}' cannot take over another {what} while it lives", spec.name),
+            )
+            .hint("recreate it: CREATE OR REPLACE TABLE …"));
+        }
+        self.order(|orders| orders.spec = Arc::new(spec));
+        Ok(())
+    }
+
+    /// A task begins; it has ended when the guard is gone.
+    pub(super) fn serve(&self) -> Serving<'_> {
+        *self.hubs() += 1;
+        Serving(self)
+    }
+
+    /// No task runs: the state of a feed that nobody reads.
+    fn rest(&self) {
+        self.feed.rest(match self.orders.borrow().stand {
+            Stand::Running => State::NotRead,
+            Stand::Paused => State::Paused,
+            Stand::Disconnected => State::Disconnected,
+        });
+    }
+
+    fn hubs(&self) -> MutexGuard<'_, usize> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Held by a task as long as it reads the feed.
+pub(super) struct Serving<'a>(&'a Shared);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        let mut hubs = self.0.hubs();
+        *hubs -= 1;
+        if *hubs == 0 {
+            self.0.rest();
+        }
+    }
+}
+
+/// What readers would notice if the one spec took the place of the other.
+fn difference(old: &Spec, new: &Spec) -> Option<&'static str> {
+    let expressions = |spec: &Spec| -> Vec<Option<Arc<dyn PhysicalExpr>>> {
+        let expression = |source: &Source| match source {
+            Source::Decoded(_) => None,
+            Source::Generated(generated) => Some(Arc::clone(&generated.expr)),
+        };
+        spec.columns.iter().map(expression).collect()
+    };
+    let time = |spec: &Spec| match spec.time {
+        EventTime::Arrival => (0, 0),
+        EventTime::Column(at) => (1, at),
+        EventTime::Computed(at) => (2, at),
+    };
+    [
+        (old.name != new.name, "name"),
+        (!old.feed.is_same_place(&new.feed), "endpoint"),
+        (old.schema != new.schema || expressions(old) != expressions(new), "schema"),
+        (old.format != new.format || old.source_table != new.source_table, "format"),
+        (old.key != new.key, "primary key"),
+        (time(old) != time(new), "event time"),
+        (old.finite != new.finite, "end"),
+    ]
+    .into_iter()
+    .find_map(|(differs, what)| differs.then_some(what))
+}
