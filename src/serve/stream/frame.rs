@@ -73,7 +73,10 @@ fn line(text: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::feed::Parser;
 
     fn written(event: Event, data: &str) -> String {
         let mut out = Vec::new();
@@ -107,5 +110,20 @@ mod tests {
         comment("heartbeat", &mut out);
         retry(3000, &mut out);
         assert_eq!(String::from_utf8(out).unwrap(), ": heartbeat\n\nretry: 3000\n\n");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_a_reader_gets(data in "([^\\x00]|[\r\n]){0,40}", id in ".{1,10}", name in "([^\\x00]|[\r\n\\x00]){1,10}") {
+            let event = Event { id: Some(&id), name: Some(&name) };
+            let mut seen = Vec::new();
+            let mut parser = Parser::new(1 << 20);
+            parser.feed(written(event, &data).as_bytes(), &mut |event: crate::feed::Event<'_>| {
+                seen.push([event.id, event.kind, event.data].map(str::to_string));
+            });
+            let plain = |text: &str| text.replace(['\r', '\n', '\0'], " ");
+            let lines = data.replace("\r\n", "\n").replace('\r', "\n");
+            prop_assert_eq!(seen, [[plain(&id), plain(&name), lines]]);
+        }
     }
 }

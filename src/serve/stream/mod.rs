@@ -1,4 +1,17 @@
 //! Results out over Server-Sent Events: the changes of views as frames with ids that resume exactly.
+//!
+//! # Way of a change
+//!
+//! 1. A view publishes changes and numbers them ([`crate::view::Live`]); the number with the view's epoch is the event's id ([`Position`]).
+//! 2. Clients that want the same views in the same [`Shape`] share a [`Channel`]. It wakes up, at most so often that all clients can be
+//!    woken, and has the changes written once ([`Encoder`]), in one of the [`Format`]s or in a user's own words ([`Templates`]).
+//! 3. It cuts the bytes into runs and tells its clients that there is one. Each takes the same bytes by reference.
+//! 4. A [`Client`] that comes back reads what it missed from the view's history, until it stands where a run begins. One that is too
+//!    far behind is told (`reset`, `lagged`) and gets the rows as they are.
+//! 5. Streams with a name, a path and an address of their own are kept by [`Streams`], which also ends everything.
+//!
+//! A server takes [`routes`] below `/v1`, [`reactions`] below `/api/v1`, and [`named`] for every path that is nobody else's; it calls
+//! [`Streams::guard_with`] and [`Streams::restore`] at its start, and spawns [`Streams::end_with`].
 
 mod ask;
 mod channel;
