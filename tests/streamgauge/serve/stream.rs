@@ -57,7 +57,7 @@ impl Gauge {
             }
         }
         let feed = Server::start([answer.stall()]).await;
-        let engine = Engine::keeping().unwrap();
+        let engine = Engine::keeping(streamgauge::feed::Policy::default()).unwrap();
         let script = format!(
             "CREATE TABLE feed (id TEXT, total BIGINT) WITH (connector = 'sse', endpoint = '{}');
              CREATE VIEW orders AS SELECT id, total FROM feed;
