@@ -50,7 +50,7 @@ async fn server() {
          CREATE VIEW rows AS SELECT n, at, text FROM feed;",
         feed.local_addr().unwrap()
     );
-    let engine = Engine::keeping().unwrap();
+    let engine = Engine::keeping(streamgauge::feed::Policy::default()).unwrap();
     for statement in sql::parse(&script).0 {
         engine.execute(&statement).await.unwrap();
     }

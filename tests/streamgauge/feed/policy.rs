@@ -17,10 +17,10 @@ fn check(policy: Policy, connector: &str, options: &[(&str, &str)]) -> Vec<Strin
 fn what_is_not_allowed_is_told_when_the_feed_is_made_all_of_it() {
     let strict = || Policy {
         variables: AllowedVariables::Only(vec!["SSE_TOKEN".into(), "OPEN_*".into()]),
-        reserved: |_| false,
         reach: Reach::Public,
         allow_hosts: vec!["localhost".into()],
         files: false,
+        reserved: |_| false,
     };
     let errors = check(
         strict(),

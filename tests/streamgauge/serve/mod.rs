@@ -46,13 +46,14 @@ impl Service {
         Service::start_with(Settings::default()).await
     }
 
-    async fn start_with(mut settings: Settings) -> Service {
+    async fn start_with(settings: Settings) -> Service {
         // Whichever test comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        settings.bind = ([127, 0, 0, 1], 0).into();
+        let settings = Settings { bind: "127.0.0.1:0".parse().unwrap(), ..settings };
         let server = Server::open(settings).await.unwrap();
         server.start().await.unwrap();
-        let (url, app) = (format!("http://{}", server.addresses[0]), Arc::clone(&server.app));
+        let url = format!("http://{}", server.addresses[0]);
+        let app = Arc::clone(&server.app);
         let (stop, shutdown) = Shutdown::new();
         let task = tokio::spawn(server.serve(shutdown));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -10,7 +10,6 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use streamgauge::Engine;
 use streamgauge::checkpoint::Store;
-use streamgauge::feed::Policy;
 use streamgauge::serve::auth::{self, Gate, Origins};
 use streamgauge::serve::guard::around;
 use streamgauge::serve::listen::{Shutdown, Stop, serve};
@@ -58,7 +57,7 @@ impl Gauge {
             }
         }
         let feed = Server::start([answer.stall()]).await;
-        let engine = Engine::keeping(Policy::default()).unwrap();
+        let engine = Engine::keeping(streamgauge::feed::Policy::default()).unwrap();
         let script = format!(
             "CREATE TABLE feed (id TEXT, total BIGINT) WITH (connector = 'sse', endpoint = '{}');
              CREATE VIEW orders AS SELECT id, total FROM feed;
