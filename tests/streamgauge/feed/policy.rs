@@ -53,14 +53,14 @@ async fn a_redirect_is_no_way_around() {
     let metadata = "http://169.254.169.254/latest/meta-data/";
     let server = Server::start([Answer::redirect(307, metadata)]).await;
     let (error, attempts) = failure(&server.url(), Policy { reach: Reach::NoMetadata, ..Policy::default() }).await;
-    assert_eq!((error.code(), attempts), (Code::Forbidden, 0));
+    assert_eq!((error.code(), attempts), (Code::NotAllowed, 0));
     assert!(error.to_string().contains("feeds.allow_hosts"), "{error}");
 
     let other = Server::start([Answer::status(204)]).await;
     let server = Server::start([Answer::redirect(302, &other.other_url())]).await;
     let policy = Policy { reach: Reach::Public, allow_hosts: vec!["127.0.0.1".into()], ..Policy::default() };
     // The name stands for an address that is allowed, but it is known for what it is before.
-    assert_eq!(failure(&server.url(), policy).await.0.code(), Code::Forbidden);
+    assert_eq!(failure(&server.url(), policy).await.0.code(), Code::NotAllowed);
     assert_eq!(other.requests().len(), 0);
 }
 

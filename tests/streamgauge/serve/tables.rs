@@ -116,6 +116,10 @@ async fn without_fields_a_look_at_the_feed_finds_them() {
     assert_eq!(server.requests().len(), 1);
     let none = service.post(TABLES, body("b", "none")).await.with(201);
     assert_eq!((none["schema"]["fields"][0]["type"].as_str(), server.requests().len()), (Some("JSON"), 1));
+    let mut nobody = body("d", "best_effort");
+    nobody["config"]["url"] = "http://127.0.0.1:1/".into();
+    let made = service.post(TABLES, nobody).await.with(201);
+    assert!(made["warnings"][0].as_str().unwrap().starts_with("schema not inferred: "), "{made}");
     let text = Server::start([Feed::stream().event("a", "it rains")]).await;
     let mut required = body("c", "required");
     required["config"]["url"] = text.url().into();
