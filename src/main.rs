@@ -5,16 +5,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
-use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample};
+use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log(args.verbose);
+    // The server has a log of its own.
+    if !matches!(args.command, Command::Serve(_)) {
+        log(args.verbose);
+    }
     let exit = tokio::runtime::Runtime::new()
         .map_err(|error| Error::new(Code::Runtime, format!("no threads: {error}")))
-        .and_then(|runtime| runtime.block_on(dispatch(args.command)));
+        .and_then(|runtime| runtime.block_on(dispatch(args.command, args.verbose)));
     match exit {
         Ok(exit) => exit.into(),
         // The reader of standard output has seen enough: an end as good as any.
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn dispatch(command: Command) -> Result<Exit> {
+async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
     match command {
         Command::Replay(args) => replay::run(args, interrupted()).await,
         Command::Peek(args) => peek::run(args, interrupted()).await,
@@ -39,6 +42,7 @@ async fn dispatch(command: Command) -> Result<Exit> {
         Command::Run(args) => run::run(&args, interrupted()).await,
         Command::Check(args) => run::check(&args).await,
         Command::Demo(args) => demo::run(&args, interrupted()).await,
+        Command::Serve(args) => serve::run(&args, verbose, stopped()).await,
     }
 }
 
@@ -48,6 +52,22 @@ async fn interrupted() {
         tracing::warn!(%error, "Ctrl-C cannot be seen");
         std::future::pending().await
     }
+}
+
+/// Until Ctrl-C, or until the system asks the program to end.
+async fn stopped() {
+    #[cfg(unix)]
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                () = interrupted() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+        Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
+    }
+    interrupted().await
 }
 
 /// Logs go to standard error: errors, or more by `-v`; `RUST_LOG` decides where it is set. What a user must know, the verbs say.

@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use super::sample::Kind;
 use crate::error::{Code, Error, Kind as Blame};
 use crate::options::Value;
+use crate::serve::settings::Flags;
 
 /// Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
 #[derive(Parser)]
@@ -39,6 +40,8 @@ pub enum Command {
     Peek(Peek),
     /// Show rolling windows over two feeds made inside the program; needs no network.
     Demo(Demo),
+    /// Keep tables and views running, and serve their results over HTTP.
+    Serve(Box<Serve>),
     /// Write a made-up feed of a real shape, the same for the same seed.
     #[command(hide = true)]
     Sample(Sample),
@@ -136,6 +139,16 @@ pub struct Demo {
     /// How rows are written. Default: a live screen on a terminal, NDJSON in a pipe.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub struct Serve {
+    #[command(flatten)]
+    pub settings: Flags,
+    /// Add the demo's feeds, tables and views, and a named stream of them
+    #[arg(long)]
+    pub demo: bool,
 }
 
 #[derive(clap::Args)]

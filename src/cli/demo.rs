@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The same feeds in every run.
-const SEED: u64 = 1;
+pub const SEED: u64 = 1;
 
 /// The feeds of the demo while they are served; they end with this value.
 pub struct Feeds {

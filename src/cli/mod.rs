@@ -12,3 +12,4 @@ pub mod run;
 pub mod sample;
 pub mod screen;
 pub mod script;
+pub mod serve;

@@ -6,7 +6,7 @@ use super::args::Input;
 use super::diagnostic;
 use crate::engine::{Answer, Engine, Query};
 use crate::error::{Code, Error, Result};
-use crate::sql::{self, Statement};
+use crate::sql::{self, Kind, Statement};
 
 /// What some editors write before the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -64,6 +64,26 @@ impl Outcome {
         }
         for statement in &statements {
             self.statement(engine, script, statement, each).await;
+        }
+    }
+
+    /// As [`Outcome::run`], but tables and views that are there already are left as they are.
+    pub async fn run_missing(&mut self, engine: &Engine, script: &Script, each: &mut dyn FnMut(Answer)) {
+        let (statements, errors) = sql::parse(&script.text);
+        for error in &errors {
+            self.errors += 1;
+            script.complain(error);
+        }
+        for statement in &statements {
+            let name = match &statement.kind {
+                Kind::CreateTable(create) if !create.or_replace => Some(&create.name.text),
+                Kind::CreateView(create) if !create.or_replace => Some(&create.name.text),
+                _ => None,
+            };
+            match name.filter(|name| engine.made(name).is_some()) {
+                Some(name) => each(Answer::Done(vec![format!("{name} is there already, and left as it is")])),
+                None => self.statement(engine, script, statement, each).await,
+            }
         }
     }
 

@@ -48,7 +48,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    pub(super) fn check_variable(&self, name: &str) -> Result<()> {
+    pub fn check_variable(&self, name: &str) -> Result<()> {
         let allowed = match &self.variables {
             Variables::All => true,
             Variables::Only(names) => names.iter().any(|known| match known.strip_suffix('*') {

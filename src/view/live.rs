@@ -167,7 +167,7 @@ impl Live {
     /// Rows that stand now, and their memory with that of the history.
     pub fn size(&self) -> (usize, usize) {
         let state = self.state();
-        (state.rows.len(), state.rows.bytes() + state.history_bytes + self.encoded_bytes.load(Relaxed))
+        (state.rows.count(), state.rows.bytes() + state.history_bytes + self.encoded_bytes.load(Relaxed))
     }
 
     /// The rows as they are now. Asked again without a change between, the same.

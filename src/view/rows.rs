@@ -82,7 +82,7 @@ impl Rows {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Rows::Appended { len, .. } => *len,
             Rows::Standing(standing) => standing.by_place.len(),
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(told(&rows, &schema), ["name=a, value={of: 9}", "name=b, value={of: 2}"]);
         rows.apply(&changes(&[("a", 9, -1)])).unwrap();
         rows.apply(&changes(&[("b", 2, -1)])).unwrap();
-        assert_eq!((rows.len(), rows.bytes()), (0, 0));
+        assert_eq!((rows.count(), rows.bytes()), (0, 0));
     }
 
     #[test]

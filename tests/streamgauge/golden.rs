@@ -206,7 +206,6 @@ impl Case {
                         None => "by DataFusion\n".into(),
                     }),
                 },
-                Ok(Answer::Follow(_)) => unreachable!("no view is kept running here"),
                 Err(errors) => errors.into_iter().for_each(|error| self.complain(&error.at(statement.span), text, &mut out)),
             }
         }

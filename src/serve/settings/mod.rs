@@ -512,8 +512,8 @@ mod tests {
             ("[secrets]\nenv = ['A', 'B_*']", "B_1", "AB"),
             ("bind = '0.0.0.0:1'\n[secrets]\nenv = '*'", "AWS_KEY", "STREAMGAUGE_AUTH__TOKEN"),
         ] {
-            let permitted = read(text).unwrap().permitted();
-            assert!(permitted.allows(allowed) && !permitted.allows(refused), "{text}");
+            let policy = crate::serve::start::policy(&read(text).unwrap(), false);
+            assert!(policy.check_variable(allowed).is_ok() && policy.check_variable(refused).is_err(), "{text}");
         }
     }
 }

@@ -8,15 +8,11 @@ use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
-use streamgauge::checkpoint::Store;
+use streamgauge::engine;
 use streamgauge::operator::rows::text;
-use streamgauge::serve::auth::{Gate, Origins};
-use streamgauge::serve::guard::around;
-use streamgauge::serve::listen::{Shutdown, Stop, serve};
+use streamgauge::serve::listen::{Shutdown, Stop};
 use streamgauge::serve::settings::Settings;
-use streamgauge::serve::{App, router};
-use streamgauge::{Engine, engine};
-use tokio::net::TcpListener;
+use streamgauge::serve::{App, Server};
 use tokio::task::JoinHandle;
 
 /// So long a hung test lives; no test waits for it to pass.
@@ -53,16 +49,13 @@ impl Service {
     async fn start_with(settings: Settings) -> Service {
         // Whichever test comes first installs it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let engine = Engine::keeping().unwrap();
-        engine.start().unwrap();
-        let app = Arc::new(App::new(engine));
-        let (router, _) = router(Arc::clone(&app));
-        let gate = Gate::new(&settings, Store::in_memory().unwrap()).unwrap();
-        let router = around(router, gate, Origins::new(&settings, |_| Vec::new()), settings.http.body_bytes_max);
+        let settings = Settings { bind: "127.0.0.1:0".parse().unwrap(), ..settings };
+        let server = Server::open(settings).await.unwrap();
+        server.start().await.unwrap();
+        let url = format!("http://{}", server.addresses[0]);
+        let app = Arc::clone(&server.app);
         let (stop, shutdown) = Shutdown::new();
-        let task = tokio::spawn(serve(vec![listener], router, shutdown));
+        let task = tokio::spawn(server.serve(shutdown));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Service { url, client, app, stop, task }
     }

@@ -1,0 +1,103 @@
+//! `streamgauge serve`: tables and views that are kept, with their results over HTTP, until it is told to stop.
+
+use std::io;
+
+use super::args::{self, Exit, Input};
+use super::demo;
+use super::script::{Outcome, Script};
+use crate::engine::Answer;
+use crate::error::{Code, Error, Result};
+use crate::serve::settings::Settings;
+use crate::serve::{Server, listen, log};
+use crate::time::Timestamp;
+
+/// The named stream of the demo: all of its views on one connection.
+const DEMO_STREAM: &str =
+    r#"{"id": "demo-stream", "views": ["metrics_5s", "cpu_rolling", "vwap_rolling", "price_alerts"], "path": "/events"}"#;
+
+/// Serves until `stopped`; then ends within five seconds.
+pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = ()>) -> Result<Exit> {
+    let mut settings = Settings::of_process(&args.settings)?;
+    log::start(settings.log.format, verbose);
+    let mut scripts = Vec::new();
+    for path in &settings.init.0 {
+        scripts.push(Script::read(&Input::File(path.into()))?);
+    }
+    let feeds = match args.demo {
+        true => {
+            let unserved = |error: io::Error| Error::new(Code::Runtime, format!("the demo's feeds cannot be served: {error}"));
+            let feeds = demo::start_feeds(Timestamp::now(), demo::SEED).await.map_err(unserved)?;
+            scripts.push(Script { name: "demo.sql".into(), text: demo::script(&feeds) });
+            let stream = serde_json::from_str(DEMO_STREAM).map_err(|error| Error::bug(format!("the demo's stream: {error}")))?;
+            settings.streams.push(stream);
+            Some(feeds)
+        }
+        false => None,
+    };
+    let server = Server::open(settings).await?;
+    let mut outcome = Outcome::default();
+    let note = &mut |answer| {
+        if let Answer::Done(notes) = answer {
+            notes.iter().for_each(|note: &String| eprintln!("note: {note}"));
+        }
+    };
+    for script in &scripts {
+        outcome.run_missing(&server.app.engine, script, note).await;
+    }
+    if outcome.errors > 0 {
+        return Ok(Exit::Wrong);
+    }
+    server.start().await?;
+    eprint!("{}", welcome(&server));
+    let (stop, shutdown) = listen::Shutdown::new();
+    let serving = tokio::spawn(server.serve(shutdown));
+    stopped.await;
+    tracing::info!("stopping");
+    stop.stop();
+    serving.await.map_err(|error| Error::bug(format!("the server broke off: {error}")))?;
+    if let Some(feeds) = feeds {
+        feeds.stop().await;
+    }
+    Ok(Exit::Done)
+}
+
+/// What is served, and what to type next.
+fn welcome(server: &Server) -> String {
+    let engine = &server.app.engine;
+    let names = |names: Vec<String>| if names.is_empty() { "none yet".to_string() } else { names.join(", ") };
+    let tables = engine.tables().iter().map(|table| table.spec().name.clone()).collect();
+    let views: Vec<String> = engine.views().iter().map(|view| view.name.clone()).collect();
+    let streams = server.app.streams.list();
+    let mut lines = Vec::new();
+    for address in &server.addresses {
+        lines.push(format!("Streamgauge {} listens on http://{address}", env!("CARGO_PKG_VERSION")));
+    }
+    lines.push(format!("  tables:   {}", names(tables)));
+    lines.push(format!("  views:    {}", names(views.clone())));
+    for named in &streams {
+        let address = named.address.or(server.addresses.first().copied());
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        for endpoint in &named.endpoints {
+            lines.push(format!("  stream:   {}: curl -N http://{address}{}", named.spec.id, endpoint.path));
+        }
+    }
+    lines.push(match &server.app.settings.data {
+        Some(dir) => format!("  kept in:  {}", dir.display()),
+        None => "  kept in:  memory only; --data DIR keeps tables and views over a restart".into(),
+    });
+    lines.push(match server.app.gate.is_open() {
+        true => "  access:   everybody on this machine; POST /v1/tokens makes tokens".into(),
+        false => "  access:   by token: Authorization: Bearer …".into(),
+    });
+    let base = server.addresses.first().map(|address| format!("http://{address}")).unwrap_or_default();
+    lines.push("Try:".into());
+    match views.first() {
+        Some(view) => {
+            lines.push(format!("  curl {base}/v1/views/{view}/results"));
+            lines.push(format!("  curl -N {base}/v1/views/{view}/stream"));
+        }
+        None => lines.push(format!("  curl {base}/v1/sql -H 'Content-Type: application/json' -d '{{\"sql\": \"SHOW TABLES\"}}'")),
+    }
+    lines.push(format!("  {base}/docs describes everything that can be asked; Ctrl-C stops"));
+    lines.join("\n") + "\n"
+}
