@@ -30,6 +30,7 @@ use crate::error::{Code, Error, Result, nearest};
 use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::Turnstile;
+use crate::serve::views::find;
 use crate::time::Timestamp;
 use crate::view::Live;
 
@@ -358,6 +359,11 @@ impl Streams {
         for listener in listeners {
             listener.close().await;
         }
+    }
+
+    /// The name of the view that a name or an id means.
+    pub fn view(&self, id: &str) -> Result<String, Problem> {
+        Ok(find(&self.engine, id)?.name.clone())
     }
 
     /// The view's rows and changes.
