@@ -26,6 +26,7 @@ use super::spec::StreamSpec;
 use super::streams::{Named, State as Fare, Streams, Write};
 use crate::error::{Code, Error};
 use crate::serve::body::{self, Body, Query};
+use crate::serve::drasi::{Envelope, envelope};
 use crate::serve::precondition;
 use crate::serve::problem::{Problem, Result};
 
@@ -341,15 +342,6 @@ async fn stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Re
     Ok(Json(shown(&named)))
 }
 
-/// What Drasi's interface puts around every answer.
-#[derive(Debug, Serialize, ToSchema)]
-struct ReactionEnvelope<T> {
-    success: bool,
-    data: T,
-    #[schema(value_type = Option<String>)]
-    error: Option<&'static str>,
-}
-
 /// A named stream in Drasi's words.
 #[derive(Debug, Serialize, ToSchema)]
 struct Reaction {
@@ -367,45 +359,41 @@ struct Reaction {
     config: StreamShown,
 }
 
-fn told<T>(data: T) -> Json<ReactionEnvelope<T>> {
-    Json(ReactionEnvelope { success: true, data, error: None })
-}
-
 /// The named streams as reactions.
-#[utoipa::path(get, operation_id = "list_reactions", path = "/reactions", tag = "drasi", responses((status = 200, body = ReactionEnvelope<Vec<Reaction>>, description = "All of them")))]
-async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<ReactionEnvelope<Vec<Reaction>>> {
-    told(streams.list().iter().map(|named| Reaction::of(named)).collect())
+#[utoipa::path(get, operation_id = "list_reactions", path = "/reactions", tag = "drasi", responses((status = 200, body = Envelope<Vec<Reaction>>, description = "All of them")))]
+async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<Envelope<Vec<Reaction>>> {
+    envelope(streams.list().iter().map(|named| Reaction::of(named)).collect())
 }
 
 /// A named stream as a reaction.
 #[utoipa::path(get, operation_id = "get_reaction", path = "/reactions/{id}", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "The reaction"),
+    (status = 200, body = Envelope<Reaction>, description = "The reaction"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
-    Ok(told(Reaction::of(&*find(&streams, &id)?)))
+async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
+    Ok(envelope(Reaction::of(&*find(&streams, &id)?)))
 }
 
 /// Lets a stopped reaction run.
 #[utoipa::path(post, operation_id = "start_reaction", path = "/reactions/{id}/start", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "It runs"),
+    (status = 200, body = Envelope<Reaction>, description = "It runs"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
+async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.start(&named).await?;
-    Ok(told(Reaction::of(&named)))
+    Ok(envelope(Reaction::of(&named)))
 }
 
 /// Stops a reaction.
 #[utoipa::path(post, operation_id = "stop_reaction", path = "/reactions/{id}/stop", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "It is stopped"),
+    (status = 200, body = Envelope<Reaction>, description = "It is stopped"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
+async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.stop(&named).await;
-    Ok(told(Reaction::of(&named)))
+    Ok(envelope(Reaction::of(&named)))
 }
 
 impl Reaction {
