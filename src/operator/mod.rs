@@ -17,6 +17,7 @@ mod pane;
 pub mod project;
 pub mod reorder;
 pub mod rows;
+pub mod state;
 mod session;
 mod sliding;
 pub mod window_aggregate;
