@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use axum::Json;
 use axum::body::{Body as Bytes, Bytes as Chunk};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::stream::unfold;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,6 +19,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::app::changes_definitions;
+use super::auth::{Identity, Scope};
 use super::body::Body;
 use super::problem::{Mistake, Problem, Result, Stretch};
 use super::rows::{self, Form};
@@ -37,7 +39,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The longest text of statements.
-const SQL_BYTES_MAX: usize = 64 * 1024;
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
 
 /// Rows of one answer in JSON; NDJSON goes on without a bound.
 const ROWS_MAX: usize = 10_000;
@@ -49,6 +51,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// Statements to run.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SqlPost)]
 struct Script {
     /// One or more statements, separated by `;`.
     #[schema(example = "SELECT * FROM rolling_metrics LIMIT 5")]
@@ -61,11 +64,13 @@ struct Script {
 
 /// What the statements gave, one after the other.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlResults)]
 struct Results {
     results: Vec<Outcome>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlOutcome)]
 struct Outcome {
     /// The statement, as written.
     statement: String,
@@ -84,6 +89,7 @@ struct Outcome {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlColumn)]
 struct Column {
     name: String,
     #[serde(rename = "type")]
@@ -93,13 +99,25 @@ struct Column {
 /// Runs statements. All of them are parsed before the first one runs; the first that fails ends the rest.
 ///
 /// With `Accept: application/x-ndjson` the rows of the last query come as they are there, and go on until the client leaves.
-#[utoipa::path(post, path = "/sql", tag = "sql", request_body = Script, responses(
-    (status = 200, body = Results, description = "What they gave"),
+#[utoipa::path(post, operation_id = "run_sql", path = "/sql", tag = "sql", request_body = Script, responses(
+    (status = 200, description = "What they gave, in the form that Accept asks for", content(
+        (Results = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+    )),
+    (status = 406, body = Problem, description = "No such form"),
     (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
 ))]
-async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Body(script): Body<Script>) -> Result<Response> {
+async fn run(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+    Body(script): Body<Script>,
+) -> Result<Response> {
+    identity.demand(&Scope::Read)?;
     let form = Form::negotiate(None, headers.get(ACCEPT))?;
     let statements = parse(&script.sql)?;
+    if statements.iter().any(|statement| changes_definitions(&statement.kind)) {
+        identity.demand(&Scope::Write)?;
+    }
     let timeout = match &script.timeout {
         Some(text) => Duration::read(text)
             .map_err(|reason| {
@@ -321,6 +339,7 @@ fn follow(live: Arc<Live>, left: usize) -> Result<Response> {
 
 /// What is wrong with statements, without running them.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlValidated)]
 struct Validated {
     valid: bool,
     errors: Vec<Wrong>,
@@ -335,6 +354,7 @@ struct Validated {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlMistake)]
 struct Wrong {
     code: String,
     #[serde(flatten)]
@@ -345,6 +365,7 @@ struct Wrong {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SqlToValidate)]
 struct Checked {
     #[schema(example = "CREATE VIEW v AS SELECT count(*) FROM metrics")]
     #[serde(alias = "query")]
@@ -352,7 +373,7 @@ struct Checked {
 }
 
 /// Checks statements against what there is: all errors with their places, nothing runs and nothing is made.
-#[utoipa::path(post, path = "/sql/validate", tag = "sql", request_body = Checked, responses(
+#[utoipa::path(post, operation_id = "validate_sql", path = "/sql/validate", tag = "sql", request_body = Checked, responses(
     (status = 200, body = Validated, description = "What is wrong with them"),
 ))]
 async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> Result<Json<Validated>> {

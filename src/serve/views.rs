@@ -84,6 +84,7 @@ struct Dropping {
 
 /// A view.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = View)]
 struct Shown {
     id: String,
     name: String,
@@ -110,6 +111,7 @@ struct Shown {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewColumn)]
 struct Column {
     name: String,
     #[serde(rename = "type")]
@@ -119,6 +121,7 @@ struct Column {
 
 /// How far a view has come.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewStats)]
 struct Stats {
     /// The id of its latest change, `<epoch>-<number>`.
     position: String,
@@ -139,6 +142,7 @@ struct Stats {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewPage)]
 struct Listed {
     data: Vec<Shown>,
     has_more: bool,
@@ -173,7 +177,7 @@ const LIST_MAX: usize = 500;
 const WAIT_MAX: Duration = Duration::from_secs(50);
 
 /// Makes a view, which runs from then on.
-#[utoipa::path(post, path = "/views", tag = "views", params(Writing), request_body = ViewPost, responses(
+#[utoipa::path(post, operation_id = "create_view", path = "/views", tag = "views", params(Writing), request_body = ViewPost, responses(
     (status = 201, body = Shown, description = "Made"),
     (status = 200, body = Shown, description = "Would be made (dry run)"),
     (status = 409, body = Problem, description = "The name is taken"),
@@ -188,7 +192,7 @@ async fn create(State(app): State<Arc<App>>, Query(writing): Query<Writing>, Bod
 }
 
 /// Makes a view, or another of its name in its place.
-#[utoipa::path(put, path = "/views/{id}", tag = "views", params(("id" = String, Path), Writing), request_body = ViewPut, responses(
+#[utoipa::path(put, operation_id = "put_view", path = "/views/{id}", tag = "views", params(("id" = String, Path), Writing), request_body = ViewPut, responses(
     (status = 200, body = Shown, description = "Replaced"),
     (status = 201, body = Shown, description = "Made"),
     (status = 409, body = Problem, description = "Other views read it"),
@@ -217,7 +221,7 @@ async fn replace(
 }
 
 /// The views in the order they were made.
-#[utoipa::path(get, path = "/views", tag = "views", params(Listing), responses((status = 200, body = Listed, description = "A page")))]
+#[utoipa::path(get, operation_id = "list_views", path = "/views", tag = "views", params(Listing), responses((status = 200, body = Listed, description = "A page")))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Listed>> {
     let views = app.engine.views();
     let start = match &listing.starting_after {
@@ -240,7 +244,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
 }
 
 /// A view and how far it has come.
-#[utoipa::path(get, path = "/views/{id}", tag = "views", params(("id" = String, Path)), responses(
+#[utoipa::path(get, operation_id = "get_view", path = "/views/{id}", tag = "views", params(("id" = String, Path)), responses(
     (status = 200, body = Shown, description = "The view"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -249,7 +253,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
 }
 
 /// Drops a view; its streams end.
-#[utoipa::path(delete, path = "/views/{id}", tag = "views", params(("id" = String, Path), Dropping), responses(
+#[utoipa::path(delete, operation_id = "delete_view", path = "/views/{id}", tag = "views", params(("id" = String, Path), Dropping), responses(
     (status = 204, description = "Dropped"),
     (status = 404, body = Problem, description = "There is none"),
     (status = 409, body = Problem, description = "Other views read it"),
@@ -275,12 +279,15 @@ struct Wanted {
     /// Columns or expressions, each perhaps with `DESC`, separated by commas.
     order_by: Option<String>,
     /// `json` (default), `ndjson`, `csv` or `arrow`; the header `Accept` says it as well.
+    #[param(inline)]
     format: Option<Form>,
 }
 
 /// The rows of a view as they are now. With `If-None-Match` and `Prefer: wait=30` the answer waits until they change.
-#[utoipa::path(get, path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
-    (status = 200, body = rows::Rows, description = "Rows, in the form that was asked for; the ETag names their state"),
+#[utoipa::path(get, operation_id = "view_results", path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
+    (status = 200, description = "Rows, in the form that was asked for; the ETag names their state", content(
+        (rows::Rows = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+    )),
     (status = 304, description = "They are still the ones that the ETag names"),
     (status = 404, body = Problem, description = "There is no such view"),
     (status = 406, body = Problem, description = "No such form"),
@@ -321,6 +328,7 @@ async fn results(
 
 /// The chain of operators that keeps the view up to date.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewPlan)]
 struct PlanShown {
     /// The operators as `EXPLAIN` shows them.
     text: String,
@@ -329,6 +337,7 @@ struct PlanShown {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlanNode)]
 struct Node {
     id: usize,
     operator: String,
@@ -337,13 +346,14 @@ struct Node {
 
 /// Rows flow from one node to another.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlanEdge)]
 struct Edge {
     from: usize,
     to: usize,
 }
 
 /// How a view is kept up to date.
-#[utoipa::path(get, path = "/views/{id}/plan", tag = "views", params(("id" = String, Path)), responses(
+#[utoipa::path(get, operation_id = "view_plan", path = "/views/{id}/plan", tag = "views", params(("id" = String, Path)), responses(
     (status = 200, body = PlanShown, description = "Its operators"),
     (status = 404, body = Problem, description = "There is no such view"),
 ))]
@@ -471,12 +481,10 @@ fn shown(engine: &Engine, view: &View) -> Shown {
     let schema = live.map_or_else(|| Arc::clone(view.plan.schema().inner()), |live| Arc::clone(&live.schema));
     let (rows, bytes) = live.map(|live| live.size()).unwrap_or_default();
     let head = live.map_or(0, |live| live.head());
-    let (state, reason) = match &health {
-        Health::Waiting => ("waiting", None),
-        Health::Running => ("running", None),
-        Health::Ended => ("ended", Some("its feeds have ended".to_string())),
-        Health::Failed(error) => ("failed", Some(error.to_string())),
-        Health::Dropped => ("dropped", None),
+    let reason = match &health {
+        Health::Ended => Some("its feeds have ended".to_string()),
+        Health::Failed(error) => Some(error.to_string()),
+        Health::Waiting | Health::Running | Health::Dropped => None,
     };
     let time = |time: crate::time::Timestamp| time.to_string();
     Shown {
@@ -492,7 +500,7 @@ fn shown(engine: &Engine, view: &View) -> Shown {
         kind: if live.is_some_and(|live| live.is_changelog) { "changelog" } else { "append" },
         depends_on: engine.reads_of(&view.name),
         used_by: engine.readers(&view.name),
-        state,
+        state: health.as_str(),
         reason,
         silent_because: match health {
             Health::Running => silence(engine, view, &report),
