@@ -23,15 +23,16 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(one)).routes(routes!(results))
 }
 
-/// Every answer of this interface that is none of a problem.
-#[derive(Serialize, ToSchema)]
-struct Envelope<T> {
+/// Every answer of this interface that is no problem.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope<T> {
     success: bool,
     data: T,
-    error: Option<String>,
+    #[schema(value_type = Option<String>)]
+    error: Option<&'static str>,
 }
 
-fn envelope<T>(data: T) -> Json<Envelope<T>> {
+pub fn envelope<T>(data: T) -> Json<Envelope<T>> {
     Json(Envelope { success: true, data, error: None })
 }
 
