@@ -2,12 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator};
 use arrow::compute::{concat, concat_batches, take, take_record_batch};
+use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType};
 use arrow::row::{RowConverter, Rows, SortField};
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::time::TimestampArray;
 
 /// A batch of changes: `rows`, the event time of each in `times`, and how often each counts in `weights`.
@@ -117,6 +119,33 @@ impl Changes {
             times: self.times.slice(offset, length),
             weights: self.weights.as_ref().map(|weights| weights.slice(offset, length)),
         }
+    }
+
+    /// All of it as one batch, as it is kept: the rows' columns, which are told by their place, then times and weights.
+    pub fn to_batch(&self) -> Result<RecordBatch> {
+        let weights = self.weights.clone().unwrap_or_else(|| Int64Array::new_null(self.len()));
+        let kept: [ArrayRef; 2] = [Arc::new(self.times.clone()), Arc::new(weights)];
+        let columns: Vec<ArrayRef> = self.rows.columns().iter().cloned().chain(kept).collect();
+        let field = |(at, column): (usize, &ArrayRef)| Field::new(at.to_string(), column.data_type().clone(), true);
+        let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());
+        Ok(RecordBatch::try_new(Arc::new(schema), columns)?)
+    }
+
+    /// Reads what [`Changes::to_batch`] gave for rows of this schema.
+    pub fn from_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<Changes> {
+        let wrong = || Error::new(Code::Data, "kept rows are not those of this table or view");
+        let mut columns = batch.columns().to_vec();
+        let weights = columns.pop().ok_or_else(wrong)?.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?.clone();
+        let times = columns.pop().ok_or_else(wrong)?;
+        let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(wrong)?.clone();
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|_| wrong())?;
+        let weights = match weights.null_count() {
+            0 if !weights.is_empty() => Some(weights),
+            count if count == weights.len() => None,
+            _ => return Err(wrong()),
+        };
+        Ok(Changes { rows, times, weights })
     }
 
     /// The changes one after the other; `parts` have one schema and are at least one.

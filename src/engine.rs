@@ -1,11 +1,13 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
 mod keep;
+mod mark;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -27,7 +29,8 @@ use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
 use crate::feed::Policy;
-use crate::operator::Message;
+use crate::operator::state::Part;
+use crate::operator::{Epoch, Message};
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
@@ -43,6 +46,10 @@ pub struct Engine {
     answers: Option<SessionContext>,
     /// Whether kept views run from their creation on, or wait for [`Engine::start`].
     started: AtomicBool,
+    /// The last mark that was sent. Held while a view joins its tables: it meets a mark at all of them or at none.
+    marked: Mutex<Epoch>,
+    /// States that tables and views go on from when they start, by the names of their parts.
+    states: Mutex<HashMap<String, Part>>,
 }
 
 /// A named query over tables and other views.
@@ -136,7 +143,14 @@ impl Query {
 impl Engine {
     /// An engine in which a view runs when it is read.
     pub fn new() -> Result<Self> {
-        Ok(Engine { session: session()?, catalog: RwLock::default(), answers: None, started: AtomicBool::new(false) })
+        Ok(Engine {
+            session: session()?,
+            catalog: RwLock::default(),
+            answers: None,
+            started: AtomicBool::new(false),
+            marked: Mutex::default(),
+            states: Mutex::default(),
+        })
     }
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
@@ -149,21 +163,6 @@ impl Engine {
     /// What the feeds of tables to come may use and reach.
     pub fn limit(&self, policy: Policy) {
         self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
-    }
-
-    /// Runs the views made so far, together: all of them see every event of the feeds they share. Later ones run at once.
-    pub fn start(&self) -> Result<()> {
-        self.started.store(true, Relaxed);
-        let mut tables = Vec::new();
-        for view in self.views() {
-            if let Some(kept) = &view.kept {
-                tables.extend(kept.run()?);
-            }
-        }
-        for table in tables {
-            table.start();
-        }
-        Ok(())
     }
 
     /// Runs one statement. All errors of the statement, not only the first.
@@ -421,9 +420,11 @@ impl Engine {
             self.register(name, inlined, rows).map_err(one)?;
         }
         if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
-            for table in kept.run().map_err(one)? {
-                table.start();
-            }
+            let tables = {
+                let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.run(None, *marked).map_err(one)?
+            };
+            tables.iter().for_each(|table| table.start());
         }
         Ok(Answer::Done(told))
     }

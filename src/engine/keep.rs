@@ -10,23 +10,29 @@ use datafusion::catalog::{MemTable, Session, TableProvider};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::execution::SessionState;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
+use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 
 use super::{Query, panic_error};
 use crate::error::Result;
+use crate::operator::Epoch;
+use crate::operator::state::Frame;
+use crate::plan::Emit;
 use crate::table::{Follow, Table};
-use crate::view::{Health, Live, Order, Rows};
+use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run, saved_part};
 
 /// A view's running: it ends when this is dropped.
 pub struct Kept {
     pub live: Arc<Live>,
     /// The query until it runs, then its task.
     query: Mutex<Option<Query>>,
+    /// What a state of this view belongs to.
+    pub fingerprint: String,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -42,28 +48,52 @@ impl Kept {
             (true, false) => Rows::standing(&schema, None)?,
         };
         let order = order(plan, &query.state);
+        let fingerprint = fingerprint(&query, plan, retention);
         let live = Arc::new(Live::new(name, schema, is_changelog, rows).ordered(order));
-        Ok(Kept { live, query: Mutex::new(Some(query)), task: Mutex::default() })
+        Ok(Kept { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
     }
 
-    /// Runs the view, once. Gives the tables to start when all that shall see their first event have joined.
-    pub fn run(&self) -> Result<Vec<Arc<Table>>> {
+    /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to start when all that shall see their first event
+    /// have joined.
+    pub fn run(&self, state: Option<Vec<Frame>>, marked: Epoch) -> Result<Vec<Arc<Table>>> {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
         let live = Arc::clone(&self.live);
         let context = query.state.task_ctx();
-        live.enter(Health::Running);
         let (task, tables) = match query.continuous() {
             Some(continuous) => {
-                let (run, tables) = continuous.run(context, Follow::Kept)?;
-                (tokio::spawn(guarded(Arc::clone(&live), live.drive(run))), tables)
+                let restored = state.and_then(|state| self.restored(continuous, &context, state));
+                let (mut run, tables) = match restored {
+                    Some(restored) => restored,
+                    None => continuous.run(context, Follow::Kept)?,
+                };
+                run.ignore_marks(marked);
+                live.enter(Health::Running);
+                (tokio::spawn(guarded(Arc::clone(&live), live.drive(run, self.fingerprint.clone()))), tables)
             }
             None => {
+                live.enter(Health::Running);
                 let rows = execute_stream(Arc::clone(&query.plan), context)?;
                 (tokio::spawn(guarded(Arc::clone(&live), live.fill(rows))), Vec::new())
             }
         };
         *lock(&self.task) = Some(task.abort_handle());
         Ok(tables)
+    }
+
+    /// A run that goes on from a state. A state that cannot be read is let go, and said to be.
+    fn restored(
+        &self,
+        continuous: &ContinuousExec,
+        context: &Arc<TaskContext>,
+        state: Vec<Frame>,
+    ) -> Option<(Run, Vec<Arc<Table>>)> {
+        let (said, operators) = saved_part(state);
+        let run = continuous.run(Arc::clone(context), Follow::Restored).and_then(|(mut run, tables)| {
+            run.load(operators)?;
+            self.live.load(&said)?;
+            Ok((run, tables))
+        });
+        run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew")).ok()
     }
 }
 
@@ -91,6 +121,15 @@ async fn guarded(live: Arc<Live>, task: impl Future<Output = ()>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A hash of all that a view's state depends on: its query to the end, and the tables below it.
+fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
+    let emit = query.state.config().get_extension::<Emit>();
+    let tables = crate::plan::tables(plan);
+    let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), table.spec().allowed_lateness)).collect();
+    let text = format!("{} {:?} {emit:?} {retention} {tables:?}", plan.display_indent_schema(), query.schema());
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The `ORDER BY` of the whole view over its own columns; none where it orders by something that it does not show.

@@ -22,6 +22,6 @@ pub use journal::Journal;
 pub use mask::{masked, secret_parts};
 pub use parser::{Event, Parser};
 pub use policy::{Policy, Reach, Variables as AllowedVariables};
-pub use reader::{Feed, Reading};
+pub use reader::{Feed, Position, Reading};
 pub use spec::Spec;
 pub use status::{Cause, Happening, RecentEvent, Snapshot, State, Status};

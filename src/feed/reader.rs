@@ -33,6 +33,22 @@ pub enum Reading {
     Ended,
 }
 
+/// A place in a feed from which it can be read on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Position {
+    /// What the next connection resumes from; empty: the server's own beginning.
+    pub last_id: String,
+    /// Hashes of id and content of the latest events, the last one last: what a server sends again counts once.
+    pub seen: Vec<(u64, u64)>,
+}
+
+impl Position {
+    /// After the event with this id; what came before it is not known.
+    pub fn after(id: &str) -> Self {
+        Position { last_id: id.into(), seen: Vec::new() }
+    }
+}
+
 /// One feed, read by one task. Whoever stops reading it lets the connection close with it.
 pub struct Feed {
     spec: Arc<Spec>,
@@ -92,11 +108,17 @@ impl Feed {
         }
     }
 
-    /// Goes on after the event with this id, as a restart from a checkpoint does. Closes the connection, if there is one.
-    pub fn resume_after(&mut self, id: &str) {
-        self.last_id = id.into();
-        self.recent = self.recent.take().map(|_| Recent::default());
-        self.status.position(id, None);
+    /// How far the feed has come: what was handed on or filtered up to now, and nothing else.
+    pub fn position(&self) -> Position {
+        let seen = self.recent.as_ref().map(Recent::marks).unwrap_or_default();
+        Position { last_id: self.last_event_id().into(), seen }
+    }
+
+    /// Goes on from a position, as a restart from a checkpoint does. Closes the connection, if there is one.
+    pub fn resume_at(&mut self, position: &Position) {
+        self.last_id.clone_from(&position.last_id);
+        self.recent = self.recent.take().map(|_| Recent::of(&position.seen));
+        self.status.position(&position.last_id, None);
         self.reopen();
     }
 

@@ -25,6 +25,18 @@ struct Mark {
 }
 
 impl Recent {
+    /// What is remembered: the hashes of id and content of each event, the latest last.
+    pub(super) fn marks(&self) -> Vec<(u64, u64)> {
+        self.seen.iter().map(|mark| (mark.id, mark.content)).collect()
+    }
+
+    /// Remembers what [`Recent::marks`] gave.
+    pub(super) fn of(marks: &[(u64, u64)]) -> Self {
+        let latest = &marks[marks.len().saturating_sub(EVENTS_MAX)..];
+        let seen = latest.iter().map(|(id, content)| Mark { id: *id, content: *content }).collect();
+        Recent { seen, expected: HashSet::new() }
+    }
+
     /// A new connection resumes where the last one was lost.
     pub(super) fn reconnected(&mut self) {
         let ids: HashSet<u64> = self.seen.iter().map(|mark| mark.id).collect();

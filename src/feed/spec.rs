@@ -121,6 +121,14 @@ impl Spec {
         }
     }
 
+    /// What [`Spec::is_same_place`] compares, as text: it may hold secrets.
+    pub fn place(&self) -> String {
+        match &self.source {
+            Source::Http(request) => format!("{:?}", request.endpoint),
+            Source::File(path) => format!("{path:?}"),
+        }
+    }
+
     /// Whether the feed ends by what its user said: a file, one connection only, or a terminator in the data.
     pub fn is_finite(&self) -> bool {
         self.is_file() || !self.reconnect || self.terminator.is_some()

@@ -26,6 +26,16 @@ pub(super) struct Clock {
     sent: Option<Watermark>,
 }
 
+/// What of a clock outlives the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Saved {
+    pub(super) arrival: Timestamp,
+    pub(super) by_rows: Timestamp,
+    /// The last watermark; without a meaning where none was sent.
+    pub(super) sent: Timestamp,
+    pub(super) has_sent: bool,
+}
+
 /// What rows did to the watermark.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Raised {
@@ -51,6 +61,17 @@ impl Clock {
             silent_since: None,
             sent: None,
         }
+    }
+
+    pub(super) fn save(&self) -> Saved {
+        let sent = self.sent.map_or(Timestamp::MIN, |sent| sent.time);
+        Saved { arrival: self.arrival, by_rows: self.by_rows, sent, has_sent: self.sent.is_some() }
+    }
+
+    /// Goes on from there, not connected yet: the feed is not idle, whatever it was.
+    pub(super) fn load(&mut self, saved: Saved) {
+        (self.arrival, self.by_rows) = (saved.arrival, saved.by_rows);
+        self.sent = saved.has_sent.then_some(Watermark::at(saved.sent));
     }
 
     /// Goes on as another spec of the same event time says.

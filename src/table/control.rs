@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::physical_expr::PhysicalExpr;
 use tokio::sync::watch;
 
+use super::mark::{self, Asked, Holder, Mark};
+use super::saved::Saved;
 use super::spec::{EventTime, Source, Spec};
 use super::status::Status;
 use crate::error::{Code, Error, Result};
@@ -16,6 +18,12 @@ pub(super) struct Shared {
     orders: watch::Sender<Orders>,
     pub(super) feed: Arc<feed::Status>,
     pub(super) status: Arc<Status>,
+    /// Of all tables there ever were, this one.
+    pub(super) holder: Holder,
+    /// A mark for the task that reads the feed.
+    pub(super) asked: Asked,
+    /// Where the first task begins.
+    saved: Mutex<Option<Saved>>,
     /// Tasks that run now.
     hubs: Mutex<usize>,
 }
@@ -47,7 +55,15 @@ impl PartialEq for Orders {
 impl Shared {
     pub(super) fn new(spec: Spec) -> Arc<Self> {
         let orders = Orders { spec: Arc::new(spec), stand: Stand::Running, reconnects: 0 };
-        Arc::new(Shared { orders: watch::Sender::new(orders), feed: Arc::default(), status: Arc::default(), hubs: Mutex::new(0) })
+        Arc::new(Shared {
+            orders: watch::Sender::new(orders),
+            feed: Arc::default(),
+            status: Arc::default(),
+            holder: mark::next_holder(),
+            asked: Asked::default(),
+            saved: Mutex::default(),
+            hubs: Mutex::new(0),
+        })
     }
 
     pub(super) fn spec(&self) -> Arc<Spec> {
@@ -84,6 +100,24 @@ impl Shared {
         Ok(())
     }
 
+    /// The next task begins there.
+    pub(super) fn resume_at(&self, saved: Saved) {
+        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+    }
+
+    pub(super) fn take_saved(&self) -> Option<Saved> {
+        self.saved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Hands a mark to the task that reads the feed; whether there is one.
+    pub(super) fn mark(&self, mark: &Arc<Mark>) -> bool {
+        let hubs = self.hubs();
+        if *hubs > 0 {
+            self.asked.put(Arc::clone(mark));
+        }
+        *hubs > 0
+    }
+
     /// A task begins; it has ended when the guard is gone.
     pub(super) fn serve(&self) -> Serving<'_> {
         *self.hubs() += 1;
@@ -112,6 +146,7 @@ impl Drop for Serving<'_> {
         let mut hubs = self.0.hubs();
         *hubs -= 1;
         if *hubs == 0 {
+            drop(self.0.asked.take());
             self.0.rest();
         }
     }

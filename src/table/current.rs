@@ -173,6 +173,15 @@ impl CurrentRows {
         }
     }
 
+    /// Takes rows that [`CurrentRows::all`] gave, where there are none yet.
+    pub fn fill(&mut self, rows: Changes) -> Result<()> {
+        let key_columns: Vec<ArrayRef> = self.key.iter().map(|index| rows.rows.column(*index).clone()).collect();
+        let keys = self.converter.convert_columns(&key_columns)?;
+        self.numbers = (0..rows.len() as u32).map(|row| (bytes(&keys, row).into(), row)).collect();
+        self.chunks = vec![Chunk { start: 0, rows: rows.rows, times: rows.times }];
+        Ok(())
+    }
+
     /// All rows there are, as inserts in the order in which they came; `None` where there are none.
     pub fn all(&self) -> Result<Option<Changes>> {
         match self.is_empty() {

@@ -161,9 +161,22 @@ impl Decode {
 
     /// The rows of a keyed table that a new reader finds; `None` where there are none, and where rows are not kept.
     pub(super) fn current(&self, reader: &Reader) -> Result<Option<Changes>> {
+        self.rows()?.map(|all| project(&all, reader)).transpose()
+    }
+
+    /// All rows of a keyed table; `None` where there are none, and where rows are not kept.
+    pub(super) fn rows(&self) -> Result<Option<Changes>> {
         match &self.events {
             Events::Rows(_) => Ok(None),
-            Events::Changes(keyed) => keyed.current.all()?.map(|all| project(&all, reader)).transpose(),
+            Events::Changes(keyed) => keyed.current.all(),
+        }
+    }
+
+    /// Puts rows that [`Decode::rows`] gave into a keyed table that has none.
+    pub(super) fn fill(&mut self, rows: Changes) -> Result<()> {
+        match &mut self.events {
+            Events::Rows(_) => Err(Error::bug("rows were kept of a table that keeps none")),
+            Events::Changes(keyed) => keyed.current.fill(rows),
         }
     }
 

@@ -9,12 +9,16 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::clock::Clock;
 use super::control::{Orders, Shared, Stand};
 use super::decode::{Batch, Decode};
+use super::mark::Mark;
+use super::provider::part_name;
 use super::readers::{Company, Door, Reader};
+use super::saved::{self, Saved};
 use super::spec::Spec;
 use crate::error::{Error, Result};
 use crate::feed::{self, Feed, Reading};
 use crate::format::Input;
-use crate::operator::Message;
+use crate::operator::state::{Cut, Frame, Part};
+use crate::operator::{Epoch, Message};
 use crate::time::{Timestamp, Watermark};
 
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
@@ -55,6 +59,10 @@ struct Hub<'a> {
     clock: Clock,
     /// When the feed was last listened to.
     now: Instant,
+    /// The checkpoint for which all rows of a keyed table were given, as long as they are the same.
+    rows_given: Option<Epoch>,
+    /// The last mark has gone out: nothing may follow.
+    halted: bool,
 }
 
 impl<'a> Hub<'a> {
@@ -72,16 +80,60 @@ impl<'a> Hub<'a> {
         let mut feed = Feed::new(obeyed.spec.feed.clone(), Arc::clone(&shared.feed));
         stand(&mut feed, obeyed.stand);
         let clock = Clock::new(&obeyed.spec);
-        Ok(Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now: Instant::now() })
+        let now = Instant::now();
+        let mut hub =
+            Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now, rows_given: None, halted: false };
+        match shared.take_saved().map(|saved| hub.load(saved)) {
+            Some(Err(error)) => Err((hub.readers, error)),
+            None | Some(Ok(())) => Ok(hub),
+        }
+    }
+
+    /// Goes on where a checkpoint was made.
+    fn load(&mut self, saved: Saved) -> Result<()> {
+        self.feed.resume_at(&saved.position);
+        self.clock.load(saved.clock);
+        saved.current.map_or(Ok(()), |rows| self.decode.fill(rows))
+    }
+
+    /// The table's part of a checkpoint: everything that was handed out, and nothing else.
+    fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
+        let (position, clock) = (self.feed.position(), self.clock.save());
+        let is_written = self.rows_given.is_some_and(|given| cut.written.is_some_and(|written| given <= written));
+        let current = if is_written { None } else { self.decode.rows()? };
+        let mut frames = Saved { position, clock, current }.frames()?;
+        match is_written {
+            true => frames.push(saved::unchanged_rows()),
+            false if self.obeyed.spec.key.is_some() => self.rows_given = Some(cut.epoch),
+            false => {}
+        }
+        Ok(frames)
+    }
+
+    /// Gives the table's part of a checkpoint, and sends the mark on behind it.
+    async fn take_part(&mut self, mark: &Arc<Mark>) {
+        let spec = Arc::clone(&self.obeyed.spec);
+        let (name, holder) = (part_name(&spec), self.shared.holder);
+        let part = self.save(mark.cut(&name, holder)).map(|frames| Part { name, fingerprint: spec.fingerprint(), frames });
+        self.halted = mark.last;
+        mark.give(holder, part);
+        for reader in &self.readers {
+            reader.mark(mark).await;
+        }
     }
 
     /// Until the feed has ended, or all readers have left.
     async fn run(mut self) {
         self.shared.status.begin(&self.shared.feed.snapshot());
+        let readers = std::mem::take(&mut self.readers);
+        if let Err(error) = self.greet(&readers).await {
+            readers.iter().for_each(|reader| reader.fail(error.clone()));
+        }
+        self.readers = readers;
         let mut tick = interval(CLOCK_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.readers.is_empty() {
-            let listens = self.obeyed.stand == Stand::Running && self.failure.is_none();
+            let listens = self.obeyed.stand == Stand::Running && self.failure.is_none() && !self.halted;
             let mut received = None;
             let (decode, clock) = (&mut self.decode, &mut self.clock);
             let mut each = |event: feed::Event<'_>| {
@@ -92,7 +144,8 @@ impl<'a> Hub<'a> {
                 reading = self.feed.read(&mut each), if listens => Some(reading),
                 () = self.door.knocked() => None,
                 _ = self.orders.changed() => None,
-                _ = tick.tick() => None,
+                () = self.shared.asked.knocked() => None,
+                _ = tick.tick(), if !self.halted => None,
             };
             self.now = Instant::now();
             match self.hand_on(reading).await {
@@ -100,8 +153,13 @@ impl<'a> Hub<'a> {
                 Ok(Next::End) => return,
                 Err(error) => self.fail(error).await,
             }
+            // Who is at the door before the mark gets it, from every table.
+            let mark = self.shared.asked.take();
             if let Err(error) = self.come_and_go().await {
                 self.fail(error).await;
+            }
+            if let Some(mark) = mark {
+                self.take_part(&mark).await;
             }
             self.obey().await;
             self.clock.not_listening(self.now.elapsed());
@@ -119,6 +177,7 @@ impl<'a> Hub<'a> {
             Some(Reading::Connected) => self.clock.connected(self.now),
             Some(Reading::Disconnected) => self.stand_still().await,
             Some(Reading::Events) => {}
+            None if self.halted => {}
             None => {
                 let watermark = self.clock.tick(self.now, Timestamp::now());
                 self.send_watermark(watermark).await;
@@ -183,6 +242,7 @@ impl<'a> Hub<'a> {
         let raised = self.clock.rows(&batch.times, self.now, now);
         let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
         let company = self.company();
+        self.rows_given = None;
         self.shared.status.rows(batch.records, raised.ahead, lag_ms);
         for reader in &self.readers {
             for changes in self.decode.project(&batch, reader)? {
@@ -218,21 +278,29 @@ impl<'a> Hub<'a> {
         if new.is_empty() && self.readers.len() == before {
             return Ok(());
         }
-        let company = self.company();
-        for reader in &new {
-            if let Some(rows) = self.decode.current(reader)? {
-                reader.send(Message::Changes(rows), &company).await;
-            }
-            if let Some(watermark) = self.clock.sent() {
-                reader.send(Message::Watermark(watermark), &company).await;
-            }
-        }
+        self.greet(&new).await?;
         self.readers.extend(new);
         if let Some(error) = self.failure.clone() {
             self.readers.iter().filter(|reader| !reader.is_kept()).for_each(|reader| reader.fail(error.clone()));
             self.readers.retain(Reader::is_kept);
         }
         self.renew()
+    }
+
+    /// Tells new readers the rows that are kept, unless they have them, and how far the feed has come.
+    async fn greet(&mut self, new: &[Reader]) -> Result<()> {
+        let company = self.company();
+        for reader in new {
+            if !reader.is_restored()
+                && let Some(rows) = self.decode.current(reader)?
+            {
+                reader.send(Message::Changes(rows), &company).await;
+            }
+            if let Some(watermark) = self.clock.sent() {
+                reader.send(Message::Watermark(watermark), &company).await;
+            }
+        }
+        Ok(())
     }
 
     /// Decodes the columns that the readers need, as the spec says.

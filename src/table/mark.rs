@@ -1,6 +1,7 @@
 //! One checkpoint under way: the mark that travels behind the rows, from each feed to everything that has a part in it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -23,6 +24,12 @@ pub struct Mark {
 
 /// Who gave a part: a table or view that is made anew is another, also where it has the same name.
 pub type Holder = u64;
+
+/// Never the same twice in one process.
+pub fn next_holder() -> Holder {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Relaxed)
+}
 
 /// The last checkpoint that is safe.
 #[derive(Debug, Clone, Default)]

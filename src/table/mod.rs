@@ -5,13 +5,16 @@ mod control;
 mod current;
 mod decode;
 mod hub;
+mod mark;
 pub mod peek;
 mod provider;
 mod readers;
+mod saved;
 mod spec;
 mod status;
 
 pub use provider::Table;
-pub use readers::{Follow, Subscription};
+pub use mark::{Holder, Mark, Written, next_holder};
+pub use readers::{Delivery, Follow, Subscription};
 pub use spec::{EventTime, Generated, Spec};
 pub use status::{Sample, Snapshot, Status};

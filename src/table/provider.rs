@@ -20,13 +20,16 @@ use tracing::{Instrument, info_span};
 
 use super::control::{Shared, Stand};
 use super::hub;
+use super::mark::Mark;
 use super::readers::{Door, Follow, Reader, Subscription};
+use super::saved::Saved;
 use super::spec::Spec;
 use super::status::Status;
 use crate::change::accumulate;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
 use crate::operator::Message;
+use crate::operator::state::Frame;
 
 /// A table over a feed.
 ///
@@ -180,10 +183,41 @@ impl Table {
         self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
     }
 
+    /// Hands a mark to the feed and to all who follow it as [`Follow::Kept`]. Whether it went out: a table that nobody reads, or that ends
+    /// by itself, has no place to go on from.
+    pub fn mark(&self, mark: &Arc<Mark>) -> bool {
+        !self.shared.spec().finite && self.shared.mark(mark)
+    }
+
+    /// The name of the table's part of a checkpoint.
+    pub fn part_name(&self) -> String {
+        part_name(&self.shared.spec())
+    }
+
+    /// What a state of this table belongs to: another feed, or other columns, cannot go on from it.
+    pub fn fingerprint(&self) -> String {
+        self.shared.spec().fingerprint()
+    }
+
+    /// The first task goes on from this state. Readers that have seen what it has seen follow as [`Follow::Restored`].
+    pub fn resume_at(&self, frames: &[Frame]) -> Result<()> {
+        self.shared.resume_at(Saved::read(frames, &self.schema)?);
+        Ok(())
+    }
+
+    /// A state that no task has gone on from is let go.
+    pub fn forget_place(&self) {
+        drop(self.shared.take_saved());
+    }
+
     /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
     fn apart(&self) -> Arc<Table> {
         Table::over(Arc::clone(&self.shared))
     }
+}
+
+pub(super) fn part_name(spec: &Spec) -> String {
+    format!("table/{}", spec.name)
 }
 
 impl fmt::Debug for Table {

@@ -1,12 +1,15 @@
 //! Both ends of a reader's channel, and the door by which readers come to a table.
 
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, ready};
 
 use arrow::datatypes::SchemaRef;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::mark::Mark;
 use super::provider::Table;
 use super::spec::Spec;
 use crate::error::{Code, Error, Result};
@@ -25,15 +28,26 @@ pub enum Follow {
     /// Misses nothing, and outlives a failure of the feed: it waits with its watermark standing still until the feed is told to connect
     /// again. For what is to run for ever.
     Kept,
+    /// As [`Follow::Kept`], with a state of the checkpoint from which the table goes on: it has seen everything that came before.
+    Restored,
     /// Never slows others down: once it lags too far behind while others read the same feed, it is cut off with an error. As long as it
     /// is alone the feed waits for it.
     Casual,
 }
 
+/// What comes to a reader.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all deliveries are messages, which stand for many rows")]
+pub enum Delivery {
+    Message(Message),
+    /// Only to those who follow as [`Follow::Kept`] or [`Follow::Restored`].
+    Mark(Arc<Mark>),
+}
+
 /// A reader's end of a table: rows of the columns it asked for, and watermarks, in order. It keeps the table alive.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<(Instant, Message)>,
+    messages: mpsc::Receiver<(Instant, Delivery)>,
     shared: Arc<Between>,
     ended: bool,
     handed_out: Instant,
@@ -52,24 +66,31 @@ struct Between {
 impl Subscription {
     /// The next message; `None` after [`Message::End`] or an error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Message>> {
-        if self.ended {
-            return None;
+        loop {
+            match poll_fn(|context| self.poll_next(context)).await? {
+                Ok(Delivery::Message(message)) => return Some(Ok(message)),
+                Ok(Delivery::Mark(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
         }
-        let message = match self.messages.recv().await {
-            Some((handed_out, message)) => {
-                self.handed_out = handed_out;
-                Ok(message)
-            }
-            None => {
-                let failure = self.shared.failure.get().cloned();
-                Err(failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end")))
-            }
+    }
+
+    /// What comes next, marks too; `None` after [`Message::End`] or an error.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let Some((handed_out, delivery)) = ready!(self.messages.poll_recv(context)) else {
+            self.ended = true;
+            let failure = self.shared.failure.get().cloned();
+            return Poll::Ready(Some(Err(failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end")))));
         };
-        if let (Ok(message), Some(room)) = (&message, &self.shared.room) {
+        self.handed_out = handed_out;
+        if let (Delivery::Message(message), Some(room)) = (&delivery, &self.shared.room) {
             room.add_permits(weight(message) as usize);
         }
-        self.ended = matches!(message, Ok(Message::End) | Err(_));
-        Some(message)
+        self.ended = matches!(delivery, Delivery::Message(Message::End));
+        Poll::Ready(Some(Ok(delivery)))
     }
 
     /// When the table had the latest message ready.
@@ -85,14 +106,14 @@ pub(super) struct Reader {
     pub(super) projection: Vec<usize>,
     pub(super) schema: SchemaRef,
     follow: Follow,
-    messages: mpsc::Sender<(Instant, Message)>,
+    messages: mpsc::Sender<(Instant, Delivery)>,
     shared: Arc<Between>,
 }
 
 impl Reader {
     pub(super) fn new(table: &Arc<Table>, spec: &Spec, projection: Vec<usize>, follow: Follow) -> Result<(Reader, Subscription)> {
         let (queue, room) = match follow {
-            Follow::Exact | Follow::Kept => (READER_QUEUE, None),
+            Follow::Exact | Follow::Kept | Follow::Restored => (READER_QUEUE, None),
             Follow::Casual => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
         };
         let (sender, messages) = mpsc::channel(queue);
@@ -123,7 +144,14 @@ impl Reader {
             // The room is never closed, and is given back by the reader.
             room.into_iter().for_each(SemaphorePermit::forget);
         }
-        let _ = self.messages.send((handed_out, message)).await;
+        let _ = self.messages.send((handed_out, Delivery::Message(message))).await;
+    }
+
+    /// Puts the mark behind everything sent so far, where the reader wants marks.
+    pub(super) async fn mark(&self, mark: &Arc<Mark>) {
+        if self.is_kept() && !self.has_left() {
+            let _ = self.messages.send((Instant::now(), Delivery::Mark(Arc::clone(mark)))).await;
+        }
     }
 
     /// The reader gets what it has not read yet, then this error.
@@ -132,7 +160,12 @@ impl Reader {
     }
 
     pub(super) fn is_kept(&self) -> bool {
-        self.follow == Follow::Kept
+        matches!(self.follow, Follow::Kept | Follow::Restored)
+    }
+
+    /// It has the rows that were there before.
+    pub(super) fn is_restored(&self) -> bool {
+        self.follow == Follow::Restored
     }
 
     /// It has gone, or is to be let go.
@@ -140,6 +173,7 @@ impl Reader {
         self.messages.is_closed() || self.shared.failure.get().is_some()
     }
 }
+
 /// What a message takes of a casual reader's room.
 fn weight(message: &Message) -> u32 {
     let rows = match message {

@@ -8,6 +8,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
 use datafusion::physical_expr::PhysicalExpr;
+use sha2::{Digest, Sha256};
 use sqlparser::ast;
 
 use crate::error::{Code, Error, Result, Span, nearest};
@@ -51,6 +52,15 @@ pub struct Spec {
 impl std::fmt::Debug for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spec").field("shown", &self.shown).field("feed", &self.feed).finish_non_exhaustive()
+    }
+}
+
+impl Spec {
+    /// A hash of all that the rows and their times depend on: where the feed is, what is read from it, and how.
+    pub fn fingerprint(&self) -> String {
+        let Spec { name, schema, columns, feed, format, key, source_table, time, .. } = self;
+        let text = format!("{name} {} {schema:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! A view that is kept running: its rows as they are now, its latest changes by number, and those who follow it.
 //!
 //! Changes are numbered from 1 within an epoch. A number names the same change for everyone who ever asks; when that cannot be kept
-//! (the view is made anew, the program starts again without its state) the epoch changes.
+//! (the view is made anew, the program starts again) the epoch changes. A view that goes on from a checkpoint goes on with its numbers,
+//! too: those up to the checkpoint mean the same in the new epoch as in the old one, see [`Live::number`].
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::pending;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -19,11 +21,14 @@ use tokio::sync::watch;
 
 use super::latency::Latency;
 use super::rows::{Rows, arranged};
-use super::run::{Progress, Run};
+use super::run::{Progress, Run, Step};
+use super::saved::{self, Chapters, Kept, Saved};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
-use crate::operator::Message;
+use crate::operator::state::{Cut, Frame, Part};
+use crate::operator::{Epoch, Message};
+use crate::table::{Holder, Mark, next_holder};
 use crate::time::{Timestamp, TimestampArray};
 
 /// Memory of the latest changes that followers may come back for, with their encodings: the oldest go when there is more.
@@ -48,6 +53,7 @@ pub struct Live {
     encoded_bytes: Arc<AtomicUsize>,
     progress: OnceLock<Arc<Progress>>,
     latency: Latency,
+    holder: Holder,
 }
 
 /// One expression of the view's own `ORDER BY`: it orders every snapshot.
@@ -65,6 +71,11 @@ struct State {
     at: Option<Timestamp>,
     health: Health,
     snapshot: Option<Snapshot>,
+    /// Earlier epochs, and up to which number their changes are also this epoch's.
+    origins: Vec<(u64, u64)>,
+    chapters: Chapters,
+    /// The checkpoint for which all rows were given, as long as they are the same.
+    rows_given: Option<Epoch>,
 }
 
 /// How a view fares.
@@ -142,11 +153,15 @@ impl Live {
                 at: None,
                 health: Health::Waiting,
                 snapshot: None,
+                origins: Vec::new(),
+                chapters: Chapters::default(),
+                rows_given: None,
             }),
             head: watch::Sender::new(0),
             encoded_bytes: Arc::default(),
             progress: OnceLock::new(),
             latency: Latency::default(),
+            holder: next_holder(),
         }
     }
 
@@ -160,6 +175,12 @@ impl Live {
 
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// The number in this epoch of the change that `epoch` numbered `seq`; `None` where it may name another change, or none.
+    pub fn number(&self, epoch: u64, seq: u64) -> Option<u64> {
+        let is_known = epoch == self.epoch || self.state().origins.iter().any(|(origin, last)| *origin == epoch && seq <= *last);
+        is_known.then_some(seq)
     }
 
     /// The number of the latest change.
@@ -254,7 +275,7 @@ impl Live {
                 encoded: Mutex::default(),
                 total: Arc::clone(&self.encoded_bytes),
             };
-            (state.seq, state.at, state.snapshot) = (entry.last, Some(at), None);
+            (state.seq, state.at, state.snapshot, state.rows_given) = (entry.last, Some(at), None, None);
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));
             while state.history.len() > 1
@@ -272,19 +293,27 @@ impl Live {
         Ok(())
     }
 
-    /// Drives a query over feeds until it ends, fails, or the task is dropped.
-    pub async fn drive(self: Arc<Self>, mut run: Run) {
+    /// Drives a query over feeds until it ends, fails, or the task is dropped. `fingerprint` is what its state belongs to.
+    pub async fn drive(self: Arc<Self>, mut run: Run, fingerprint: String) {
         let _ = self.progress.set(run.progress());
         loop {
-            let done = match run.next().await {
-                Ok(Some(Message::Changes(changes))) => {
+            let done = match run.step().await {
+                Ok(Some(Step::Mark(mark))) => {
+                    self.take_part(&mut run, &mark, &fingerprint);
+                    if mark.last {
+                        drop(mark);
+                        return pending().await;
+                    }
+                    continue;
+                }
+                Ok(Some(Step::Message(Message::Changes(changes)))) => {
                     let published = self.publish(changes, Timestamp::now());
                     if let Some(handed_out) = run.handed_out() {
                         self.latency.add(handed_out.elapsed());
                     }
                     published
                 }
-                Ok(Some(_)) => continue,
+                Ok(Some(Step::Message(_))) => continue,
                 Ok(None) => return self.enter(Health::Ended),
                 Err(error) => Err(error),
             };
@@ -292,6 +321,59 @@ impl Live {
                 return self.enter(Health::Failed(error));
             }
         }
+    }
+
+    /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is.
+    fn take_part(&self, run: &mut Run, mark: &Mark, fingerprint: &str) {
+        let name = self.part_name();
+        let cut = mark.cut(&name, self.holder);
+        let frames = run.save(cut).and_then(|mut frames| {
+            frames.extend(self.save(cut)?);
+            Ok(frames)
+        });
+        mark.give(self.holder, frames.map(|frames| Part { name, fingerprint: fingerprint.into(), frames }));
+    }
+
+    /// The name of the view's part of a checkpoint.
+    pub fn part_name(&self) -> String {
+        format!("view/{}", self.name)
+    }
+
+    fn save(&self, cut: Cut) -> Result<Vec<Frame>> {
+        let mut state = self.state();
+        let state = &mut *state;
+        let is_written = state.rows_given.is_some_and(|given| cut.written.is_some_and(|written| given <= written));
+        let rows = match is_written {
+            true => None,
+            false => Some(state.rows.batch(&self.schema)?),
+        };
+        if !is_written {
+            state.rows_given = Some(cut.epoch);
+        }
+        let mut origins = state.origins.clone();
+        origins.push((self.epoch, state.seq));
+        let mut frames = saved::frames(rows, state.seq, state.at, &origins)?;
+        frames.extend(state.chapters.save(&state.history, &self.schema, cut)?);
+        Ok(frames)
+    }
+
+    /// Goes on from a state, before anything is published; on an error nothing has changed.
+    pub fn load(&self, frames: &[Frame]) -> Result<()> {
+        let Saved { rows, history, seq, at, origins } = Saved::read(frames, &self.schema)?;
+        let mut state = self.state();
+        if state.seq > 0 {
+            return Err(Error::bug("a view that has said something was to go on from a state"));
+        }
+        state.rows.fill(rows)?;
+        for Kept { first, last, at, changes } in history {
+            let entry = Entry { first, last, at, changes, encoded: Mutex::default(), total: Arc::clone(&self.encoded_bytes) };
+            state.history_bytes += entry.bytes();
+            state.history.push_back(Arc::new(entry));
+        }
+        (state.seq, state.at, state.origins) = (seq, at, origins);
+        drop(state);
+        self.head.send_replace(seq);
+        Ok(())
     }
 
     /// Takes the rows of a query that DataFusion answers by itself.

@@ -11,6 +11,7 @@ use arrow::row::{RowConverter, SortField};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::format::encode::Change;
+use crate::time::TimestampArray;
 
 /// Rows a changelog without an end of its own may keep standing: beyond that the view fails, as dropping a row would be wrong.
 pub const STANDING_ROWS_MAX: usize = 4_000_000;
@@ -79,6 +80,15 @@ impl Rows {
                 Ok(())
             }
             Rows::Standing(standing) => standing.apply(changes),
+        }
+    }
+
+    /// Takes rows that [`Rows::batch`] gave, where there are none yet.
+    pub fn fill(&mut self, rows: RecordBatch) -> Result<()> {
+        match rows.num_rows() {
+            0 => Ok(()),
+            // Their event times are not looked at.
+            count => self.apply(&Changes::inserts(rows, TimestampArray::from_value(0, count))),
         }
     }
 
@@ -187,7 +197,6 @@ mod tests {
     use arrow::datatypes::{DataType, Field};
 
     use super::*;
-    use crate::time::TimestampArray;
 
     fn changes(rows: &[(&str, i64, i64)]) -> Changes {
         let names: ArrayRef = Arc::new(StringViewArray::from_iter_values(rows.iter().map(|row| row.0)));

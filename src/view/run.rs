@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use datafusion::execution::TaskContext;
-use futures::stream::{SelectAll, select_all, unfold};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::FutureExt;
 use tokio::time::Instant;
 
+use super::inputs::{Arrival, Inputs};
 use crate::error::Result;
-use crate::operator::{Chain, Message, Report};
+use crate::operator::state::{Cut, Frame};
+use crate::operator::{Chain, Epoch, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::{Follow, Table};
+use crate::table::{Follow, Mark, Table};
 use crate::time::Timestamp;
 
 /// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
@@ -23,7 +24,7 @@ pub struct Run {
     chain: Chain,
     fixed: Vec<Fixed>,
     context: Arc<TaskContext>,
-    inputs: SelectAll<Input>,
+    inputs: Inputs,
     /// What the chain gave and nobody has asked for yet.
     ready: VecDeque<Message>,
     out: Vec<Message>,
@@ -36,8 +37,13 @@ pub struct Run {
     handed_out: Option<Instant>,
 }
 
-/// Messages with the number of their source, and when the table had them ready.
-type Input = std::pin::Pin<Box<dyn Stream<Item = (usize, Instant, Result<Message>)> + Send>>;
+/// What a run gives.
+#[expect(clippy::large_enum_variant, reason = "nearly all steps are messages, and each stands for many rows")]
+pub enum Step {
+    Message(Message),
+    /// Everything before the mark has been given, and nothing behind it was read: [`Run::save`] gives the state for it.
+    Mark(Arc<Mark>),
+}
 
 /// How far a run has come, for those who watch it: noted whenever the run waits, and now and then while it does not.
 #[derive(Debug, Default)]
@@ -56,22 +62,22 @@ impl Run {
     /// Joins the tables as a reader. Nothing flows before their [`Table::start`], so that several runs can see a feed's first event.
     pub fn new(plan: &Plan, context: Arc<TaskContext>, follow: Follow) -> Result<(Run, Vec<Arc<Table>>)> {
         let Instance { chain, sources, fixed } = plan.instance()?;
-        let mut inputs: Vec<Input> = Vec::new();
+        let mut inputs = Vec::new();
         let mut tables = Vec::new();
-        for (index, (table, projection)) in sources.into_iter().enumerate() {
-            let subscription = table.subscribe(projection, follow)?;
-            let messages = unfold(subscription, move |mut messages| async move {
-                let message = messages.next().await?;
-                Some(((index, messages.handed_out(), message), messages))
-            });
-            inputs.push(messages.boxed());
+        for (table, projection) in sources {
+            inputs.push(table.subscribe(projection, follow)?);
             tables.push(table);
+        }
+        let mut inputs = Inputs::new(inputs);
+        // A feed that ends is read from its beginning again after a restart, so there is no place in it to go on from.
+        if tables.iter().any(|table| table.spec().finite) {
+            inputs.ignore_marks(Epoch::MAX);
         }
         let run = Run {
             chain,
             fixed,
             context,
-            inputs: select_all(inputs),
+            inputs,
             ready: VecDeque::new(),
             out: Vec::new(),
             ended: false,
@@ -89,11 +95,22 @@ impl Run {
 
     /// The next message of the result; `None` after the end. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Message>> {
+        loop {
+            match self.step().await? {
+                Some(Step::Message(message)) => return Ok(Some(message)),
+                Some(Step::Mark(_)) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The next message of the result, or the next mark; `None` after the end. Cancel-safe.
+    pub async fn step(&mut self) -> Result<Option<Step>> {
         self.read_fixed().await?;
         loop {
             match self.ready.pop_front() {
                 Some(Message::End) => return Ok(self.end()),
-                Some(message) => return Ok(Some(message)),
+                Some(message) => return Ok(Some(Step::Message(message))),
                 None if self.ended => return Ok(None),
                 None => {}
             }
@@ -107,9 +124,13 @@ impl Run {
                     self.inputs.next().await
                 }
             };
-            let Some((source, handed_out, message)) = next else { return Ok(self.end()) };
+            let (source, handed_out, message) = match next.transpose()? {
+                Some(Arrival::Message(source, handed_out, message)) => (source, handed_out, message),
+                Some(Arrival::Mark(mark)) => return Ok(Some(Step::Mark(mark))),
+                None => return Ok(self.end()),
+            };
             self.handed_out = Some(handed_out);
-            self.chain.push(source, message?, &mut self.out)?;
+            self.chain.push(source, message, &mut self.out)?;
             for message in self.out.drain(..) {
                 if let Message::Watermark(watermark) = message {
                     self.watermark = Some(watermark.time);
@@ -119,12 +140,27 @@ impl Run {
         }
     }
 
+    /// Marks up to this one are nothing to this run: they were sent before it joined its tables.
+    pub fn ignore_marks(&mut self, up_to: Epoch) {
+        self.inputs.ignore_marks(up_to);
+    }
+
+    /// The state of all operators after everything that was given so far.
+    pub fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
+        self.chain.save(cut)
+    }
+
+    /// Goes on from a state; before the first step, and on a run of the same plan. After an error the run is good for nothing.
+    pub fn load(&mut self, frames: Vec<Frame>) -> Result<()> {
+        self.chain.load(frames)
+    }
+
     /// When a table had that ready from which the latest message follows.
     pub fn handed_out(&self) -> Option<Instant> {
         self.handed_out
     }
 
-    fn end(&mut self) -> Option<Message> {
+    fn end(&mut self) -> Option<Step> {
         self.ended = true;
         self.note();
         None

@@ -18,7 +18,7 @@ use super::frame::{self, Event};
 use super::position::{Position, Start};
 use crate::error::Result;
 use crate::time::Timestamp;
-use crate::view::{Followed, Health, Snapshot};
+use crate::view::{Followed, Health, Live, Snapshot};
 
 /// How long a client waits before it comes back after a broken connection.
 const RETRY: Duration = Duration::from_secs(3);
@@ -102,7 +102,7 @@ impl Client {
                 }
                 Start::After(places) => match places[index] {
                     None => (None, true),
-                    Some(place) => match unresumable(live.epoch(), live.head(), live.oldest(), place) {
+                    Some(place) => match unresumable(live, place) {
                         None => (Some(place.seq), false),
                         Some(reason) => {
                             resets.push((index, reason));
@@ -398,12 +398,12 @@ impl Heart {
 }
 
 /// Why a client cannot go on from its place, if so.
-fn unresumable(epoch: u64, head: u64, oldest: u64, place: Position) -> Option<&'static str> {
-    match place {
-        Position { epoch: other, .. } if other != epoch => Some("epoch"),
-        Position { seq, .. } if seq > head => Some("garbage"),
-        Position { seq, .. } if seq + 1 < oldest => Some("retention"),
-        _ => None,
+fn unresumable(live: &Live, place: Position) -> Option<&'static str> {
+    match live.number(place.epoch, place.seq) {
+        None => Some("epoch"),
+        Some(seq) if seq > live.head() => Some("garbage"),
+        Some(seq) if seq + 1 < live.oldest() => Some("retention"),
+        Some(_) => None,
     }
 }
 

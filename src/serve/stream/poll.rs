@@ -77,9 +77,9 @@ pub async fn poll(live: &Arc<Live>, encoder: &Encoder, poll: &Poll) -> Result<Vi
             let error = Error::new(Code::BadOption, format!("option 'after' is no id of a change: '{}'", poll.after));
             return Err(error.hint(format!("write an id such as {}, or earliest, or latest", ids.of(live.head()))));
         }
-        Start::After(places) => match places[0] {
-            Some(Position { epoch, seq }) if epoch == live.epoch() => seq,
-            _ => return Ok(gap()),
+        Start::After(places) => match places[0].and_then(|Position { epoch, seq }| live.number(epoch, seq)) {
+            Some(seq) => seq,
+            None => return Ok(gap()),
         },
     };
     let deadline = Instant::now() + poll.wait;

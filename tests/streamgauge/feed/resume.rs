@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use streamgauge::error::Code;
-use streamgauge::feed::{Feed, Reading, State, Status};
+use streamgauge::feed::{Feed, Position, Reading, State, Status};
 
 use super::{feed, run, spec, take, turn};
 use crate::support::server::{Answer, Server, file};
@@ -31,10 +31,10 @@ async fn a_cut_at_any_byte_loses_and_doubles_nothing() {
             cut_behind_the_last = server.requests().len() == 2 * at + 1;
             if cut_behind_the_last {
                 // The cut came behind the last event: the answer meant for its reconnect is used up by hand.
-                feed.resume_after("20");
+                feed.resume_at(&Position::after("20"));
                 assert_eq!(turn(&mut feed).await, Reading::Connected);
             }
-            feed.resume_after("");
+            feed.resume_at(&Position::after(""));
         }
         assert!(cut_behind_the_last, "every byte had its turn");
     }
@@ -103,7 +103,7 @@ async fn a_feed_can_start_after_a_given_event() {
     assert_eq!(run(feed(&server.url(), &[("last_event_id", "3")])).await.data(), ["4", "5"]);
     let server = Server::start([Answer::replay(events), Answer::status(204)]).await;
     let mut restarted = feed(&server.url(), &[("last_event_id", "1")]);
-    restarted.resume_after("4");
+    restarted.resume_at(&Position::after("4"));
     assert_eq!(run(restarted).await.data(), ["5"]);
 }
 

@@ -1,0 +1,110 @@
+//! Checkpoints from the engine's side: marks go out to all tables, and states come back at the start.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Engine, Kept};
+use crate::error::Result;
+use crate::operator::Epoch;
+use crate::operator::state::{Frame, Part};
+use crate::table::{Mark, Table};
+use crate::view::Health;
+
+impl Engine {
+    /// What the tables and views of these names go on from, once [`Engine::start`] runs them; what belongs to another definition is
+    /// let go. `epoch` is the number of the checkpoint.
+    pub fn resume(&self, epoch: Epoch, parts: Vec<Part>) {
+        *lock(&self.marked) = epoch;
+        *lock(&self.states) = parts.into_iter().map(|part| (part.name.clone(), part)).collect();
+    }
+
+    /// Runs the views made so far, together: all of them see every event of the feeds they share. Later ones run at once.
+    pub fn start(&self) -> Result<()> {
+        self.started.store(true, Relaxed);
+        let mut states = std::mem::take(&mut *lock(&self.states));
+        let resumed = self.resume_tables(&mut states);
+        let mut tables: Vec<Arc<Table>> = Vec::new();
+        {
+            let marked = lock(&self.marked);
+            for view in self.views() {
+                if let Some(kept) = &view.kept {
+                    let state = self.state_of(kept, &mut states, &resumed);
+                    tables.extend(kept.run(state, *marked)?);
+                }
+            }
+        }
+        for table in self.tables() {
+            if !tables.iter().any(|read| Arc::ptr_eq(read, &table)) {
+                table.forget_place();
+            }
+        }
+        tables.iter().for_each(|table| table.start());
+        Ok(())
+    }
+
+    /// The names of the tables that go on where they were.
+    fn resume_tables(&self, states: &mut HashMap<String, Part>) -> HashSet<String> {
+        let mut resumed = HashSet::new();
+        for table in self.tables() {
+            let name = table.spec().name.clone();
+            let Some(part) = states.remove(&table.part_name()) else { continue };
+            let read = match part.fingerprint == table.fingerprint() {
+                true => table.resume_at(&part.frames).map_err(|error| error.to_string()),
+                false => Err("it has been defined anew".into()),
+            };
+            match read {
+                Ok(()) => drop(resumed.insert(name)),
+                Err(reason) => tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew"),
+            }
+        }
+        resumed
+    }
+
+    /// The state of a view, if it is one of this view, and if all its tables go on where that was made.
+    fn state_of(&self, kept: &Kept, states: &mut HashMap<String, Part>, resumed: &HashSet<String>) -> Option<Vec<Frame>> {
+        let part = states.remove(&kept.live.part_name())?;
+        let sources = self.sources(&kept.live.name);
+        let lost = match sources.iter().find(|table| !resumed.contains(&table.spec().name)) {
+            Some(table) => Some(format!("table '{}' begins anew", table.spec().name)),
+            None if part.fingerprint != kept.fingerprint => Some("it has been defined anew".into()),
+            None => None,
+        };
+        match lost {
+            Some(reason) => {
+                tracing::warn!(view = kept.live.name, reason, "its state is lost: the view begins anew");
+                None
+            }
+            None => Some(part.frames),
+        }
+    }
+
+    /// Sends a mark to all tables that run. Gives the names of the parts that will come by it, unless their tables or views end before.
+    pub fn mark(&self, mark: Mark) -> Vec<String> {
+        let mut marked = lock(&self.marked);
+        *marked = mark.epoch;
+        let mark = Arc::new(mark);
+        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| table.mark(&mark)).collect();
+        let runs = |live: &crate::view::Live| {
+            let sources = self.sources(&live.name);
+            let are_marked = sources.iter().all(|source| tables.iter().any(|table| Arc::ptr_eq(table, source)));
+            live.health() == Health::Running && !sources.is_empty() && are_marked
+        };
+        let views = self.views();
+        let views = views.iter().filter_map(|view| view.live()).filter(|live| runs(live)).map(|live| live.part_name());
+        tables.iter().map(|table| table.part_name()).chain(views).collect()
+    }
+
+    /// The part of a table or view that is gone, or has ended, is not waited for.
+    pub fn is_going(&self, part: &str) -> bool {
+        let tables = self.tables();
+        let views = self.views();
+        let mut lives = views.iter().filter_map(|view| view.live());
+        tables.iter().any(|table| table.part_name() == part)
+            || lives.any(|live| live.part_name() == part && live.health() == Health::Running)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
