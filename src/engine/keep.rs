@@ -24,7 +24,7 @@ use crate::operator::Epoch;
 use crate::operator::state::Frame;
 use crate::plan::Emit;
 use crate::table::{Follow, Table};
-use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run, saved_part};
+use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run};
 
 /// A view's running: it ends when this is dropped.
 pub struct Kept {
@@ -87,10 +87,8 @@ impl Kept {
         context: &Arc<TaskContext>,
         state: Vec<Frame>,
     ) -> Option<(Run, Vec<Arc<Table>>)> {
-        let (said, operators) = saved_part(state);
         let run = continuous.run(Arc::clone(context), Follow::Restored).and_then(|(mut run, tables)| {
-            run.load(operators)?;
-            self.live.load(&said)?;
+            self.live.load(&mut run, state)?;
             Ok((run, tables))
         });
         run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew")).ok()

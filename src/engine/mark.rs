@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Engine, Kept};
 use crate::error::Result;
-use crate::operator::Epoch;
-use crate::operator::state::{Frame, Part};
+use crate::operator::state::{Epoch, Frame, Part};
 use crate::table::{Mark, Table};
 use crate::view::Health;
 
@@ -50,7 +49,7 @@ impl Engine {
             let name = table.spec().name.clone();
             let Some(part) = states.remove(&table.part_name()) else { continue };
             let read = match part.fingerprint == table.fingerprint() {
-                true => table.resume_at(&part.frames).map_err(|error| error.to_string()),
+                true => table.resume_at(part.frames).map_err(|error| error.to_string()),
                 false => Err("it has been defined anew".into()),
             };
             match read {

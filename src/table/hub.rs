@@ -17,8 +17,8 @@ use super::spec::Spec;
 use crate::error::{Error, Result};
 use crate::feed::{self, Feed, Reading};
 use crate::format::Input;
-use crate::operator::state::{Cut, Frame, Part};
-use crate::operator::{Epoch, Message};
+use crate::operator::Message;
+use crate::operator::state::{Cut, Frame, Kept, Part, Saver};
 use crate::time::{Timestamp, Watermark};
 
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
@@ -59,8 +59,8 @@ struct Hub<'a> {
     clock: Clock,
     /// When the feed was last listened to.
     now: Instant,
-    /// The checkpoint for which all rows of a keyed table were given, as long as they are the same.
-    rows_given: Option<Epoch>,
+    /// Since when the rows of a keyed table are the same.
+    rows_kept: Kept,
     /// The last mark has gone out: nothing may follow.
     halted: bool,
 }
@@ -82,7 +82,7 @@ impl<'a> Hub<'a> {
         let clock = Clock::new(&obeyed.spec);
         let now = Instant::now();
         let mut hub =
-            Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now, rows_given: None, halted: false };
+            Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now, rows_kept: Kept::default(), halted: false };
         match shared.take_saved().map(|saved| hub.load(saved)) {
             Some(Err(error)) => Err((hub.readers, error)),
             None | Some(Ok(())) => Ok(hub),
@@ -98,14 +98,12 @@ impl<'a> Hub<'a> {
 
     /// The table's part of a checkpoint: everything that was handed out, and nothing else.
     fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
-        let (position, clock) = (self.feed.position(), self.clock.save());
-        let is_written = self.rows_given.is_some_and(|given| cut.written.is_some_and(|written| given <= written));
-        let current = if is_written { None } else { self.decode.rows()? };
-        let mut frames = Saved { position, clock, current }.frames()?;
-        match is_written {
-            true => frames.push(saved::unchanged_rows()),
-            false if self.obeyed.spec.key.is_some() => self.rows_given = Some(cut.epoch),
-            false => {}
+        let mut frames = Vec::new();
+        let mut state = Saver::new(cut, &mut frames);
+        saved::save(&mut state, &self.feed.position(), self.clock.save())?;
+        let spec = &self.obeyed.spec;
+        if spec.key.is_some() {
+            saved::save_rows(&mut state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
         }
         Ok(frames)
     }
@@ -242,7 +240,7 @@ impl<'a> Hub<'a> {
         let raised = self.clock.rows(&batch.times, self.now, now);
         let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
         let company = self.company();
-        self.rows_given = None;
+        self.rows_kept.changed();
         self.shared.status.rows(batch.records, raised.ahead, lag_ms);
         for reader in &self.readers {
             for changes in self.decode.project(&batch, reader)? {

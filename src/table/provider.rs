@@ -29,7 +29,7 @@ use crate::change::accumulate;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
 use crate::operator::Message;
-use crate::operator::state::Frame;
+use crate::operator::state::{Frame, Loader, contents};
 
 /// A table over a feed.
 ///
@@ -200,8 +200,9 @@ impl Table {
     }
 
     /// The first task goes on from this state. Readers that have seen what it has seen follow as [`Follow::Restored`].
-    pub fn resume_at(&self, frames: &[Frame]) -> Result<()> {
-        self.shared.resume_at(Saved::read(frames, &self.schema)?);
+    pub fn resume_at(&self, frames: Vec<Frame>) -> Result<()> {
+        let mut frames = contents(frames)?;
+        self.shared.resume_at(Saved::load(&mut Loader::new(&mut frames), &self.schema)?);
         Ok(())
     }
 
@@ -287,7 +288,7 @@ impl PartitionStream for Rows {
             while let Some(message) = subscription.next().await {
                 match message? {
                     Message::Changes(changes) => return Ok(Some((changes.rows, Ok(subscription)))),
-                    Message::Watermark(_) | Message::Checkpoint(_) => {}
+                    Message::Watermark(_) => {}
                     Message::End => break,
                 }
             }

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::operator::{Epoch, Message};
+use crate::operator::Message;
+use crate::operator::state::Epoch;
 use crate::table::{Delivery, Mark, Subscription};
 
 /// Reads each table in its turn. One that brought a mark is not read further until all others brought it or have ended (the alignment of

@@ -22,12 +22,12 @@ use tokio::sync::watch;
 use super::latency::Latency;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run, Step};
-use super::saved::{self, Chapters, Kept, Saved};
+use super::saved::{self, Chapters, Said, Saved};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
-use crate::operator::state::{Cut, Frame, Part};
-use crate::operator::{Epoch, Message};
+use crate::operator::Message;
+use crate::operator::state::{Frame, Kept, Loader, Part, Saver, contents};
 use crate::table::{Holder, Mark, next_holder};
 use crate::time::{Timestamp, TimestampArray};
 
@@ -36,6 +36,9 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 
 /// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
 pub const HISTORY_CHANGES_MAX: u64 = 100_000;
+
+/// What the names of frames begin with that are the view's own; operators have numbers.
+const LIVE: &str = "live";
 
 /// One view that runs.
 pub struct Live {
@@ -74,8 +77,8 @@ struct State {
     /// Earlier epochs, and up to which number their changes are also this epoch's.
     origins: Vec<(u64, u64)>,
     chapters: Chapters,
-    /// The checkpoint for which all rows were given, as long as they are the same.
-    rows_given: Option<Epoch>,
+    /// Since when the rows are the same.
+    rows_kept: Kept,
 }
 
 /// How a view fares.
@@ -155,7 +158,7 @@ impl Live {
                 snapshot: None,
                 origins: Vec::new(),
                 chapters: Chapters::default(),
-                rows_given: None,
+                rows_kept: Kept::default(),
             }),
             head: watch::Sender::new(0),
             encoded_bytes: Arc::default(),
@@ -275,7 +278,8 @@ impl Live {
                 encoded: Mutex::default(),
                 total: Arc::clone(&self.encoded_bytes),
             };
-            (state.seq, state.at, state.snapshot, state.rows_given) = (entry.last, Some(at), None, None);
+            (state.seq, state.at, state.snapshot) = (entry.last, Some(at), None);
+            state.rows_kept.changed();
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));
             while state.history.len() > 1
@@ -328,7 +332,7 @@ impl Live {
         let name = self.part_name();
         let cut = mark.cut(&name, self.holder);
         let frames = run.save(cut).and_then(|mut frames| {
-            frames.extend(self.save(cut)?);
+            self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
             Ok(frames)
         });
         mark.give(self.holder, frames.map(|frames| Part { name, fingerprint: fingerprint.into(), frames }));
@@ -339,33 +343,28 @@ impl Live {
         format!("view/{}", self.name)
     }
 
-    fn save(&self, cut: Cut) -> Result<Vec<Frame>> {
-        let mut state = self.state();
-        let state = &mut *state;
-        let is_written = state.rows_given.is_some_and(|given| cut.written.is_some_and(|written| given <= written));
-        let rows = match is_written {
-            true => None,
-            false => Some(state.rows.batch(&self.schema)?),
-        };
-        if !is_written {
-            state.rows_given = Some(cut.epoch);
-        }
-        let mut origins = state.origins.clone();
-        origins.push((self.epoch, state.seq));
-        let mut frames = saved::frames(rows, state.seq, state.at, &origins)?;
-        frames.extend(state.chapters.save(&state.history, &self.schema, cut)?);
-        Ok(frames)
+    fn save(&self, state: &mut Saver<'_>) -> Result<()> {
+        let mut now = self.state();
+        let State { rows, history, seq, at, origins, chapters, rows_kept, .. } = &mut *now;
+        let mut origins = origins.clone();
+        origins.push((self.epoch, *seq));
+        saved::save(state, rows_kept, *seq, *at, &origins, || rows.batch(&self.schema))?;
+        chapters.save(state, history, &self.schema)
     }
 
-    /// Goes on from a state, before anything is published; on an error nothing has changed.
-    pub fn load(&self, frames: &[Frame]) -> Result<()> {
-        let Saved { rows, history, seq, at, origins } = Saved::read(frames, &self.schema)?;
+    /// Goes on from a state with a run of the same query, before anything is published.
+    pub fn load(&self, run: &mut Run, frames: Vec<Frame>) -> Result<()> {
+        let (said, operators) = frames.into_iter().partition(|frame| frame.name.starts_with(LIVE));
+        run.load(operators)?;
+        let mut said = contents(said)?;
+        let saved = Saved::load(&mut Loader::new(&mut said).within(LIVE), &self.schema)?;
+        let Saved { rows, history, seq, at, origins } = saved;
         let mut state = self.state();
         if state.seq > 0 {
             return Err(Error::bug("a view that has said something was to go on from a state"));
         }
         state.rows.fill(rows)?;
-        for Kept { first, last, at, changes } in history {
+        for Said { first, last, at, changes } in history {
             let entry = Entry { first, last, at, changes, encoded: Mutex::default(), total: Arc::clone(&self.encoded_bytes) };
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));

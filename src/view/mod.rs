@@ -15,4 +15,3 @@ pub use live::{Entry, Followed, Follower, HISTORY_CHANGES_MAX, Health, Live, Ord
 pub use planner::register;
 pub use rows::Rows;
 pub use run::{Progress, Run, Step};
-pub use saved::part as saved_part;
