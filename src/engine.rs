@@ -1,5 +1,6 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+mod checkpoints;
 mod keep;
 mod mark;
 
@@ -24,6 +25,7 @@ use sqlparser::ast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+pub use self::checkpoints::{Checkpoints, Failure, Report, Taken};
 use self::keep::{Kept, Snapshots};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;

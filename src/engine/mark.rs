@@ -78,6 +78,11 @@ impl Engine {
         }
     }
 
+    /// The number of a mark that is greater than all before.
+    pub fn next_mark(&self) -> Epoch {
+        *lock(&self.marked) + 1
+    }
+
     /// Sends a mark to all tables that run. Gives the names of the parts that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);

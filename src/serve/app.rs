@@ -9,7 +9,7 @@ use super::once::Once;
 use super::settings::Settings;
 use super::stream::Streams;
 use crate::checkpoint::{Definition, Of, Store};
-use crate::engine::{Answer, Engine};
+use crate::engine::{Answer, Checkpoints, Engine};
 use crate::error::{Code, Error};
 use crate::feed::Policy;
 use crate::sql::{self, Kind, Statement};
@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 /// The server behind its routes.
 pub struct App {
     pub engine: Arc<Engine>,
+    /// Where there is a data directory.
+    pub checkpoints: Option<Arc<Checkpoints>>,
     pub settings: Settings,
     pub store: Store,
     pub gate: Gate,
@@ -31,9 +33,17 @@ pub struct App {
 }
 
 impl App {
-    pub fn new(engine: Arc<Engine>, settings: Settings, store: Store, gate: Gate, streams: Arc<Streams>) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        checkpoints: Option<Arc<Checkpoints>>,
+        settings: Settings,
+        store: Store,
+        gate: Gate,
+        streams: Arc<Streams>,
+    ) -> Self {
         App {
             engine,
+            checkpoints,
             settings,
             store,
             gate,

@@ -1,7 +1,9 @@
 //! From settings to a server that listens: what was kept is there again, then scripts, then streams, then the first request.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -14,11 +16,14 @@ use super::settings::{Settings, is_own};
 use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
 use crate::catalog::Made;
-use crate::checkpoint::Store;
-use crate::engine::{Definition, Engine};
+use crate::checkpoint::{Archive, Damaged, Opened, Store};
+use crate::engine::{Checkpoints, Definition, Engine};
 use crate::error::{Code, Error, Result};
 use crate::feed::{AllowedVariables, Policy, Reach};
 use crate::time::Timestamp;
+
+/// How long the last checkpoint may take, so that all is over within five seconds of the signal.
+const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A server that has its addresses and what was kept, and answers nobody yet.
 pub struct Server {
@@ -47,6 +52,10 @@ impl Server {
         }
         let engine = Arc::new(Engine::keeping(policy(&settings, true))?);
         restore(&engine, &store).await?;
+        let checkpoints = match &settings.data {
+            Some(dir) => Some(Arc::new(resume(&engine, dir)?)),
+            None => None,
+        };
         let limits = Limits {
             turnstile: Turnstile::new(&settings.http),
             heartbeat: settings.http.heartbeat,
@@ -63,7 +72,7 @@ impl Server {
             move |router| around(router, gate.clone(), origins.clone(), body_bytes_max)
         };
         streams.guard_with(Arc::new(guard));
-        let app = Arc::new(App::new(engine, settings, store, gate, Arc::clone(&streams)));
+        let app = Arc::new(App::new(engine, checkpoints, settings, store, gate, Arc::clone(&streams)));
         let router = streams.guarded(super::router(Arc::clone(&app)));
         Ok(Server { app, addresses, listeners, router })
     }
@@ -89,11 +98,40 @@ impl Server {
     pub async fn serve(self, shutdown: Shutdown) {
         let streams = Arc::clone(&self.app.streams);
         let ending = tokio::spawn(streams.end_with(shutdown.clone()));
+        let keeping = tokio::spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         serve(self.listeners, self.router, shutdown).await;
+        if let Err(error) = keeping.await {
+            tracing::error!(%error, "the last checkpoint was not taken");
+        }
         if let Err(error) = ending.await {
             tracing::error!(%error, "the streams did not end");
         }
     }
+}
+
+/// Takes checkpoints until the shutdown begins, and then the last one.
+async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
+    let Some(checkpoints) = &app.checkpoints else { return };
+    tokio::select! {
+        () = checkpoints.run(app.settings.checkpoint_interval) => {}
+        () = shutdown.begun() => {}
+    }
+    if tokio::time::timeout(LAST_CHECKPOINT_TIMEOUT, checkpoints.end()).await.is_err() {
+        tracing::warn!("the last checkpoint took too long: the next start goes on from the one before");
+    }
+}
+
+/// Opens the checkpoints in the data directory; the engine goes on from the last one when it starts.
+fn resume(engine: &Arc<Engine>, dir: &Path) -> Result<Checkpoints> {
+    let Opened { archive, loaded, damaged } = Archive::open(dir)?;
+    for Damaged { file, reason } in damaged {
+        tracing::warn!(file = %file.display(), reason, "a checkpoint is damaged: the one before is used");
+    }
+    if let Some(loaded) = loaded {
+        tracing::info!(epoch = loaded.epoch, at = %loaded.at, parts = loaded.parts.len(), bytes = loaded.bytes, "going on from a checkpoint");
+        engine.resume(loaded.epoch, loaded.parts);
+    }
+    Ok(Checkpoints::new(Arc::clone(engine), archive))
 }
 
 /// What feeds may use and reach.

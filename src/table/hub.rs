@@ -112,9 +112,10 @@ impl<'a> Hub<'a> {
     async fn take_part(&mut self, mark: &Arc<Mark>) {
         let spec = Arc::clone(&self.obeyed.spec);
         let (name, holder) = (part_name(&spec), self.shared.holder);
-        let part = self.save(mark.cut(&name, holder)).map(|frames| Part { name, fingerprint: spec.fingerprint(), frames });
-        self.halted = mark.last;
-        mark.give(holder, part);
+        let frames = self.save(mark.cut(&name, holder));
+        let part = frames.map(|frames| Part { name: name.clone(), fingerprint: spec.fingerprint(), frames });
+        self.halted |= mark.last;
+        mark.give(name, holder, part);
         for reader in &self.readers {
             reader.mark(mark).await;
         }

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, mpsc};
 
 use crate::error::Result;
-use crate::operator::Epoch;
-use crate::operator::state::{Cut, Part};
+use crate::operator::{Cut, Epoch, Part};
 
 /// What stands before the mark is in the checkpoint, what comes behind it is not.
 ///
@@ -19,8 +18,11 @@ pub struct Mark {
     /// Nothing may follow: the program ends.
     pub last: bool,
     written: Option<Written>,
-    parts: mpsc::UnboundedSender<(Holder, Result<Part>)>,
+    parts: mpsc::UnboundedSender<Given>,
 }
+
+/// A part with its name and who gave it, or why it cannot be given.
+pub type Given = (String, Holder, Result<Part>);
 
 /// Who gave a part: a table or view that is made anew is another, also where it has the same name.
 pub type Holder = u64;
@@ -41,7 +43,7 @@ pub struct Written {
 
 impl Mark {
     /// The mark, and where its parts come out: the channel ends when nobody holds the mark any more.
-    pub fn new(epoch: Epoch, last: bool, written: Option<Written>) -> (Mark, mpsc::UnboundedReceiver<(Holder, Result<Part>)>) {
+    pub fn new(epoch: Epoch, last: bool, written: Option<Written>) -> (Mark, mpsc::UnboundedReceiver<Given>) {
         // Everyone gives one part, so there are as many as tables and views at the most.
         let (parts, received) = mpsc::unbounded_channel();
         (Mark { epoch, last, written, parts }, received)
@@ -54,8 +56,8 @@ impl Mark {
     }
 
     /// A checkpoint that was given up meanwhile wants no parts any more.
-    pub fn give(&self, holder: Holder, part: Result<Part>) {
-        let _ = self.parts.send((holder, part));
+    pub fn give(&self, name: String, holder: Holder, part: Result<Part>) {
+        let _ = self.parts.send((name, holder, part));
     }
 }
 

@@ -14,7 +14,7 @@ mod spec;
 mod status;
 
 pub use provider::Table;
-pub use mark::{Holder, Mark, Written, next_holder};
+pub use mark::{Given, Holder, Mark, Written, next_holder};
 pub use readers::{Delivery, Follow, Subscription};
 pub use spec::{EventTime, Generated, Spec};
 pub use status::{Sample, Snapshot, Status};

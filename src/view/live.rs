@@ -335,7 +335,8 @@ impl Live {
             self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
             Ok(frames)
         });
-        mark.give(self.holder, frames.map(|frames| Part { name, fingerprint: fingerprint.into(), frames }));
+        let part = frames.map(|frames| Part { name: name.clone(), fingerprint: fingerprint.into(), frames });
+        mark.give(name, self.holder, part);
     }
 
     /// The name of the view's part of a checkpoint.

@@ -41,6 +41,9 @@ pub struct Settings {
     pub listeners: Vec<SocketAddr>,
     /// The data directory. Without one, what is defined ends with the process.
     pub data: Option<PathBuf>,
+    /// How often the state of tables and views is brought into the data directory.
+    #[serde(deserialize_with = "duration")]
+    pub checkpoint_interval: Duration,
     /// SQL files to run at the start; what they make and is there already is left as it is.
     pub init: Words,
     pub auth: Auth,
@@ -291,6 +294,7 @@ impl Default for Settings {
             bind: (Ipv4Addr::LOCALHOST, 8000).into(),
             listeners: Vec::new(),
             data: None,
+            checkpoint_interval: Duration::from_secs(10),
             init: Words::default(),
             auth: Auth::default(),
             http: Http::default(),

@@ -9,7 +9,7 @@ use super::{Flags, PREFIX, TOKEN};
 use crate::error::{Code, Error, Place, Result, Span};
 
 /// Settings outside every table. Other variables with the prefix and no `__` are not ours: Kubernetes makes some for every service.
-const TOP: &[&str] = &["bind", "data", "init", "listeners"];
+const TOP: &[&str] = &["bind", "checkpoint_interval", "data", "init", "listeners"];
 
 /// The file as a tree, its line and column where it is no TOML.
 pub(super) fn parse(text: &str, file: &Path) -> Result<Value> {

@@ -1,0 +1,193 @@
+//! Checkpoints, one after the other: a mark goes out, the parts come in, and a blocking task writes them while the flow goes on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Engine;
+use crate::checkpoint::{Archive, Written};
+use crate::error::{Code, Error, Result};
+use crate::operator::{Epoch, Part};
+use crate::table::{self, Mark};
+use crate::time::Timestamp;
+
+/// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
+const PARTS_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// More often than that they would be all that the program does.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// The checkpoints of a running engine.
+pub struct Checkpoints {
+    engine: Arc<Engine>,
+    /// Held while a checkpoint is taken.
+    turn: tokio::sync::Mutex<Turn>,
+    report: Mutex<Report>,
+}
+
+struct Turn {
+    /// Away only while it writes.
+    archive: Option<Archive>,
+    written: Option<table::Written>,
+}
+
+/// How checkpoints fare.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// The last one that is safe.
+    pub last: Option<Taken>,
+    pub taken: u64,
+    pub failed: u64,
+    /// Why the latest one failed; `None` where it did not.
+    pub failure: Option<Failure>,
+    /// Time spent on all of them together: saving states while views wait for it, then writing.
+    pub saving: Duration,
+    pub writing: Duration,
+    /// Views and tables whose part could not be given in the last one, and why.
+    pub left_out: Vec<(String, String)>,
+}
+
+/// A checkpoint that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Taken {
+    pub epoch: Epoch,
+    pub at: Timestamp,
+    /// Bytes written for it, and bytes of earlier ones that it builds on.
+    pub bytes: u64,
+    pub reused_bytes: u64,
+    /// From the mark to the last part.
+    pub gathering: Duration,
+    /// Until it was safe.
+    pub writing: Duration,
+    pub parts: usize,
+}
+
+/// A checkpoint that came to nothing; the one before stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub at: Timestamp,
+    pub reason: String,
+}
+
+impl Checkpoints {
+    pub fn new(engine: Arc<Engine>, archive: Archive) -> Self {
+        Checkpoints {
+            engine,
+            turn: tokio::sync::Mutex::new(Turn { archive: Some(archive), written: None }),
+            report: Mutex::default(),
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        self.lock().clone()
+    }
+
+    /// Takes one every `interval` until it is dropped.
+    pub async fn run(&self, interval: Duration) {
+        let interval = interval.max(INTERVAL_MIN);
+        let mut next = Instant::now() + interval;
+        loop {
+            tokio::time::sleep_until(next).await;
+            // What went wrong has been told.
+            let _ = self.take().await;
+            next = (next + interval).max(Instant::now());
+        }
+    }
+
+    /// Takes one now.
+    pub async fn take(&self) -> Result<Taken> {
+        self.take_one(false).await
+    }
+
+    /// Takes the last one: no table and no view goes on after it.
+    pub async fn end(&self) -> Result<Taken> {
+        self.take_one(true).await
+    }
+
+    async fn take_one(&self, last: bool) -> Result<Taken> {
+        let mut turn = self.turn.lock().await;
+        let taken = self.take_in(&mut turn, last).await;
+        let mut report = self.lock();
+        match &taken {
+            Ok(taken) => {
+                tracing::debug!(epoch = taken.epoch, bytes = taken.bytes, parts = taken.parts, "checkpoint taken");
+                if report.failure.take().is_some() {
+                    tracing::info!(epoch = taken.epoch, "checkpoints work again");
+                }
+                report.taken += 1;
+                report.saving += taken.gathering;
+                report.writing += taken.writing;
+                report.last = Some(taken.clone());
+            }
+            Err(error) => {
+                tracing::warn!(reason = %error, "a checkpoint failed: the last good one stays, and the flow goes on");
+                report.failed += 1;
+                report.failure = Some(Failure { at: Timestamp::now(), reason: error.to_string() });
+            }
+        }
+        taken
+    }
+
+    async fn take_in(&self, turn: &mut Turn, last: bool) -> Result<Taken> {
+        let archive = turn.archive.as_ref().ok_or_else(|| Error::bug("the archive of checkpoints is lost"))?;
+        let start = Instant::now();
+        let epoch = self.engine.next_mark().max(archive.epoch() + 1);
+        let (mark, mut given) = Mark::new(epoch, last, turn.written.clone());
+        let mut awaited = self.engine.mark(mark);
+        let mut parts: Vec<Part> = Vec::new();
+        let mut holders = HashMap::new();
+        let mut left_out = Vec::new();
+        let deadline = start + PARTS_TIMEOUT;
+        while let Ok(Some((name, holder, part))) = timeout_at(deadline, given.recv()).await {
+            awaited.retain(|awaited| *awaited != name);
+            match part {
+                Ok(part) => {
+                    holders.insert(name, holder);
+                    parts.push(part);
+                }
+                Err(error) => {
+                    tracing::warn!(part = name, reason = %error, "its state cannot be kept: after a restart it begins anew");
+                    left_out.push((name, error.to_string()));
+                }
+            }
+        }
+        drop(given);
+        if let Some(missing) = awaited.iter().find(|name| self.engine.is_going(name)) {
+            let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
+            return Err(Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up"));
+        }
+        // A table whose part is missing has no place to go on from, and a view over it none either.
+        let gathering = start.elapsed();
+        let count = parts.len();
+        let (archive, written) = write(turn.archive.take(), epoch, parts).await?;
+        turn.archive = Some(archive);
+        let written = written?;
+        turn.written = Some(table::Written { epoch, holders });
+        self.lock().left_out = left_out;
+        Ok(Taken {
+            epoch,
+            at: Timestamp::now(),
+            bytes: written.bytes,
+            reused_bytes: written.reused_bytes,
+            gathering,
+            writing: written.took,
+            parts: count,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes on a thread that may block, and brings the archive back.
+async fn write(archive: Option<Archive>, epoch: Epoch, parts: Vec<Part>) -> Result<(Archive, Result<Written>)> {
+    let mut archive = archive.ok_or_else(|| Error::bug("the archive of checkpoints is lost"))?;
+    let writing = tokio::task::spawn_blocking(move || {
+        let written = archive.write(epoch, parts);
+        (archive, written)
+    });
+    writing.await.map_err(|error| Error::bug(format!("writing a checkpoint broke off: {error}")))
+}
