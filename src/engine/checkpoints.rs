@@ -1,6 +1,7 @@
 //! Checkpoints, one after the other: a mark goes out, the parts come in, and a blocking task writes them while the flow goes on.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub struct Checkpoints {
 }
 
 struct Turn {
-    /// Away only while it writes.
+    /// Away while it writes, and for good if that is broken off.
     archive: Option<Archive>,
     written: Option<table::Written>,
 }
@@ -84,26 +85,22 @@ impl Checkpoints {
         self.lock().clone()
     }
 
-    /// Takes one every `interval` until it is dropped.
-    pub async fn run(&self, interval: Duration) {
+    /// Takes one every `interval` until `end`, and then the last one: no table and no view goes on after it.
+    pub async fn run(&self, interval: Duration, end: impl Future<Output = ()>) -> Result<Taken> {
         let interval = interval.max(INTERVAL_MIN);
+        let mut end = pin!(end);
         let mut next = Instant::now() + interval;
-        loop {
-            tokio::time::sleep_until(next).await;
+        while timeout_at(next, &mut end).await.is_err() {
             // What went wrong has been told.
-            let _ = self.take().await;
+            let _ = self.take_one(false).await;
             next = (next + interval).max(Instant::now());
         }
+        self.take_one(true).await
     }
 
     /// Takes one now.
     pub async fn take(&self) -> Result<Taken> {
         self.take_one(false).await
-    }
-
-    /// Takes the last one: no table and no view goes on after it.
-    pub async fn end(&self) -> Result<Taken> {
-        self.take_one(true).await
     }
 
     async fn take_one(&self, last: bool) -> Result<Taken> {

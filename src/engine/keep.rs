@@ -126,7 +126,9 @@ fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
     let emit = query.state.config().get_extension::<Emit>();
     let tables = crate::plan::tables(plan);
     let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), table.spec().allowed_lateness)).collect();
-    let text = format!("{} {:?} {emit:?} {retention} {tables:?}", plan.display_indent_schema(), query.schema());
+    let schema = query.schema();
+    let columns: Vec<_> = schema.fields().iter().map(|field| (field.name(), crate::format::infer::field_type(field))).collect();
+    let text = format!("{} {columns:?} {emit:?} {retention} {tables:?}", plan.display_indent());
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

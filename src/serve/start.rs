@@ -112,12 +112,15 @@ impl Server {
 /// Takes checkpoints until the shutdown begins, and then the last one.
 async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
     let Some(checkpoints) = &app.checkpoints else { return };
+    let taken = checkpoints.run(app.settings.checkpoint_interval, shutdown.begun());
+    let over = async {
+        shutdown.begun().await;
+        tokio::time::sleep(LAST_CHECKPOINT_TIMEOUT).await;
+    };
     tokio::select! {
-        () = checkpoints.run(app.settings.checkpoint_interval) => {}
-        () = shutdown.begun() => {}
-    }
-    if tokio::time::timeout(LAST_CHECKPOINT_TIMEOUT, checkpoints.end()).await.is_err() {
-        tracing::warn!("the last checkpoint took too long: the next start goes on from the one before");
+        // What went wrong has been told.
+        _ = taken => {}
+        () = over => tracing::warn!("the last checkpoint took too long: the next start goes on from the one before"),
     }
 }
 

@@ -8,6 +8,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use sha2::{Digest, Sha256};
 use sqlparser::ast;
 
@@ -59,7 +60,14 @@ impl Spec {
     /// A hash of all that the rows and their times depend on: where the feed is, what is read from it, and how.
     pub fn fingerprint(&self) -> String {
         let Spec { name, schema, columns, feed, format, key, source_table, time, .. } = self;
-        let text = format!("{name} {} {schema:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
+        // As text that is the same in every process.
+        let fields: Vec<_> = schema.fields().iter().map(|field| (field.name(), format::infer::field_type(field))).collect();
+        let columns = columns.iter().map(|source| match source {
+            Source::Decoded(at) => at.to_string(),
+            Source::Generated(generated) => fmt_sql(generated.expr.as_ref()).to_string(),
+        });
+        let columns: Vec<String> = columns.collect();
+        let text = format!("{name} {} {fields:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
