@@ -9,15 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use streamgauge::checkpoint::Store;
-use streamgauge::serve::listen::{Shutdown, serve};
+use streamgauge::serve::Server;
+use streamgauge::serve::listen::Shutdown;
 use streamgauge::serve::settings::Settings;
-use streamgauge::serve::stream::{Limits, Streams, routes};
-use streamgauge::serve::turnstile::Turnstile;
-use streamgauge::{Engine, sql};
+use streamgauge::sql;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use utoipa_axum::router::OpenApiRouter;
 
 /// Set for the process of the clients.
 const ROLE: &str = "FANOUT_ADDRESS";
@@ -50,25 +47,16 @@ async fn server() {
          CREATE VIEW rows AS SELECT n, at, text FROM feed;",
         feed.local_addr().unwrap()
     );
-    let engine = Engine::keeping(streamgauge::feed::Policy::default()).unwrap();
-    for statement in sql::parse(&script).0 {
-        engine.execute(&statement).await.unwrap();
-    }
-    engine.start().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut settings = Settings::default();
+    let mut settings = Settings { bind: "127.0.0.1:0".parse().unwrap(), ..Settings::default() };
     settings.http.streams_max = usize::MAX;
-    let limits = Limits {
-        turnstile: Turnstile::new(&settings.http),
-        heartbeat: settings.http.heartbeat,
-        own: vec![address],
-        off_loopback: false,
-    };
-    let streams = Streams::new(Arc::new(engine), Store::in_memory().unwrap(), limits);
-    let (router, _) = OpenApiRouter::new().nest("/v1", routes()).split_for_parts();
+    let server = Server::open(settings).await.unwrap();
+    for statement in &sql::parse(&script).0 {
+        server.app.execute(statement).await.unwrap();
+    }
+    server.start().await.unwrap();
+    let (address, streams) = (server.addresses[0], Arc::clone(&server.app.streams));
     let (_stop, shutdown) = Shutdown::new();
-    tokio::spawn(serve(vec![listener], router.with_state(Arc::clone(&streams)), shutdown));
+    tokio::spawn(server.serve(shutdown));
 
     let (mut fed, _) = feed.accept().await.unwrap();
     let mut request = Vec::new();
