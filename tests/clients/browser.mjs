@@ -1,28 +1,56 @@
 // Headless Chromium, and the pages it is shown.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { chromium } from "playwright-core";
-import { HUNG_MS } from "./until.mjs";
+import { listen } from "./feed.mjs";
 import { ROOT } from "./program.mjs";
+import { HUNG_MS, until } from "./until.mjs";
 
 const FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
   "--disable-quic",
   "--no-first-run",
+  "--no-proxy-server",
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
 ];
 
-/** A new tab. What its scripts throw is collected in `tab.thrown`. */
+/** A new tab. What its scripts throw, and what the console calls an error, is collected in `tab.errors`. */
 export async function tab(t) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
   t.after(() => browser.close());
   const tab = await browser.newPage();
   tab.setDefaultTimeout(HUNG_MS);
-  tab.thrown = [];
-  tab.on("pageerror", (error) => tab.thrown.push(error.message));
+  tab.errors = [];
+  tab.on("pageerror", (error) => tab.errors.push(error.message));
+  tab.on("console", (message) => message.type() === "error" && tab.errors.push(message.text()));
   return tab;
+}
+
+/** Serves one page, which has no icon; gives its address. */
+export function page(t, html, port = 0) {
+  return listen(t, port, (request, response) => {
+    const found = request.url === "/";
+    response.writeHead(found ? 200 : 204, { "content-type": "text/html; charset=utf-8" });
+    response.end(found ? html : "");
+  });
+}
+
+/**
+ * A tab that shows a page from http://localhost:3000, the origin that the examples let in. The page has got the rows that it asks for beside
+ * its stream: if a change overtook them, it would show what was before the change.
+ */
+export async function open(t, html) {
+  await page(t, html, 3000);
+  const opened = await tab(t);
+  await opened.goto("http://localhost:3000/");
+  const isFetch = ({ initiatorType }) => initiatorType === "fetch";
+  await until("the rows that the page asks for", async () => {
+    const got = await opened.evaluate(`performance.getEntriesByType("resource").filter(${isFetch}).length`);
+    return got >= html.split("fetch(").length - 1;
+  });
+  return opened;
 }
 
 /**

@@ -1,9 +1,10 @@
-// A change feed that says what the test tells it, when the test tells it; and pages for browsers.
+// A change feed that says what the test tells it, when the test tells it; and the server of an example that reads it.
 import { createServer } from "node:http";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ROOT } from "./program.mjs";
 
 /** Serves events to every client, from the first or from where it left off. */
 export class Feed {
@@ -45,9 +46,9 @@ export function wal2json(table) {
   };
 }
 
-/** The lines of a file in `fixtures/`. */
+/** The lines of a file, by its path from the project's folder. */
 export function lines(file) {
-  return readFileSync(new URL(`../../fixtures/${file}`, import.meta.url), "utf8").trim().split("\n");
+  return readFileSync(ROOT + file, "utf8").trim().split("\n");
 }
 
 /** A script in a file of its own; gives the file's path. */
@@ -59,18 +60,9 @@ export function script(text) {
 
 /** The server of an example in `fixtures/`, whose tables read `feed` instead of a replay on its port: what `serve` is to be told. */
 export function example(name, feed) {
-  const tables = readFileSync(new URL(`../../fixtures/${name}/tables.sql`, import.meta.url), "utf8");
+  const tables = readFileSync(`${ROOT}fixtures/${name}/tables.sql`, "utf8");
   const path = script(tables.replaceAll("http://127.0.0.1:8090/", feed.url));
   return ["--config", `fixtures/${name}/server.toml`, "--init", path];
-}
-
-/** Serves one page; gives its address. */
-export function page(t, html, port = 0) {
-  return listen(t, port, (request, response) => {
-    const found = request.url === "/";
-    response.writeHead(found ? 200 : 404, { "content-type": "text/html; charset=utf-8" });
-    response.end(found ? html : "");
-  });
 }
 
 /** Listens on a port of 127.0.0.1 until the test ends; gives the address. */

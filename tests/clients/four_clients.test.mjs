@@ -1,12 +1,12 @@
-// curl, a browser, Python and Node read one view's stream, and lose nothing when their connections break.
+// curl, a browser, Python and Node follow one view's stream side by side, and lose nothing when their connections break.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EventSource } from "eventsource";
-import { tab } from "./browser.mjs";
-import { Feed, page, script, wal2json } from "./feed.mjs";
+import { page, tab } from "./browser.mjs";
+import { Feed, script, wal2json } from "./feed.mjs";
 import { Line } from "./line.mjs";
 import { json, Program, PYTHON, ROOT, serve } from "./program.mjs";
-import { until } from "./until.mjs";
+import { becomes, until } from "./until.mjs";
 
 const NAMED = ["connected", "snapshot_end", "reset", "lagged", "error"];
 const gauges = wal2json("gauges");
@@ -106,66 +106,69 @@ const changes = (seen) => {
   return seen.slice(end + 1).filter(({ event }) => event === "message").map(({ id, data }) => ({ id, data }));
 };
 
-for (const [name, follow] of Object.entries(CLIENTS)) {
-  test(`${name} gets every change once, in order and with its id, over breaks and a restart`, async (t) => {
-    const feed = await Feed.open(t);
-    const origin = await page(t, "<!DOCTYPE html><title>a page of another origin</title>");
-    const tables = script(
-      `CREATE TABLE gauges (id INT PRIMARY KEY, name TEXT, value DECIMAL(10, 2))
-       WITH (connector = 'sse', endpoint = '${feed.url}', format = 'wal2json', table = 'public.gauges');
-       CREATE VIEW levels AS SELECT id, name, value FROM gauges WHERE value < 1000;`,
-    );
-    const arguments_ = ["--bind", "127.0.0.1:0", "--init", tables];
-    const environment = { STREAMGAUGE_HTTP__CORS_ORIGINS: new URL(origin).origin };
-    let server = await serve(t, arguments_, environment);
-    const results = async () => (await json(`${server.url}/api/v1/queries/levels/results`)).data.results.sort((a, b) => a.id - b.id);
-    const line = await Line.open(t, server.url);
+test("four clients get every change once, in order and with its id, over breaks and a restart", async (t) => {
+  const feed = await Feed.open(t);
+  const origin = await page(t, "<!DOCTYPE html><title>a page of another origin</title>");
+  const tables = script(
+    `CREATE TABLE gauges (id INT PRIMARY KEY, name TEXT, value DECIMAL(10, 2))
+     WITH (connector = 'sse', endpoint = '${feed.url}', format = 'wal2json', table = 'public.gauges');
+     CREATE VIEW levels AS SELECT id, name, value FROM gauges WHERE value < 1000;`,
+  );
+  const arguments_ = ["--bind", "127.0.0.1:0", "--init", tables];
+  const environment = { STREAMGAUGE_HTTP__CORS_ORIGINS: new URL(origin).origin };
+  let server = await serve(t, arguments_, environment);
+  const results = async () => (await json(`${server.url}/api/v1/queries/levels/results`)).data.results.sort((a, b) => a.id - b.id);
+  const line = await Line.open(t, server.url);
 
-    feed.send(gauges.insert(gauge(1, 1.5)), gauges.insert(gauge(2, 2.25)));
-    await until("the rows that are there before", async () => (await results()).length === 2);
-    // Heartbeats so often that some come between all events.
-    const seen = await follow(t, `${line.url}/v1/views/levels/stream?heartbeat=100ms`, origin);
-    const last = async () => JSON.stringify(rows(await seen()));
-    const agrees = async (what) => {
-      await until(
-        async () => `${what}: ${await last()} are the server's ${JSON.stringify(await results())}`,
-        async () => (await last()) === JSON.stringify(await results()),
-      );
-    };
-    await until("the end of the snapshot", async () => (await seen()).some(({ event }) => event === "snapshot_end"));
-    await agrees("the rows of the snapshot");
+  feed.send(gauges.insert(gauge(1, 1.5)), gauges.insert(gauge(2, 2.25)));
+  await until("the rows that are there before", async () => (await results()).length === 2);
+  // Heartbeats so often that some come between all events.
+  const url = `${line.url}/v1/views/levels/stream?heartbeat=100ms`;
+  const clients = {};
+  for (const [name, follow] of Object.entries(CLIENTS)) clients[name] = await follow(t, url, origin);
+  const all = async (what, holds) => {
+    for (const [name, seen] of Object.entries(clients)) await until(`${what}, in ${name}`, async () => holds(await seen()));
+  };
+  const agree = async () => {
+    for (const seen of Object.values(clients)) await becomes(await results(), async () => rows(await seen()));
+  };
+  await all("the end of the snapshot", (seen) => seen.some(({ event }) => event === "snapshot_end"));
+  await agree();
+  const beats = line.heartbeats;
+  await until("heartbeats", () => line.heartbeats > beats + 8);
 
-    feed.send(gauges.update(gauge(1, 3)), gauges.insert(gauge(3, 7.75)), gauges.delete(gauge(2)));
-    await until("three changes", async () => changes(await seen()).length === 3);
+  feed.send(gauges.update(gauge(1, 3)), gauges.insert(gauge(3, 7.75)), gauges.delete(gauge(2)));
+  await all("three changes", (seen) => changes(seen).length === 3);
 
-    for (let round = 0; round < 3; round += 1) {
-      line.cut();
-      // The first is broken in its middle, the others come when nobody listens.
-      feed.send(gauges.update(gauge(1, 10 + round)));
-      await until("the break", () => line.clients === 0);
-      feed.send(gauges.update(gauge(3, 2000)), gauges.update(gauge(3, 20 + round)), gauges.insert(gauge(10 + round, round)));
-      await until("the row in the view", async () => (await results()).some(({ id }) => id === 10 + round));
-      line.up();
-      await until("the changes behind the break", async () => changes(await seen()).length >= 3 + 4 * (round + 1));
-    }
-    await agrees("the rows after breaks");
+  for (let round = 0; round < 3; round += 1) {
+    line.cut();
+    // The first is broken in its middle, the others come when nobody listens.
+    feed.send(gauges.update(gauge(1, 10 + round)));
+    await until("the break", () => line.clients === 0);
+    feed.send(gauges.update(gauge(3, 2000)), gauges.update(gauge(3, 20 + round)), gauges.insert(gauge(10 + round, round)));
+    await until("the row in the view", async () => (await results()).some(({ id }) => id === 10 + round));
+    line.up();
+    await all("the changes behind the break", (seen) => changes(seen).length >= 3 + 4 * (round + 1));
+  }
+  await agree();
 
-    const told = (await json(`${server.url}/v1/views/levels/changes?after=earliest`)).events;
-    const expected = told.map(({ id, data }) => ({ id, data: JSON.stringify(data) })).slice(-15);
+  const told = (await json(`${server.url}/v1/views/levels/changes?after=earliest`)).events;
+  const expected = told.map(({ id, data }) => ({ id, data: JSON.stringify(data) })).slice(-15);
+  for (const [name, seen] of Object.entries(clients)) {
     const got = changes(await seen()).map(({ id, data }) => ({ id, data: JSON.stringify(JSON.parse(data)) }));
-    assert.deepEqual(got, expected);
+    assert.deepEqual(got, expected, name);
     assert.ok((await seen()).every(({ event }) => !["reset", "lagged", "error"].includes(event)), JSON.stringify(await seen()));
+  }
 
-    // A new server knows nothing of the old one's ids, and says so.
-    assert.equal(await server.stop(), 0, server.err);
-    server = await serve(t, arguments_, environment);
-    line.target = new URL(server.url);
-    feed.send(gauges.delete(gauge(11)));
-    await until("the rows of the new server", async () => (await results()).length === 4);
-    await until("a reset", async () => (await seen()).some(({ event }) => event === "reset"));
-    await agrees("the rows of the new server");
-    feed.send(gauges.update(gauge(12, 99.5)));
-    await until("a change of the new server", async () => (await last()).includes("99.5"));
-    await agrees("the rows at the end");
-  });
-}
+  // A new server knows nothing of the old one's ids, and says so.
+  assert.equal(await server.stop(), 0, server.err);
+  server = await serve(t, arguments_, environment);
+  line.target = new URL(server.url);
+  feed.send(gauges.delete(gauge(11)));
+  await until("the rows of the new server", async () => (await results()).length === 4);
+  await all("a reset", (seen) => seen.some(({ event }) => event === "reset"));
+  await agree();
+  feed.send(gauges.update(gauge(12, 99.5)));
+  await all("a change of the new server", (seen) => rows(seen).some(({ value }) => value === 99.5));
+  await agree();
+});

@@ -5,6 +5,8 @@ import { once } from "node:events";
 export class Line {
   #clients = new Set();
   #isUp = true;
+  /** How many have come through. */
+  heartbeats = 0;
 
   /** A line to the address of a server; `target` may be another later. */
   static async open(t, target) {
@@ -52,6 +54,7 @@ export class Line {
     server.on("close", () => client.destroy());
     client.on("data", (bytes) => server.write(bytes));
     server.on("data", (bytes) => {
+      this.heartbeats += bytes.toString("latin1").split(": heartbeat\n").length - 1;
       const event = this.#isUp ? -1 : bytes.indexOf("id: ");
       if (event < 0) return client.write(bytes);
       client.write(bytes.subarray(0, event + 12), () => client.destroy());

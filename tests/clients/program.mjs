@@ -6,7 +6,7 @@ import { HUNG_MS, until } from "./until.mjs";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 export const PYTHON = `${ROOT}target/clients/venv/bin/python`;
-const PROGRAM = process.env.STREAMGAUGE_PROGRAM ?? `${ROOT}target/debug/streamgauge`;
+export const PROGRAM = process.env.STREAMGAUGE_PROGRAM ?? `${ROOT}target/debug/streamgauge`;
 
 /** The environment without settings of the server and without proxies: all traffic stays on this machine. */
 const ENVIRONMENT = Object.fromEntries(
