@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { test } from "node:test";
 import { open, page, pages, tab } from "./browser.mjs";
 import { example, Feed, lines, wal2json } from "./feed.mjs";
-import { json, Program, PROGRAM, ROOT, serve } from "./program.mjs";
+import { json, replay, ROOT, serve } from "./program.mjs";
 import { becomes, until } from "./until.mjs";
 
 const CHANGES = "fixtures/dashboard/changes.ndjson";
@@ -164,16 +164,14 @@ for (const [which, html] of Object.entries(PAGES)) {
 }
 
 test("the example runs as its settings say", async (t) => {
-  const replay = new Program(t, PROGRAM, ["replay", CHANGES, "--rate", "max"]);
+  await replay(t, CHANGES, "--rate", "max");
   const server = await serve(t, ["--config", "fixtures/dashboard/server.toml", "--init", "fixtures/dashboard/tables.sql"]);
   const dashboard = await open(t, PAGES["our own page"]);
   const end = STEPS.slice(0, -1).reduce(
     (shown, { metrics, log, ...others }) => ({ ...shown, ...others, metrics: { ...shown.metrics, ...metrics } }),
     BEGIN,
   );
-  await becomes(end, () => read(dashboard)).catch((error) => {
-    throw replay.isRunning ? error : new Error(`the feed has ended: ${replay.err}`);
-  });
+  await becomes(end, () => read(dashboard));
   const { success, data } = await json(`${server.url}/api/v1/reactions/dashboard-stream`);
   assert.ok(success && data.id === "dashboard-stream", JSON.stringify(data));
   assert.deepEqual(dashboard.errors, []);

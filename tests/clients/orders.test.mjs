@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { open, pages } from "./browser.mjs";
 import { example, Feed, lines } from "./feed.mjs";
-import { Program, PROGRAM, serve } from "./program.mjs";
+import { replay, serve } from "./program.mjs";
 import { becomes } from "./until.mjs";
 
 const CHANGES = "fixtures/orders/changes.ndjson";
@@ -59,13 +59,11 @@ for (const [which, html] of Object.entries(PAGES)) {
 }
 
 test("the example runs as its settings say", async (t) => {
-  const replay = new Program(t, PROGRAM, ["replay", CHANGES, "--rate", "max"]);
+  await replay(t, CHANGES, "--rate", "max");
   await serve(t, ["--config", "fixtures/orders/server.toml", "--init", "fixtures/orders/tables.sql"]);
   const shop = await open(t, PAGES["our own page"]);
   const { orders } = STEPS.at(-1);
-  await becomes(orders, async () => (await read(shop)).orders).catch((error) => {
-    throw replay.isRunning ? error : new Error(`the feed has ended: ${replay.err}`);
-  });
+  await becomes(orders, async () => (await read(shop)).orders);
   assert.deepEqual(shop.errors, []);
 });
 

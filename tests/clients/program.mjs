@@ -1,12 +1,13 @@
 // Programs that a test starts: the server, and clients. They end with the test.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { HUNG_MS, until } from "./until.mjs";
 
 export const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 export const PYTHON = `${ROOT}target/clients/venv/bin/python`;
-export const PROGRAM = process.env.STREAMGAUGE_PROGRAM ?? `${ROOT}target/debug/streamgauge`;
+const PROGRAM = resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target", "debug/streamgauge");
 
 /** The environment without settings of the server and without proxies: all traffic stays on this machine. */
 const ENVIRONMENT = Object.fromEntries(
@@ -43,16 +44,27 @@ export class Program {
 
 /** `streamgauge serve …`, once it answers. */
 export async function serve(t, args, environment) {
-  const server = new Program(t, PROGRAM, ["serve", ...args], environment);
-  await until(
-    () => `the server starts: ${server.err}`,
-    () => {
-      if (!server.isRunning) throw new Error(`the server has ended: ${server.err}`);
-      return server.err.includes("Ctrl-C stops");
-    },
-  );
+  const server = await started(t, ["serve", ...args], environment, "Ctrl-C stops");
   server.url = /listens on (http:\/\/\S+)/.exec(server.err)[1];
   return server;
+}
+
+/** `streamgauge replay …`, once it can be read. */
+export function replay(t, ...args) {
+  return started(t, ["replay", ...args], {}, "http://");
+}
+
+/** Our program, once it has said that it is ready. */
+async function started(t, args, environment, ready) {
+  const program = new Program(t, PROGRAM, args, environment);
+  await until(
+    () => `streamgauge ${args[0]} starts: ${program.err}`,
+    () => {
+      if (!program.isRunning) throw new Error(`streamgauge ${args[0]} has ended: ${program.err}`);
+      return program.err.includes(ready);
+    },
+  );
+  return program;
 }
 
 export async function json(url) {
