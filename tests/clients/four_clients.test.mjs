@@ -1,4 +1,4 @@
-// curl, a browser, Python and Node follow one view's stream side by side, and lose nothing when their connections break.
+// curl, a browser, Python and Node follow the same streams side by side, and lose nothing when their connections break.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EventSource } from "eventsource";
@@ -11,6 +11,12 @@ import { becomes, until } from "./until.mjs";
 const NAMED = ["connected", "snapshot_end", "reset", "lagged", "error"];
 const gauges = wal2json("gauges");
 const gauge = (id, value) => ({ id, name: `gauge "${id}" – Pegel\nin m`, value });
+
+/** What they follow, and the views in it. */
+const STREAMS = {
+  "/v1/views/levels/stream": ["levels"],
+  "/v1/streams?view=levels&view=floods": ["levels", "floods"],
+};
 
 /** Each begins to follow a stream, and gives a function that tells what has come: `{event, id, data}`, an empty `id` for none. */
 const CLIENTS = {
@@ -89,22 +95,29 @@ function events(text) {
 function rows(seen) {
   const rows = new Map();
   for (const { event, data } of seen) {
-    if (event === "reset") rows.clear();
+    if (event === "reset") {
+      const { view } = JSON.parse(data);
+      for (const [key, row] of rows) if (row.view === view) rows.delete(key);
+    }
     if (event !== "message") continue;
-    const { op, before, after } = JSON.parse(data);
-    const { id } = after ?? before;
-    assert.equal(rows.has(id), op !== "added", `${op} of a row that is ${rows.has(id) ? "" : "not "}there: ${data}`);
-    if (op === "deleted") rows.delete(id);
-    else rows.set(id, after);
+    const { op, query, before, after } = JSON.parse(data);
+    const key = `${query} ${(after ?? before).id}`;
+    assert.equal(rows.has(key), op !== "added", `${op} of a row that is ${rows.has(key) ? "" : "not "}there: ${data}`);
+    if (op === "deleted") rows.delete(key);
+    else rows.set(key, { view: query, ...after });
   }
-  return [...rows.values()].sort((a, b) => a.id - b.id);
+  return sorted([...rows.values()]);
 }
 
-/** What has come with an id of its own: the changes, without the rows that were there before. */
-const changes = (seen) => {
+function sorted(rows) {
+  return rows.sort((a, b) => a.view.localeCompare(b.view) || a.id - b.id);
+}
+
+/** The changes since the first snapshot. */
+function changes(seen) {
   const end = seen.findIndex(({ event }) => event === "snapshot_end");
-  return seen.slice(end + 1).filter(({ event }) => event === "message").map(({ id, data }) => ({ id, data }));
-};
+  return seen.slice(end + 1).filter(({ event }) => event === "message");
+}
 
 test("four clients get every change once, in order and with its id, over breaks and a restart", async (t) => {
   const feed = await Feed.open(t);
@@ -112,63 +125,86 @@ test("four clients get every change once, in order and with its id, over breaks 
   const tables = script(
     `CREATE TABLE gauges (id INT PRIMARY KEY, name TEXT, value DECIMAL(10, 2))
      WITH (connector = 'sse', endpoint = '${feed.url}', format = 'wal2json', table = 'public.gauges');
-     CREATE VIEW levels AS SELECT id, name, value FROM gauges WHERE value < 1000;`,
+     CREATE VIEW levels AS SELECT id, name, value FROM gauges WHERE value < 1000;
+     CREATE VIEW floods AS SELECT id, name, value FROM gauges WHERE value >= 1000;`,
   );
   const arguments_ = ["--bind", "127.0.0.1:0", "--init", tables];
   const environment = { STREAMGAUGE_HTTP__CORS_ORIGINS: new URL(origin).origin };
   let server = await serve(t, arguments_, environment);
-  const results = async () => (await json(`${server.url}/api/v1/queries/levels/results`)).data.results.sort((a, b) => a.id - b.id);
   const line = await Line.open(t, server.url);
+  const results = async (views) => {
+    const answers = views.map(async (view) => {
+      const { data } = await json(`${server.url}/api/v1/queries/${view}/results`);
+      return data.results.map((row) => ({ view, ...row }));
+    });
+    return sorted((await Promise.all(answers)).flat());
+  };
 
   feed.send(gauges.insert(gauge(1, 1.5)), gauges.insert(gauge(2, 2.25)));
-  await until("the rows that are there before", async () => (await results()).length === 2);
-  // Heartbeats so often that some come between all events.
-  const url = `${line.url}/v1/views/levels/stream?heartbeat=100ms`;
-  const clients = {};
-  for (const [name, follow] of Object.entries(CLIENTS)) clients[name] = await follow(t, url, origin);
+  await until("the rows that are there before", async () => (await results(["levels"])).length === 2);
+  const followers = [];
+  for (const [path, views] of Object.entries(STREAMS)) {
+    const url = new URL(path, line.url);
+    // Heartbeats so often that some come between all events.
+    url.searchParams.set("heartbeat", "100ms");
+    for (const [client, follow] of Object.entries(CLIENTS)) {
+      followers.push({ name: `${client} at ${path}`, views, seen: await follow(t, url.href, origin) });
+    }
+  }
   const all = async (what, holds) => {
-    for (const [name, seen] of Object.entries(clients)) await until(`${what}, in ${name}`, async () => holds(await seen()));
+    for (const { name, views, seen } of followers) {
+      await until(async () => `${what} for ${name}: ${JSON.stringify(await seen())}`, async () => holds(await seen(), views));
+    }
   };
   const agree = async () => {
-    for (const seen of Object.values(clients)) await becomes(await results(), async () => rows(await seen()));
+    for (const { views, seen } of followers) await becomes(await results(views), async () => rows(await seen()));
   };
   await all("the end of the snapshot", (seen) => seen.some(({ event }) => event === "snapshot_end"));
   await agree();
   const beats = line.heartbeats;
-  await until("heartbeats", () => line.heartbeats > beats + 8);
+  await until("heartbeats", () => line.heartbeats > beats + 2 * followers.length);
 
   feed.send(gauges.update(gauge(1, 3)), gauges.insert(gauge(3, 7.75)), gauges.delete(gauge(2)));
   await all("three changes", (seen) => changes(seen).length === 3);
 
-  for (let round = 0; round < 3; round += 1) {
+  for (let round = 1; round <= 3; round += 1) {
     line.cut();
     // The first is broken in its middle, the others come when nobody listens.
     feed.send(gauges.update(gauge(1, 10 + round)));
     await until("the break", () => line.clients === 0);
     feed.send(gauges.update(gauge(3, 2000)), gauges.update(gauge(3, 20 + round)), gauges.insert(gauge(10 + round, round)));
-    await until("the row in the view", async () => (await results()).some(({ id }) => id === 10 + round));
+    await until("the row in the view", async () => (await results(["levels"])).some(({ id }) => id === 10 + round));
     line.up();
-    await all("the changes behind the break", (seen) => changes(seen).length >= 3 + 4 * (round + 1));
+    // Two more where the flood is seen.
+    await all("the changes behind the break", (seen, views) => changes(seen).length >= 3 + (2 + 2 * views.length) * round);
   }
   await agree();
 
-  const told = (await json(`${server.url}/v1/views/levels/changes?after=earliest`)).events;
-  const expected = told.map(({ id, data }) => ({ id, data: JSON.stringify(data) })).slice(-15);
-  for (const [name, seen] of Object.entries(clients)) {
-    const got = changes(await seen()).map(({ id, data }) => ({ id, data: JSON.stringify(JSON.parse(data)) }));
-    assert.deepEqual(got, expected, name);
-    assert.ok((await seen()).every(({ event }) => !["reset", "lagged", "error"].includes(event)), JSON.stringify(await seen()));
+  for (const view of ["levels", "floods"]) {
+    const { events: told } = await json(`${server.url}/v1/views/${view}/changes?after=earliest`);
+    for (const { name, views, seen } of followers.filter(({ views }) => views.includes(view))) {
+      const got = changes(await seen()).map(({ id, data }) => ({ id, data: JSON.parse(data) })).filter(({ data }) => data.query === view);
+      const expected = told.slice(-got.length);
+      assert.deepEqual(got.map(({ data }) => data), expected.map(({ data }) => data), name);
+      // Where there are several views, an id tells of each.
+      if (views.length === 1) assert.deepEqual(got.map(({ id }) => id), expected.map(({ id }) => id), name);
+    }
+  }
+  for (const { name, views, seen } of followers) {
+    const all = await seen();
+    assert.equal(new Set(changes(all).map(({ id }) => id)).size, 3 + 3 * (2 + 2 * views.length), name);
+    assert.deepEqual(all.filter(({ event }) => ["reset", "lagged", "error"].includes(event)), [], name);
   }
 
   // A new server knows nothing of the old one's ids, and says so.
   assert.equal(await server.stop(), 0, server.err);
   server = await serve(t, arguments_, environment);
   line.target = new URL(server.url);
-  feed.send(gauges.delete(gauge(11)));
-  await until("the rows of the new server", async () => (await results()).length === 4);
-  await all("a reset", (seen) => seen.some(({ event }) => event === "reset"));
+  feed.send(gauges.delete(gauge(12)));
+  await until("the rows of the new server", async () => (await results(["levels"])).length === 4);
+  await all("a reset", (seen, views) => seen.filter(({ event }) => event === "reset").length === views.length);
   await agree();
-  feed.send(gauges.update(gauge(12, 99.5)));
+  feed.send(gauges.update(gauge(13, 99.5)));
   await all("a change of the new server", (seen) => rows(seen).some(({ value }) => value === 99.5));
   await agree();
 });
