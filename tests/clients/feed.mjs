@@ -1,6 +1,6 @@
 // A change feed that says what the test tells it, when the test tells it; and the server of an example that reads it.
 import { createServer } from "node:http";
-import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -51,17 +51,19 @@ export function lines(file) {
   return readFileSync(ROOT + file, "utf8").trim().split("\n");
 }
 
-/** A script in a file of its own; gives the file's path. */
-export function script(text) {
-  const path = join(mkdtempSync(join(tmpdir(), "streamgauge-")), "tables.sql");
+/** A script in a file of its own, until the test ends; gives the file's path. */
+export function script(t, text) {
+  const folder = mkdtempSync(join(tmpdir(), "streamgauge-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "tables.sql");
   writeFileSync(path, text);
   return path;
 }
 
 /** The server of an example in `fixtures/`, whose tables read `feed` instead of a replay on its port: what `serve` is to be told. */
-export function example(name, feed) {
+export function example(t, name, feed) {
   const tables = readFileSync(`${ROOT}fixtures/${name}/tables.sql`, "utf8");
-  const path = script(tables.replaceAll("http://127.0.0.1:8090/", feed.url));
+  const path = script(t, tables.replaceAll("http://127.0.0.1:8090/", feed.url));
   return ["--config", `fixtures/${name}/server.toml`, "--init", path];
 }
 

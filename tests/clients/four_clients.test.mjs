@@ -123,6 +123,7 @@ test("four clients get every change once, in order and with its id, over breaks 
   const feed = await Feed.open(t);
   const origin = await page(t, "<!DOCTYPE html><title>a page of another origin</title>");
   const tables = script(
+    t,
     `CREATE TABLE gauges (id INT PRIMARY KEY, name TEXT, value DECIMAL(10, 2))
      WITH (connector = 'sse', endpoint = '${feed.url}', format = 'wal2json', table = 'public.gauges');
      CREATE VIEW levels AS SELECT id, name, value FROM gauges WHERE value < 1000;

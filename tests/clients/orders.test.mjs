@@ -36,7 +36,7 @@ for (const [which, html] of Object.entries(PAGES)) {
   test(`${which} shows orders that come, change, leave and return`, async (t) => {
     const changes = lines(CHANGES);
     const feed = await Feed.open(t);
-    await serve(t, example("orders", feed));
+    await serve(t, example(t, "orders", feed));
     const shop = await open(t, html);
     for (const [nth, change] of changes.entries()) {
       feed.send(change);
@@ -48,7 +48,7 @@ for (const [which, html] of Object.entries(PAGES)) {
   test(`${which} begins with the orders there are`, async (t) => {
     const feed = await Feed.open(t);
     feed.send(...lines(CHANGES).slice(0, 9));
-    await serve(t, example("orders", feed));
+    await serve(t, example(t, "orders", feed));
     const shop = await open(t, html);
     await becomes(STEPS[8], async () => {
       const { orders, alerts } = await read(shop);
@@ -58,7 +58,7 @@ for (const [which, html] of Object.entries(PAGES)) {
   });
 }
 
-test("the example runs as its settings say", async (t) => {
+test("the orders run as their settings say", async (t) => {
   await replay(t, CHANGES, "--rate", "max");
   await serve(t, ["--config", "fixtures/orders/server.toml", "--init", "fixtures/orders/tables.sql"]);
   const shop = await open(t, PAGES["our own page"]);
