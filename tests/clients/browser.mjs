@@ -1,5 +1,6 @@
 // Headless Chromium, and the pages it is shown.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { after } from "node:test";
 import { chromium } from "playwright-core";
 import { listen } from "./feed.mjs";
 import { ROOT } from "./program.mjs";
@@ -16,11 +17,16 @@ const FLAGS = [
   "--disable-sync",
 ];
 
-/** A new tab. What its scripts throw, and what the console calls an error, is collected in `tab.errors`. */
+/** One for all tests of a file. */
+let browser;
+after(async () => (await browser)?.close());
+
+/** A tab of a browser that knows nothing yet. What its scripts throw, and what the console calls an error, is collected in `tab.errors`. */
 export async function tab(t) {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
-  t.after(() => browser.close());
-  const tab = await browser.newPage();
+  browser ??= chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
+  const context = await (await browser).newContext();
+  t.after(() => context.close());
+  const tab = await context.newPage();
   tab.setDefaultTimeout(HUNG_MS);
   tab.errors = [];
   tab.on("pageerror", (error) => tab.errors.push(error.message));
