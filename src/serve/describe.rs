@@ -108,6 +108,7 @@ fn completed(mut document: Value) -> Value {
     }
     let problem = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
     let answers = ANSWERS.iter().map(|(_, name, says)| (name.to_string(), json!({"description": says, "content": problem})));
+    document = flattened(&document, &document["components"]["schemas"]);
     document["components"]["responses"] = Value::Object(answers.collect());
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "description": "A token: POST /v1/tokens makes one"},
@@ -115,6 +116,32 @@ fn completed(mut document: Value) -> Value {
         "ticket": {"type": "apiKey", "in": "query", "name": "ticket", "description": "For one stream, once: POST /v1/tickets makes one"},
     });
     document
+}
+
+/// The description with objects for what serde flattens. The parts cannot stand side by side: one that is closed refuses the others'
+/// members.
+fn flattened(part: &Value, schemas: &Value) -> Value {
+    let members = match part {
+        Value::Array(items) => return items.iter().map(|item| flattened(item, schemas)).collect(),
+        Value::Object(members) => members,
+        _ => return part.clone(),
+    };
+    let others = members.iter().filter(|(name, _)| *name != "allOf");
+    let mut whole: Map<String, Value> = others.map(|(name, member)| (name.clone(), flattened(member, schemas))).collect();
+    for part in members.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+        let name = part["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+        let part = flattened(name.map_or(part, |name| &schemas[name]), schemas);
+        whole.insert("type".into(), "object".into());
+        if let Some(properties) = part["properties"].as_object() {
+            let known = whole.entry("properties").or_insert_with(|| json!({}));
+            known.as_object_mut().into_iter().for_each(|known| known.extend(properties.clone()));
+        }
+        if let Some(required) = part["required"].as_array() {
+            let known = whole.entry("required").or_insert_with(|| json!([]));
+            known.as_array_mut().into_iter().for_each(|known| known.extend_from_slice(required));
+        }
+    }
+    Value::Object(whole)
 }
 
 fn complete(operation: &mut Value, method: &str, path: &str) {

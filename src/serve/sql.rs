@@ -108,8 +108,11 @@ struct Column {
         (Results = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
     )),
     (status = 403, body = Problem, description = "One of them needs another scope: `write` to make or drop, `admin` to SET; none has run"),
+    (status = 404, body = Problem, description = "What one of them is about is not there; those before it have run"),
     (status = 406, body = Problem, description = "The rows have no such form"),
+    (status = 409, body = Problem, description = "A name is taken, or what is to be dropped is in use; those before it have run"),
     (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
+    (status = 502, body = Problem, description = "A feed that a query reads fails"),
 ))]
 async fn run(
     State(app): State<Arc<App>>,

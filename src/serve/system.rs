@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::auth::{Identity, Scope};
+use super::page::LIMIT_MAX;
 use crate::feed::State as FeedState;
 use crate::time::Timestamp;
 use crate::view::{HISTORY_CHANGES_MAX, Health};
@@ -64,6 +65,10 @@ struct InfoLimits {
     sql_bytes_max: usize,
     streams_max: usize,
     streams_per_token_max: usize,
+    /// Null: 50, but as many as there may be at all for this machine.
+    streams_per_address_max: Option<usize>,
+    /// Members of a page.
+    page_max: usize,
     /// Changes of a view that a stream can go on from.
     history_changes_max: u64,
 }
@@ -90,6 +95,8 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
             sql_bytes_max: super::sql::SQL_BYTES_MAX,
             streams_max: app.settings.http.streams_max,
             streams_per_token_max: app.settings.http.streams_per_token_max,
+            streams_per_address_max: app.settings.http.streams_per_address_max,
+            page_max: LIMIT_MAX,
             history_changes_max: HISTORY_CHANGES_MAX,
         },
     })

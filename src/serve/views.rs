@@ -244,6 +244,7 @@ async fn replace(
 /// The views in the order they were made.
 #[utoipa::path(get, operation_id = "list_views", path = "/views", tag = "views", params(Listing), responses(
     (status = 200, body = Page<Shown>, description = "A page"),
+    (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Page<Shown>>> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);

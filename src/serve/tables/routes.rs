@@ -160,6 +160,7 @@ async fn create(
 /// The tables in the order they were made.
 #[utoipa::path(get, operation_id = "list_tables", path = "/connection_tables", tag = "tables", params(Listing), responses(
     (status = 200, body = Page<ConnectionTable>, description = "A page"),
+    (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Response> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);

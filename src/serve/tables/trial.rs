@@ -59,7 +59,6 @@ pub struct Progress {
     pub message: String,
     /// With the last line: the data of the first events.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
     pub sample: Option<Vec<Value>>,
     /// With the last line: the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +71,6 @@ pub struct Tested {
     pub success: bool,
     pub message: String,
     /// The data of the first events: JSON where it is JSON, else text.
-    #[schema(value_type = Vec<Object>)]
     pub sample_data: Vec<Value>,
     pub statistics: Statistics,
     /// The columns that the events suggest.

@@ -106,6 +106,16 @@ impl Operation<'_> {
         format!("{} {}", self.method, self.path)
     }
 
+    fn name(&self) -> String {
+        self.says["operationId"].as_str().unwrap().to_string()
+    }
+
+    /// Whether the document knows the type of this answer.
+    fn gives(&self, answer: &Answer) -> bool {
+        let content_type = answer.header("content-type").split(';').next().unwrap();
+        !self.says["responses"][answer.status.to_string()]["content"][content_type].is_null()
+    }
+
     fn is_open(&self) -> bool {
         self.says["security"] == json!([])
     }
@@ -145,7 +155,7 @@ async fn the_document_is_the_one_that_is_kept_and_holds_together() {
     let mut names = BTreeSet::new();
     for operation in server.operations() {
         let line = operation.line();
-        assert!(names.insert(operation.says["operationId"].as_str().unwrap().to_string()), "{line}: its id is taken");
+        assert!(names.insert(operation.name()), "{line}: its id is taken");
         assert!(operation.says["summary"].is_string(), "{line} has no summary");
         let tag = &operation.says["tags"][0];
         assert!(server.document["tags"].as_array().unwrap().iter().any(|known| known["name"] == *tag), "{line}: {tag}");
@@ -198,23 +208,83 @@ async fn who_may_read_may_not_write() {
 }
 
 #[tokio::test]
-async fn what_is_there_is_answered_and_what_is_not_is_a_404() {
+async fn what_is_not_there_is_a_404() {
     let server = Guarded::start().await;
     for operation in server.operations() {
-        if operation.method == Method::GET && !operation.is_endless() {
-            let answer = server.ask(&operation, operation.known(), Some(ADMIN), None).await;
-            // One token by itself cannot be read.
-            assert_eq!(answer.status, 200, "{}: {}", operation.line(), answer.text);
-            let content_type = answer.header("content-type").split(';').next().unwrap().to_string();
-            let known = &operation.says["responses"]["200"]["content"];
-            assert!(!known[&content_type].is_null(), "{}: the document does not know {content_type}", operation.line());
-        }
         if operation.path.contains('{') && operation.method != Method::PUT {
             let body = server.body(&operation).map(|_| ("application/json", "{}"));
             let missing = server.ask(&operation, "nothing", Some(ADMIN), body).await;
             assert_eq!(missing.status, 404, "{}: {}", operation.line(), missing.text);
         }
     }
+}
+
+#[tokio::test]
+async fn every_operation_can_be_done() {
+    let server = Guarded::start().await;
+    // As many events as a trial looks at; fewer would let it wait for more.
+    let busy = (0..100).fold(Feed::stream(), |feed, _| feed.event("message", r#"{"id": "a", "total": 7}"#));
+    let busy = Server::start([busy.stall()]).await;
+    let fields = json!([{"name": "id", "type": "TEXT"}, {"name": "total", "type": "BIGINT"}]);
+    let table = json!({
+        "name": "second",
+        "connector": "sse",
+        "config": {"endpoint": busy.url()},
+        "schema": {"format": "json", "fields": fields},
+    });
+    let mut undone: BTreeSet<String> = server.operations().iter().map(|operation| operation.name()).collect();
+    for (name, id, body, status) in [
+        ("test_schema", "", table.clone(), 200),
+        ("test_table", "", table.clone(), 200),
+        ("create_table", "", table.clone(), 201),
+        ("put_table", "second", table, 200),
+        ("patch_table", "second", json!({"config": {"headers": "X-Trace: b"}}), 200),
+        ("pause_table", "second", Value::Null, 202),
+        ("resume_table", "second", Value::Null, 202),
+        ("disconnect_table", "second", Value::Null, 202),
+        ("reconnect_table", "second", Value::Null, 202),
+        ("create_view", "", json!({"name": "copy", "query": "SELECT id FROM second"}), 201),
+        ("put_view", "copy", json!({"query": "SELECT id, total FROM second"}), 200),
+        ("validate_sql", "", json!({"sql": "SELECT id FROM copy"}), 200),
+        ("run_sql", "", json!({"sql": "SHOW TABLES"}), 200),
+        ("create_stream", "", json!({"id": "other", "views": ["copy"], "path": "/other"}), 201),
+        ("put_stream", "other", json!({"views": ["copy", "orders"], "path": "/others"}), 200),
+        ("stop_stream", "other", Value::Null, 200),
+        ("start_stream", "other", Value::Null, 200),
+        ("stop_reaction", "other", Value::Null, 200),
+        ("start_reaction", "other", Value::Null, 200),
+        ("create_ticket", "", json!({"views": ["copy"]}), 201),
+        ("create_token", "", json!({"name": "second", "scopes": ["read"]}), 201),
+        ("delete_token", "second", Value::Null, 204),
+        ("delete_stream", "other", Value::Null, 204),
+        ("delete_view", "copy", Value::Null, 204),
+        ("delete_table", "second", Value::Null, 204),
+    ] {
+        let operations = server.operations();
+        let operation = operations.iter().find(|operation| operation.name() == name).expect(name);
+        let text = body.to_string();
+        let body = (!body.is_null()).then_some(("application/json", text.as_str()));
+        let answer = server.ask(operation, id, Some(ADMIN), body).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.text);
+        if status != 204 {
+            assert!(operation.gives(&answer), "{name}: the document does not know {}", answer.header("content-type"));
+        }
+        undone.remove(name);
+    }
+    for operation in server.operations().iter().filter(|operation| operation.method == Method::GET) {
+        undone.remove(&operation.name());
+        if !operation.is_endless() {
+            let answer = server.ask(operation, operation.known(), Some(ADMIN), None).await;
+            assert_eq!(answer.status, 200, "{}: {}", operation.line(), answer.text);
+            assert!(operation.gives(&answer), "{}: {}", operation.line(), answer.header("content-type"));
+            continue;
+        }
+        let path = operation.path.replace("{id}", operation.known());
+        let stream = server.service.request(Method::GET, &path).bearer_auth(ADMIN).send().await.unwrap();
+        assert_eq!(stream.status(), 200, "{path}");
+        assert_eq!(stream.headers()["content-type"], "text/event-stream", "{path}");
+    }
+    assert!(undone.is_empty(), "no test shows that these can be done: {undone:?}");
 }
 
 #[tokio::test]
@@ -295,7 +365,8 @@ async fn info_tells_what_may_be_expected() {
     let info = send(server.service.request(Method::GET, "/v1/info").bearer_auth(ADMIN)).await.with(200);
     assert_eq!((&info["auth"], &info["tables"], &info["views"]), (&json!("token"), &json!(1), &json!(1)));
     assert_eq!(info["limits"]["body_bytes_max"], BODY_BYTES_MAX);
-    assert_eq!(info["features"]["connectors"], json!(["sse"]));
+    assert!(info["limits"]["streams_max"].is_u64() && info["limits"]["streams_per_address_max"].is_null(), "{info}");
+    assert_eq!(info["features"], json!({"connectors": ["sse"], "keeps": false, "files": false}));
 }
 
 #[tokio::test]
