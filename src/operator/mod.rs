@@ -19,6 +19,7 @@ pub mod reorder;
 pub mod rows;
 mod session;
 mod sliding;
+pub mod state;
 pub mod window_aggregate;
 
 pub use chain::{Chain, Tree};
@@ -30,6 +31,7 @@ pub use limit::Limit;
 pub use merge::Merge;
 pub use over::{Order, Over, OverSpec};
 pub use project::Project;
+pub use state::{Content, Frame, Part};
 pub use window_aggregate::{WindowAggregate, WindowAggregateSpec};
 
 use crate::change::Changes;
