@@ -8,6 +8,8 @@
 //! - Kept are the last two checkpoints, and the last one that shares no file with them, in case such a file is damaged.
 
 mod disk;
+#[cfg(test)]
+mod fickle;
 mod file;
 mod frame;
 #[cfg(test)]
@@ -386,12 +388,14 @@ impl Archive {
         Ok(parts)
     }
 
-    /// Moves files where they do not disturb, in the place of what was there.
+    /// Moves files where they do not disturb, in the place of what was there. The greatest number stays: it is not used again.
     fn set_aside<'a>(&self, epochs: impl Iterator<Item = &'a Epoch>) -> io::Result<()> {
         let aside = self.dir.join(DAMAGED);
         self.disk.make_dir(&aside)?;
         for name in self.disk.list(&aside)? {
-            self.disk.remove(&aside.join(name))?;
+            if number(&name).is_none_or(|(epoch, _)| epoch < self.latest) {
+                self.disk.remove(&aside.join(name))?;
+            }
         }
         for &epoch in epochs {
             self.disk.rename(&self.path(epoch, WHOLE), &aside.join(name(epoch, WHOLE)))?;
