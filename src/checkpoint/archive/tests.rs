@@ -177,50 +177,67 @@ fn what_cannot_be_meant_is_refused_and_the_next_checkpoint_is_full() {
 
 #[test]
 fn two_hundred_checkpoints_equal_their_model_in_a_directory_that_does_not_grow() {
-    // Many small frames, where the length of the chain counts, and large ones, where the bytes do.
-    for (rows_max, seed) in [(20, 1), (20_000, 2)] {
-        let disk = Fickle::default();
-        let mut archive = open(&disk).archive;
-        let mut world = World::new(seed, rows_max);
-        let (mut reused, mut longest, mut largest, mut full) = (0, 0, 0, 0);
-        for _ in 0..200 {
-            let written = world.write(&mut archive).unwrap();
-            reused += u64::from(written.reused_bytes > 0);
-            let manifest = &archive.base.as_ref().unwrap().manifest;
-            (longest, largest) = (longest.max(manifest.links), largest.max(manifest.frame_bytes()));
-            full += u64::from(manifest.links == 0);
-            let bytes: usize = disk.files().iter().map(|(_, bytes)| bytes).sum();
-            // Two chains that share no file.
-            let allowed = 2 * (WASTE_MAX * largest + WASTE_BYTES_FREE + 100_000);
-            assert!(bytes as u64 <= allowed, "{bytes} {largest}");
-            assert!(disk.files().len() <= 2 * LINKS_MAX as usize + 3, "{}", disk.files().len());
-            if archive.epoch().is_multiple_of(if rows_max > 100 { 20 } else { 1 }) {
-                assert_eq!(world.check(&open(&disk.copy()).loaded), archive.epoch());
-            }
-        }
-        assert!(reused > 150 && full > 3 && longest <= LINKS_MAX, "{reused} {full} {longest}");
-        assert_eq!(longest == LINKS_MAX, rows_max == 20, "{longest}");
+    let disk = Fickle::default();
+    let mut archive = open(&disk).archive;
+    let mut world = World::new(1, 20);
+    let (mut reused, mut full, mut longest) = (0, 0, 0);
+    for epoch in 1..=200 {
+        let written = world.write(&mut archive).unwrap();
+        let links = archive.base.as_ref().unwrap().manifest.links;
+        (reused, full, longest) =
+            (reused + u64::from(written.reused_bytes > 0), full + u64::from(links == 0), longest.max(links));
+        assert!(disk.files().len() <= 2 * LINKS_MAX as usize + 3, "{:?}", disk.files());
+        assert_eq!(world.check(&open(&disk.copy()).loaded), epoch);
     }
+    assert!(reused > 150 && full >= 200 / u64::from(LINKS_MAX) && longest == LINKS_MAX, "{reused} {full} {longest}");
 }
 
 #[test]
-fn any_byte_changed_or_cut_off_gives_a_whole_checkpoint_or_none() {
+fn bytes_that_nobody_needs_are_bounded_by_those_that_are_needed() {
     let disk = Fickle::default();
     let mut archive = open(&disk).archive;
-    let mut world = World { parts: BTreeMap::new(), ..World::new(3, 1) };
-    let mut written = BTreeMap::new();
-    for epoch in 1..=3 {
-        let parts = half(epoch, epoch == 1);
-        archive.write(epoch, parts).unwrap();
-        written.insert(epoch, half(epoch, true));
+    let small = |epoch: Epoch| rows([epoch as i64]);
+    let large = |epoch: Epoch| rows((0..20_000).map(|value| value + epoch as i64));
+    let mut longest = 0;
+    for epoch in 1..=40 {
+        // Each file is needed for ever for its small frame, and for its large one no longer.
+        let names: Vec<String> = (1..=epoch).map(|number| format!("closed/{number}")).collect();
+        let parts = |full: bool| {
+            let content = |number: Epoch| if full || number == epoch { Content::Rows(small(number)) } else { Content::Unchanged };
+            let mut frames: Vec<_> = (1..=epoch).zip(&names).map(|(number, name)| (name.as_str(), content(number))).collect();
+            frames.push(("open", Content::Rows(large(epoch))));
+            vec![part("view/v", frames)]
+        };
+        archive.write(epoch, parts(false)).unwrap();
+        let Base { manifest, length } = archive.base.as_ref().unwrap();
+        longest = longest.max(manifest.links);
+        let allowed = WASTE_MAX * manifest.frame_bytes() + WASTE_BYTES_FREE + 20_000;
+        assert!(manifest.needs.values().sum::<u64>() + length <= allowed);
+        let bytes: usize = disk.files().iter().map(|(_, bytes)| bytes).sum();
+        assert!(bytes as u64 <= 2 * allowed, "{bytes} {allowed}");
+        if epoch % 8 == 0 {
+            assert_eq!(open(&disk.copy()).loaded.unwrap().parts, parts(true));
+        }
     }
-    world.history = written;
+    assert!((2..10).contains(&longest), "{longest}");
+}
+
+#[test]
+fn any_byte_changed_or_cut_off_leaves_another_whole_checkpoint() {
+    let disk = Fickle::default();
+    let mut archive = open(&disk).archive;
+    let mut world = World::new(3, 1);
+    for epoch in 1..=4 {
+        // The last two share the frame that the second one wrote.
+        archive.write(epoch, half(epoch, epoch < 3)).unwrap();
+        world.history.insert(epoch, half(epoch, true));
+    }
     let mut outcomes = BTreeMap::new();
     let mut check = |disk: &Fickle, what: String| {
         let opened = open(disk);
         let epoch = world.check(&opened.loaded);
-        assert_eq!(opened.damaged.is_empty(), epoch == 3, "{what}: {:?}", opened.damaged);
-        assert_eq!(opened.archive.epoch(), 3, "{what}");
+        assert_eq!(opened.damaged.is_empty(), epoch == 4, "{what}: {:?}", opened.damaged);
+        assert_eq!(opened.archive.epoch(), 4, "{what}");
         *outcomes.entry(epoch).or_insert(0) += 1;
     };
     for (path, length) in disk.files() {
@@ -233,8 +250,8 @@ fn any_byte_changed_or_cut_off_gives_a_whole_checkpoint_or_none() {
             check(&damaged, format!("{} changed at {at}", path.display()));
         }
     }
-    // All share the frame that the first one wrote.
-    assert!([0, 1, 2, 3].iter().all(|epoch| outcomes.get(epoch).is_some_and(|times| *times > 100)), "{outcomes:?}");
+    assert_eq!(outcomes.keys().copied().collect::<Vec<_>>(), [1, 3, 4], "{outcomes:?}");
+    assert!(outcomes.values().all(|times| *times > 500), "{outcomes:?}");
 }
 
 #[test]
@@ -339,14 +356,14 @@ fn a_power_failure_at_any_step_leaves_the_last_checkpoint_or_the_one_being_writt
     };
     let steps = {
         let disk = Fickle::default();
-        assert_eq!(build(&disk, &mut World::new(4, 30)), 5);
+        assert_eq!(build(&disk, &mut World::new(4, 200)), 5);
         disk.steps()
     };
     assert!(steps > 40, "{steps}");
     let mut rng = Rng::with_seed(4);
     let mut unacknowledged = 0;
     for step in 0..steps {
-        let (disk, mut world) = (Fickle::default(), World::new(4, 30));
+        let (disk, mut world) = (Fickle::default(), World::new(4, 200));
         disk.upset(step, Trouble::PowerFailure);
         let acknowledged = build(&disk, &mut world);
         for _ in 0..8 {
@@ -356,7 +373,7 @@ fn a_power_failure_at_any_step_leaves_the_last_checkpoint_or_the_one_being_writt
             assert!(epoch == acknowledged || epoch == acknowledged + 1, "step {step}: {epoch} after {acknowledged}");
             assert_eq!(opened.damaged, [], "step {step}");
             unacknowledged += u64::from(epoch > acknowledged);
-            let mut world = World { history: world.history.clone(), ..World::new(5, 30) };
+            let mut world = World { history: world.history.clone(), ..World::new(5, 200) };
             let mut archive = opened.archive;
             world.write(&mut archive).unwrap();
             assert_eq!(world.check(&open(&after).loaded), archive.epoch());
@@ -381,7 +398,10 @@ fn a_full_or_failing_disk_costs_the_checkpoint_and_nothing_else() {
             let last = if failed.is_ok() { before + 1 } else { before };
             assert_eq!(archive.written(), Some(last), "{trouble:?} at {step}");
             disk.calm();
-            assert_eq!(world.check(&open(&disk.copy()).loaded), last, "{trouble:?} at {step}");
+            let loaded = world.check(&open(&disk.copy()).loaded);
+            // What has its name cannot be taken back from a disk that allows no change.
+            let stuck = failed.is_err() && trouble == Trouble::ReadOnly && loaded == before + 1;
+            assert!(loaded == last || stuck, "{trouble:?} at {step}: {loaded}");
             world.write(&mut archive).unwrap();
             assert_eq!(world.check(&open(&disk).loaded), before + 2);
             assert!(disk.files().iter().all(|(path, _)| path.extension().unwrap() == WHOLE));
@@ -429,17 +449,16 @@ proptest! {
         let mut world = World::new(seed, 20);
         let mut disk = Fickle::default();
         let mut archive = open(&disk).archive;
-        // The last one that must be there: none after damage.
-        let (mut promised, mut used) = (0, 0);
-        let mut restart = |disk: &Fickle, world: &mut World, promised: &mut Epoch| {
+        // The last one that must be there: none where one that was damaged may be part of it.
+        let (mut promised, mut damaged) = (0, false);
+        // Numbers of checkpoints that are written are not used again, whatever became of those.
+        let mut used = 0;
+        let restart = |disk: &Fickle, world: &mut World, promised: &mut Epoch, used: Epoch| {
             let opened = open(disk);
             let epoch = world.check(&opened.loaded);
             assert!(epoch >= *promised, "{epoch} {promised}");
-            assert!(opened.damaged.is_empty() || *promised == 0);
             assert!(opened.archive.epoch() >= used, "{used}");
             *promised = epoch;
-            used = opened.archive.epoch();
-            // The state goes on from where it was loaded; what is newer is not to be relied on.
             world.parts.clear();
             opened.archive
         };
@@ -447,7 +466,8 @@ proptest! {
             match event {
                 Event::Write => {
                     if world.write(&mut archive).is_ok() {
-                        promised = archive.epoch();
+                        used = archive.epoch();
+                        promised = if damaged { 0 } else { used };
                     }
                 }
                 Event::Trouble(step, trouble) => {
@@ -455,11 +475,13 @@ proptest! {
                 }
                 Event::Restart => {
                     disk = disk.copy();
-                    archive = restart(&disk, &mut world, &mut promised);
+                    archive = restart(&disk, &mut world, &mut promised, used);
+                    damaged = false;
                 }
                 Event::PowerFailure => {
                     disk = disk.after_power_failure(&mut rng);
-                    archive = restart(&disk, &mut world, &mut promised);
+                    archive = restart(&disk, &mut world, &mut promised, used);
+                    damaged = false;
                 }
                 Event::Flip(number, byte) | Event::Cut(number, byte) => {
                     let files = disk.files();
@@ -467,13 +489,13 @@ proptest! {
                     if let Some((path, length)) = files.get(number % files.len().max(1)) {
                         let flip = matches!(event, Event::Flip(..));
                         disk.edit(path, |bytes| if flip { bytes[byte % length] ^= 1 } else { bytes.truncate(byte % length) });
-                        promised = 0;
+                        (promised, damaged) = (0, true);
                     }
                 }
             }
         }
         disk = disk.copy();
-        restart(&disk, &mut world, &mut promised);
+        restart(&disk, &mut world, &mut promised, used);
     }
 }
 
