@@ -388,14 +388,15 @@ impl Archive {
         Ok(parts)
     }
 
-    /// Moves files where they do not disturb, in the place of what was there. The greatest number stays: it is not used again.
+    /// Moves files where they do not disturb, in the place of what was there, but for its last: its number is not used again.
     fn set_aside<'a>(&self, epochs: impl Iterator<Item = &'a Epoch>) -> io::Result<()> {
         let aside = self.dir.join(DAMAGED);
         self.disk.make_dir(&aside)?;
-        for name in self.disk.list(&aside)? {
-            if number(&name).is_none_or(|(epoch, _)| epoch < self.latest) {
-                self.disk.remove(&aside.join(name))?;
-            }
+        let mut before = self.disk.list(&aside)?;
+        before.sort_unstable();
+        before.pop();
+        for name in before {
+            self.disk.remove(&aside.join(name))?;
         }
         for &epoch in epochs {
             self.disk.rename(&self.path(epoch, WHOLE), &aside.join(name(epoch, WHOLE)))?;

@@ -441,7 +441,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn whatever_happens_what_is_loaded_is_what_was_written(seed: u64, events in prop::collection::vec(event(), 1..60)) {
