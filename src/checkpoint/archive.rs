@@ -15,7 +15,9 @@ mod frame;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,7 +80,7 @@ struct Base {
 #[derive(Debug)]
 struct Kept {
     chain: Epoch,
-    /// Its own and those that it needs.
+    /// Those that it needs, and its own, which is the last.
     files: BTreeSet<Epoch>,
 }
 
@@ -88,7 +90,7 @@ pub struct Opened {
     pub archive: Archive,
     /// The newest checkpoint that is whole.
     pub loaded: Option<Loaded>,
-    /// Newer ones that are not, newest first. Their files are in `checkpoints/damaged` now.
+    /// Those after it, newest first, which are not. Their files are in `checkpoints/damaged` now.
     pub damaged: Vec<Damaged>,
 }
 
@@ -104,12 +106,18 @@ pub struct Loaded {
     pub bytes: u64,
 }
 
-/// A checkpoint that could not be used.
+/// A checkpoint that could not be used, and why: a sentence for the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Damaged {
     pub file: PathBuf,
     /// The end of a sentence about the file: `it is cut off`.
     pub reason: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the checkpoint '{}' cannot be used: {}", self.file.display(), self.reason)
+    }
 }
 
 /// What a checkpoint cost.
@@ -150,8 +158,8 @@ impl Archive {
         self.base.as_ref().map(|base| base.manifest.epoch)
     }
 
-    /// Writes one checkpoint; on return it is on the disk. When that fails, the last ones stay as they are, and the number is used up.
-    /// Blocks for as long as the disk takes.
+    /// Writes one checkpoint; on return it is on the disk. When that fails, the last ones stay as they are, and the number is used up;
+    /// where the disk then refuses even to take back the name, it may be there after all. Blocks for as long as the disk takes.
     pub fn write(&mut self, epoch: Epoch, parts: Vec<Part>) -> Result<Written> {
         let start = Instant::now();
         if epoch <= self.latest || epoch > EPOCH_MAX {
@@ -160,17 +168,15 @@ impl Archive {
         self.latest = epoch;
         match self.save(epoch, parts) {
             Ok(base) => {
-                let Base { manifest, length } = &base;
-                let own = manifest.frames().filter(|frame| frame.place.file == epoch).map(|frame| frame.place.length);
-                let reused_bytes = manifest.frame_bytes() - own.sum::<u64>();
-                let written = Written { bytes: *length, reused_bytes, took: Duration::ZERO };
-                self.kept.push(Kept::of(manifest));
+                let older = base.manifest.frames().map(|frame| frame.place).filter(|place| place.file != epoch);
+                let (bytes, reused_bytes) = (base.length, older.map(|place| place.length).sum());
+                self.kept.push(Kept::of(&base.manifest));
                 self.base = Some(base);
                 self.sweep();
-                Ok(Written { took: start.elapsed(), ..written })
+                Ok(Written { bytes, reused_bytes, took: start.elapsed() })
             }
             Err(failure) => {
-                // Nothing follows from their being there; the next sweep comes by again.
+                // If that fails, too, the next sweep comes by.
                 for file in [self.path(epoch, PARTIAL), self.path(epoch, WHOLE)] {
                     let _ = self.disk.remove(&file);
                 }
@@ -239,7 +245,6 @@ impl Archive {
 
     /// The reader of a file that must have this length.
     fn reader<'a>(&self, readers: &'a mut HashMap<Epoch, Reader>, file: Epoch, length: u64) -> Result<&'a mut Reader, Flaw> {
-        use std::collections::hash_map::Entry;
         match readers.entry(file) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
@@ -254,7 +259,7 @@ impl Archive {
 
     fn failed(&mut self, epoch: Epoch, failure: Failure) -> Error {
         let path = self.path(epoch, PARTIAL);
-        let stays = match self.written() {
+        let stays = match self.kept.last().and_then(|kept| kept.files.last()) {
             Some(last) => format!("checkpoint {last} stays the last one"),
             None => "there is none from before".into(),
         };
@@ -301,16 +306,26 @@ impl Archive {
         let mut archive = Archive { disk, dir, latest: 0, base: None, kept: Vec::new(), _lock: None };
         let epochs = archive.take_stock().map_err(|error| unusable(&archive.dir, &error))?;
         let (mut loaded, mut damaged) = (None, Vec::new());
-        for &epoch in epochs.iter().rev() {
-            match archive.consider(epoch, &epochs, &mut loaded, damaged.is_empty()) {
-                Ok(()) => {}
-                Err((_, Flaw::Damage(reason))) if loaded.is_none() => {
-                    damaged.push(Damaged { file: archive.path(epoch, WHOLE), reason });
+        let mut newest_first = epochs.iter().rev();
+        for &epoch in newest_first.by_ref() {
+            match archive.load(epoch) {
+                Ok((whole, base)) => {
+                    archive.kept.push(Kept::of(&base.manifest));
+                    (archive.base, loaded) = (Some(base), Some(whole));
+                    break;
                 }
-                Err((file, flaw @ Flaw::Format(_))) => return Err(archive.unreadable(file, &flaw)),
-                Err((file, flaw)) if loaded.is_none() => return Err(archive.unreadable(file, &flaw)),
-                // An old one that will never be asked for.
-                Err(_) => {}
+                Err((_, Flaw::Damage(reason))) => damaged.push(Damaged { file: archive.path(epoch, WHOLE), reason }),
+                Err((file, flaw)) => return Err(archive.unreadable(file, &flaw)),
+            }
+        }
+        for &epoch in newest_first {
+            match archive.manifest(epoch) {
+                Ok((manifest, _)) if manifest.needs.keys().all(|file| epochs.contains(file)) => {
+                    archive.kept.push(Kept::of(&manifest))
+                }
+                Err(flaw @ Flaw::Format(_)) => return Err(archive.unreadable(epoch, &flaw)),
+                // Its file was kept for others, or it is damaged and will not be asked for.
+                Ok(_) | Err(_) => {}
             }
         }
         archive.kept.reverse();
@@ -340,40 +355,17 @@ impl Archive {
         Ok(epochs)
     }
 
-    /// Loads a checkpoint if none is loaded, and notes that it is there. `first`: nothing was found damaged before.
-    fn consider(
-        &mut self,
-        epoch: Epoch,
-        epochs: &BTreeSet<Epoch>,
-        loaded: &mut Option<Loaded>,
-        first: bool,
-    ) -> Result<(), (Epoch, Flaw)> {
-        let own = |flaw| (epoch, flaw);
-        let mut reader = Reader::open(&*self.disk, &self.path(epoch, WHOLE), epoch).map_err(own)?;
-        let manifest = reader.manifest().map_err(own)?;
-        let gone = manifest.needs.keys().any(|file| !epochs.contains(file));
-        if gone && (loaded.is_some() || !first) {
-            // Its file was kept for others.
-            return Ok(());
-        }
-        self.kept.push(Kept::of(&manifest));
-        if loaded.is_none() {
-            let length = reader.length();
-            let parts = self.load(&manifest, reader).inspect_err(|_| self.kept.clear())?;
-            *loaded = Some(Loaded { epoch, at: Timestamp(manifest.at), parts, bytes: manifest.frame_bytes() });
-            self.base = Some(Base { manifest, length });
-        }
-        Ok(())
-    }
-
-    fn load(&self, manifest: &Manifest, own: Reader) -> Result<Vec<Part>, (Epoch, Flaw)> {
-        let mut readers = HashMap::from([(manifest.epoch, own)]);
+    /// Reads a checkpoint with all its frames. A flaw is that of the file which is named with it.
+    fn load(&self, epoch: Epoch) -> Result<(Loaded, Base), (Epoch, Flaw)> {
+        let (manifest, own) = self.manifest(epoch).map_err(|flaw| (epoch, flaw))?;
+        let length = own.length();
+        let mut readers = HashMap::from([(epoch, own)]);
         let mut load = |frame: &FrameEntry| {
             let place = frame.place;
             let length = manifest.needs.get(&place.file).copied().unwrap_or(0);
             let rows = self.reader(&mut readers, place.file, length).and_then(|reader| reader.frame(place));
             let rows = rows.map_err(|flaw| match flaw {
-                Flaw::Damage(reason) if place.file != manifest.epoch => {
+                Flaw::Damage(reason) if place.file != epoch => {
                     (place.file, Flaw::Damage(format!("it needs '{}', and {reason}", name(place.file, WHOLE))))
                 }
                 flaw => (place.file, flaw),
@@ -385,7 +377,13 @@ impl Archive {
             let frames = frames.iter().map(&mut load).collect::<Result<_, _>>()?;
             parts.push(Part { name: name.clone(), fingerprint: fingerprint.clone(), frames });
         }
-        Ok(parts)
+        let loaded = Loaded { epoch, at: Timestamp(manifest.at), parts, bytes: manifest.frame_bytes() };
+        Ok((loaded, Base { manifest, length }))
+    }
+
+    fn manifest(&self, epoch: Epoch) -> Result<(Manifest, Reader), Flaw> {
+        let mut reader = Reader::open(&*self.disk, &self.path(epoch, WHOLE), epoch)?;
+        Ok((reader.manifest()?, reader))
     }
 
     /// Moves files where they do not disturb, in the place of what was there, but for its last: its number is not used again.
