@@ -1,5 +1,7 @@
 //! What outlives the process, and getting back from it.
 
+mod archive;
 mod store;
 
+pub use archive::{Archive, Damaged, Loaded, Opened, Written};
 pub use store::{Batch, Definition, Of, Space, Store};
