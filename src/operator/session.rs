@@ -149,7 +149,9 @@ impl Sessions {
         let mut places = Vec::new();
         let mut groups = Vec::new();
         let mut whole = Parts::default();
-        for (group, session) in self.by_key.values_mut().flatten().enumerate() {
+        let mut keys: Vec<_> = self.by_key.iter_mut().collect();
+        keys.sort_unstable_by_key(|(key, _)| **key);
+        for (group, session) in keys.into_iter().flat_map(|(_, sessions)| sessions).enumerate() {
             places.append(&mut session.parts);
             groups.resize(places.len(), group);
             session.parts.push(Place { chunk: 0, row: group });

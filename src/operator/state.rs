@@ -318,3 +318,6 @@ pub fn number<N: std::str::FromStr>(name: &str) -> Result<N> {
 pub fn misfit(frame: &str, problem: impl std::fmt::Display) -> Error {
     Error::new(Code::Data, format!("the saved state does not fit the query: {frame} {problem}"))
 }
+
+#[cfg(test)]
+pub mod survival;

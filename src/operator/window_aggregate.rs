@@ -300,4 +300,6 @@ impl Reader {
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod saved;
+#[cfg(test)]
 mod tests;
