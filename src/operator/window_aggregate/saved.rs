@@ -7,18 +7,18 @@ use datafusion::logical_expr::Operator::{Divide, GtEq};
 use datafusion::physical_expr::expressions::{binary, col, lit};
 
 use super::oracle::{Step, feed, seeds, shapes};
-use super::tests::{changes, operator, schema};
+use super::tests::{changes, operator, operators, schema};
 use super::*;
 use crate::operator::state::survival::{self, Feed, Likeness, left_out, through_ipc};
 use crate::operator::{Chain, Cut, Filter, Frame, Hold, Limit, Merge, Project, Tree};
 
 /// Aggregates whose states merge without loss, in groups that fit one query.
 const EXACT: &[&str] = &[
-    "count(*), count(v), count(v, f), sum(v), sum(f), avg(f), avg(v), sum(o::decimal(12, 3)), avg(o::decimal(12, 3)), min(v), max(f)",
+    "count(*), count(v), count(v, f), sum(v), sum(f / 3), avg(f / 7), avg(v), sum(o::decimal(12, 3)), avg(o::decimal(12, 3)), min(v), max(f)",
     "min(s), max(s), min(k::varchar), max(o::decimal(12, 3)), min(o::timestamp), max(v > 3), min(named_struct('v', v, 's', s))",
     "count(DISTINCT v), count(DISTINCT s), sum(DISTINCT v), avg(DISTINCT v), count(DISTINCT f)",
     "median(f), median(v), median(DISTINCT v), percentile_cont(0.25) WITHIN GROUP (ORDER BY f), approx_distinct(v), approx_distinct(s)",
-    "bool_and(v > 0), bool_or(v > 8), bit_and(v), bit_or(v), bit_xor(v), bit_xor(DISTINCT v), corr(f, o)",
+    "bool_and(v > 0), bool_or(v > 8), bit_and(v), bit_or(v), bit_xor(v), corr(f / 3, o)",
     "first_value(s), last_value(v), first_value(s ORDER BY o), last_value(v ORDER BY o DESC), first_value(v) IGNORE NULLS",
     "array_agg(v), array_agg(s), array_agg(v ORDER BY o), array_agg(s ORDER BY v, o DESC), array_agg(named_struct('v', v, 's', s))",
     "array_agg(DISTINCT v ORDER BY v), string_agg(s, ', '), string_agg(s, ',' ORDER BY o), string_agg(DISTINCT s, ',' ORDER BY s)",
@@ -29,7 +29,7 @@ const EXACT: &[&str] = &[
 
 /// Aggregates whose states merge up to rounding, and approximations.
 const NEAR: &[&str] = &[
-    "stddev(f), stddev_pop(f), var_pop(f), var_samp(f), covar_pop(f, o), covar_samp(f, o)",
+    "stddev(f / 3), stddev_pop(f), var_pop(f / 3), var_samp(f), covar_pop(f, o), covar_samp(f, o)",
     "regr_slope(f, o), regr_count(f, o), regr_avgx(f, o), regr_sxx(f, o), regr_r2(f, o)",
 ];
 
@@ -55,43 +55,49 @@ fn check(random: &mut fastrand::Rng, aggregates: &str, emission: Emission, liken
     let (disorder, delay) = (random.i64(0..80), random.i64(0..30));
     let count = random.usize(1..200);
     let feed = messages(random, count, disorder, delay);
-    let make = || Chain::new(Tree::operator(operator(shape, aggregates, by_key, emission), vec![Tree::source(0, "Source: t")]));
+    let operators = operators(shape, aggregates, by_key, emission);
+    let make = || Chain::new(Tree::operator(operators(), vec![Tree::source(0, "Source: t")]));
     survival::check(&make, &feed, &cuts(random, feed.len()), likeness);
 }
 
 #[test]
 fn every_aggregate_survives_at_any_message() {
     for aggregates in EXACT {
-        seeds(12, |random| check(random, aggregates, Emission::default(), Likeness::Same));
+        seeds(5, |random| check(random, aggregates, Emission::default(), Likeness::Results));
     }
 }
 
 #[test]
 fn windows_that_speak_again_survive_at_any_message() {
-    seeds(150, |random| {
+    seeds(60, |random| {
         let emission = emission(random);
-        check(random, "count(*), sum(f), avg(f), max(s), array_agg(v ORDER BY o)", emission, Likeness::Same);
+        check(random, "count(*), sum(f / 3), avg(o / 7.0), max(s), array_agg(v ORDER BY o)", emission, Likeness::States);
     });
 }
 
 #[test]
 fn aggregates_that_merge_with_rounding_survive_up_to_it() {
     for aggregates in NEAR {
-        seeds(12, |random| check(random, aggregates, Emission::default(), Likeness::Within(1e-9)));
+        seeds(8, |random| check(random, aggregates, Emission::default(), Likeness::Within(1e-9)));
     }
-    seeds(12, |random| {
+    seeds(8, |random| {
         let aggregates = "approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY f), approx_median(v)";
         check(random, aggregates, Emission::default(), Likeness::Within(0.5));
     });
 }
 
 /// Two windows over filtered rows as one stream, of which the first results are left out and the rest end.
-fn pipeline() -> Chain {
+fn pipelines() -> impl Fn() -> Chain {
+    let hop = operators(Shape::hop(10, 30).unwrap(), "sum(f / 3), max(s)", true, Emission::default());
+    let session = operators(Shape::session(12).unwrap(), "sum(f / 3), max(s)", true, Emission::default());
+    move || pipeline([hop(), session()])
+}
+
+fn pipeline(windows: [WindowAggregate; 2]) -> Chain {
     let inverse = || binary(lit(12i64), Divide, col("v", &schema()).unwrap(), &schema()).unwrap();
     let filter = || Filter::new(binary(inverse(), GtEq, lit(-6i64), &schema()).unwrap());
-    let branch = |source: usize, shape: Shape| {
+    let branch = |(source, windows): (usize, WindowAggregate)| {
         let filtered = Tree::operator(filter(), vec![Tree::source(source, "Source")]);
-        let windows = operator(shape, "sum(f), max(s)", true, Emission::default());
         let output = windows.basis.emitter.finish.schema();
         let share = binary(lit(1.0f64), Divide, col("a0", &output).unwrap(), &output).unwrap();
         let expressions = vec![col("k", &output).unwrap(), share, col("a1", &output).unwrap()];
@@ -99,14 +105,16 @@ fn pipeline() -> Chain {
         let project = Project::new(expressions, Arc::new(Schema::new(columns.to_vec()))).unwrap();
         Tree::operator(project, vec![Tree::operator(windows, vec![filtered])])
     };
-    let branches = vec![branch(0, Shape::hop(10, 30).unwrap()), branch(1, Shape::session(12).unwrap())];
+    let branches = windows.into_iter().enumerate().map(branch).collect();
     let held = Tree::operator(Hold::new(Duration::from_nanos(5)), vec![Tree::operator(Merge::new(2), branches)]);
     Chain::new(Tree::operator(Limit::new(3, Some(60)), vec![held]))
 }
 
 #[test]
 fn a_whole_chain_survives_at_any_message() {
-    seeds(60, |random| {
+    let pipelines = pipelines();
+    let pipelines = std::panic::AssertUnwindSafe(&pipelines);
+    seeds(30, |random| {
         let mut feed: Feed = Vec::new();
         for source in [0, 1] {
             let mut next = 0;
@@ -118,7 +126,7 @@ fn a_whole_chain_survives_at_any_message() {
             }
         }
         feed.extend([(0, Message::End), (1, Message::End)]);
-        survival::check(&pipeline, &feed, &cuts(random, feed.len()), Likeness::Same);
+        survival::check(*pipelines, &feed, &cuts(random, feed.len()), Likeness::States);
     });
 }
 
