@@ -1,5 +1,9 @@
 //! A tree of operators, driven one message at a time: what enters at a source goes up to the root before the next one enters.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::state::{Content, Cut, Frame, Loader, Saver, misfit};
 use super::{Message, Operator, Report};
 use crate::error::{Error, Result};
 
@@ -116,6 +120,45 @@ impl Chain {
             operator.report(&mut report);
         }
         report
+    }
+
+    /// The state of all operators after the last message: everything that later messages depend on. See [`Operator::save`].
+    pub fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
+        let mut frames = Vec::new();
+        let mut state = Saver::new(cut, &mut frames);
+        for (number, node) in self.nodes.iter_mut().enumerate() {
+            if let Some(operator) = &mut node.operator {
+                operator.save(&mut state.within(number))?;
+            }
+        }
+        Ok(frames)
+    }
+
+    /// Puts this chain, as new, where one of the same plan was when it gave `frames`, none of them unchanged. After an error, which
+    /// tells that they are not of this plan or damaged, the chain is not to be used.
+    pub fn load(&mut self, frames: Vec<Frame>) -> Result<()> {
+        let mut left = BTreeMap::new();
+        for Frame { name, content } in frames {
+            match content {
+                Content::Rows(rows) => left.insert(name, rows),
+                Content::Unchanged => return Err(misfit(&name, "stands in an older checkpoint")),
+            };
+        }
+        // DataFusion's accumulators do not expect other states than they gave, and assert it.
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let mut state = Loader::new(&mut left);
+            for (number, node) in self.nodes.iter_mut().enumerate() {
+                if let Some(operator) = &mut node.operator {
+                    operator.load(&mut state.within(number))?;
+                }
+            }
+            Ok(())
+        }));
+        loaded.unwrap_or_else(|_| Err(misfit("a frame", "has values that an aggregate cannot take")))?;
+        match left.first_key_value() {
+            Some((name, _)) => Err(misfit(name, "belongs to none of its operators")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::Int64Type;
 
 use super::Report;
 use super::emit::Said;
-use super::pane::Pane;
+use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
+use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
@@ -25,7 +28,7 @@ pub struct GridWindows {
     /// Panes that changed since the last early results; used only where those are asked for.
     touched: BTreeSet<i64>,
     /// What each window said last, by its end; kept only where a window may speak again.
-    said: BTreeMap<i64, RecordBatch>,
+    said: BTreeMap<i64, (RecordBatch, Kept)>,
 }
 
 impl GridWindows {
@@ -46,11 +49,21 @@ impl GridWindows {
             none => none.insert(basis.aggregates.pane()?),
         };
         pane.update(&rows.ids, &rows.arguments, &rows.filters)?;
+        slot.open_kept.changed();
         self.sliding.changed(start);
         if basis.emission.early.is_some() {
             self.touched.insert(start);
         }
         Ok(true)
+    }
+
+    /// The start of a pane, from the name of its frame.
+    fn pane_start(&self, name: &str) -> Result<i64> {
+        let start: i64 = state::number(name)?;
+        match self.grid.pane_of(start) {
+            Some(pane) if pane == start => Ok(start),
+            _ => Err(state::misfit(name, "is no start of a pane")),
+        }
     }
 
     /// The ends of the windows of a pane.
@@ -120,8 +133,8 @@ impl GridWindows {
             parts.push(basis.emitter.first(rows, end));
             return Ok(());
         }
-        let before = self.said.insert(end, rows.clone());
-        let before: Vec<Said> = before.map(|rows| Said { rows, end }).into_iter().collect();
+        let before = self.said.insert(end, (rows.clone(), Kept::default()));
+        let before: Vec<Said> = before.map(|(rows, _)| Said { rows, end }).into_iter().collect();
         parts.push(basis.emitter.correction(&before, &rows, end)?);
         Ok(())
     }
@@ -143,20 +156,21 @@ impl GridWindows {
         {
             self.said.pop_first();
         }
-        let panes = &self.panes;
+        let (panes, sliding) = (&self.panes, &self.sliding);
         let renumbered = basis.dictionary.compact(|alive| {
             for slot in panes.values() {
                 let open = slot.open.iter().flat_map(|pane| pane.ids());
                 let frozen = slot.frozen.iter().flat_map(|part| &part.ids);
                 open.chain(frozen).for_each(|id| alive[*id as usize] = true);
             }
+            sliding.ids().for_each(|id| alive[id as usize] = true);
         })?;
         if let Some(numbers) = renumbered {
             for slot in self.panes.values_mut() {
                 slot.open.iter_mut().for_each(|pane| pane.renumber(&numbers));
                 slot.frozen.iter_mut().for_each(|part| part.renumber(&numbers));
             }
-            self.sliding = Sliding::default();
+            self.sliding.renumber(&numbers);
         }
         Ok(())
     }
@@ -225,6 +239,50 @@ impl Windows for GridWindows {
         let groups =
             |slot: &Slot| slot.open.as_ref().map_or(0, Pane::len) + slot.frozen.as_ref().map_or(0, |part| part.ids.len());
         report.state_rows += self.panes.values().map(groups).sum::<usize>() + self.sliding.rows();
+    }
+
+    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
+        for (start, slot) in &mut self.panes {
+            if let Some(open) = &mut slot.open {
+                let look = || open.look(&basis.aggregates)?.rows(&basis.dictionary);
+                state.keep(format_args!("open/{start}"), &mut slot.open_kept, look)?;
+            }
+            if let Some(frozen) = &slot.frozen {
+                state.keep(format_args!("frozen/{start}"), &mut slot.frozen_kept, || frozen.rows(&basis.dictionary))?;
+            }
+        }
+        for (end, (rows, kept)) in &mut self.said {
+            state.keep(format_args!("said/{end}"), kept, || Ok(rows.clone()))?;
+        }
+        let touched: ArrayRef = Arc::new(Int64Array::from_iter_values(self.touched.iter().copied()));
+        state.put("touched", state::rows([("start", touched)], self.touched.len())?);
+        let bounds: ArrayRef = Arc::new(Int64Array::from(self.sliding.bounds().to_vec()));
+        state.put("sliding", state::rows([("bound", bounds)], 3)?);
+        Ok(())
+    }
+
+    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()> {
+        for (name, rows) in state.take_all("open/") {
+            let start = self.pane_start(&name)?;
+            let open = Partial::load(rows, &mut basis.dictionary, &basis.aggregates)?;
+            self.panes.entry(start).or_default().open.insert(basis.aggregates.pane()?).merge(&open)?;
+        }
+        for (name, rows) in state.take_all("frozen/") {
+            let start = self.pane_start(&name)?;
+            let frozen = Partial::load(rows, &mut basis.dictionary, &basis.aggregates)?;
+            self.panes.entry(start).or_default().frozen = Some(frozen);
+        }
+        for (name, rows) in state.take_all("said/") {
+            self.said.insert(state::number(&name)?, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
+        }
+        let mut saved = state.take("touched")?;
+        self.touched = saved.numbers::<Int64Type>("start")?.values().iter().copied().collect();
+        saved.end()?;
+        let mut saved = state.take("sliding")?;
+        let bounds = saved.numbers::<Int64Type>("bound")?;
+        let bounds = bounds.values().as_ref().try_into().map_err(|_| saved.misfit("has not three bounds"))?;
+        saved.end()?;
+        self.sliding.rebuild(&self.panes, bounds, &basis.aggregates)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, UInt32Array, UInt64Array};
 use arrow::compute::{concat, interleave, take};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::state::{self, Kept, Loader, Saver};
 use crate::error::Result;
 
 /// Stands for "no number" where keys are numbered by `u32`.
@@ -20,12 +21,18 @@ const FEW_KEYS: usize = if cfg!(test) { 2 } else { 4096 };
 pub struct Dictionary {
     schema: SchemaRef,
     numbers: Option<Box<dyn GroupValues>>,
-    /// The keys by number: each chunk holds its columns and the number of its first key. Chunks shrink by halves at least, so
-    /// there are few, and each key is copied a few times at most.
-    chunks: Vec<(usize, Vec<ArrayRef>)>,
+    /// The keys by number. Chunks shrink by halves at least, so there are few, and each key is copied a few times at most.
+    chunks: Vec<Chunk>,
     len: usize,
     /// The length from which looking for dead keys is worth a pass over the state.
     crowded: usize,
+}
+
+struct Chunk {
+    /// The number of its first key.
+    start: usize,
+    columns: Vec<ArrayRef>,
+    kept: Kept,
 }
 
 impl Dictionary {
@@ -62,16 +69,16 @@ impl Dictionary {
     }
 
     fn append(&mut self, chunk: Vec<ArrayRef>, rows: usize) -> Result<()> {
-        self.chunks.push((self.len, chunk));
+        self.chunks.push(Chunk { start: self.len, columns: chunk, kept: Kept::default() });
         self.len += rows;
-        while let [.., (before, left), (start, right)] = self.chunks.as_slice()
-            && self.len - start >= start - before
+        while let [.., left, right] = self.chunks.as_slice()
+            && self.len - right.start >= right.start - left.start
         {
-            let joined =
-                left.iter().zip(right).map(|(left, right)| Ok(detached(concat(&[left, right])?))).collect::<Result<_>>()?;
-            let start = *before;
+            let both = left.columns.iter().zip(&right.columns);
+            let columns = both.map(|(left, right)| Ok(detached(concat(&[left, right])?))).collect::<Result<_>>()?;
+            let joined = Chunk { start: left.start, columns, kept: Kept::default() };
             self.chunks.truncate(self.chunks.len() - 2);
-            self.chunks.push((start, joined));
+            self.chunks.push(joined);
         }
         Ok(())
     }
@@ -80,7 +87,7 @@ impl Dictionary {
     pub fn keys(&self, ids: &[u32]) -> Result<Vec<ArrayRef>> {
         match self.chunks.as_slice() {
             [] => Ok(self.schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()),
-            [(_, columns)] => {
+            [Chunk { columns, .. }] => {
                 if ids.len() == self.len && ids.iter().enumerate().all(|(at, id)| at == *id as usize) {
                     return Ok(columns.clone());
                 }
@@ -91,12 +98,12 @@ impl Dictionary {
                 let places: Vec<(usize, usize)> = ids
                     .iter()
                     .map(|id| {
-                        let chunk = chunks.partition_point(|(start, _)| *start <= *id as usize) - 1;
-                        (chunk, *id as usize - chunks[chunk].0)
+                        let chunk = chunks.partition_point(|chunk| chunk.start <= *id as usize) - 1;
+                        (chunk, *id as usize - chunks[chunk].start)
                     })
                     .collect();
                 let columns = (0..self.schema.fields().len()).map(|column| {
-                    let parts: Vec<&dyn Array> = chunks.iter().map(|(_, columns)| columns[column].as_ref()).collect();
+                    let parts: Vec<&dyn Array> = chunks.iter().map(|chunk| chunk.columns[column].as_ref()).collect();
                     Ok(interleave(&parts, &places)?)
                 });
                 columns.collect()
@@ -131,6 +138,57 @@ impl Dictionary {
             renumbered[*id as usize] = new as u32;
         }
         Ok(Some(renumbered))
+    }
+
+    /// Gives the keys by number, the dead ones too: numbers decide orders, and when dead keys are forgotten.
+    pub fn save(&mut self, state: &mut Saver) -> Result<()> {
+        if self.numbers.is_none() {
+            return Ok(());
+        }
+        for Chunk { start, columns, kept } in &mut self.chunks {
+            state.keep(format_args!("keys/{start}"), kept, || {
+                let rows = columns.first().map_or(0, |column| column.len());
+                state::rows(columns.iter().map(|column| ("key", Arc::clone(column))), rows)
+            })?;
+        }
+        let crowded: ArrayRef = Arc::new(UInt64Array::from_value(self.crowded as u64, 1));
+        state.put("dictionary", state::rows([("crowded", crowded)], 1)?);
+        Ok(())
+    }
+
+    pub fn load(&mut self, state: &mut Loader) -> Result<()> {
+        if self.numbers.is_none() {
+            return Ok(());
+        }
+        let mut chunks = Vec::new();
+        for (start, rows) in state.take_all("keys/") {
+            chunks.push((state::number::<usize>(&start)?, rows));
+        }
+        chunks.sort_by_key(|(start, _)| *start);
+        for (start, mut rows) in chunks {
+            let ids = self.load_keys(&mut rows)?;
+            if !ids.iter().map(|id| *id as usize).eq(start..start + rows.len()) {
+                return Err(rows.misfit("gives keys that others have given, or leaves some out"));
+            }
+            rows.end()?;
+        }
+        let mut saved = state.take("dictionary")?;
+        self.crowded = saved.number::<UInt64Type>("crowded")? as usize;
+        saved.end()
+    }
+
+    /// Numbers the saved keys in `rows`, a column for each; they are distinct.
+    pub fn load_keys(&mut self, rows: &mut state::Rows) -> Result<Vec<u32>> {
+        let schema = Arc::clone(&self.schema);
+        let keys: Vec<ArrayRef> =
+            schema.fields().iter().map(|field| rows.column("key", field.data_type())).collect::<Result<_>>()?;
+        let mut ids = Vec::new();
+        self.intern(&keys, rows.len(), &mut ids)?;
+        let mut seen = vec![false; self.len];
+        if ids.iter().any(|id| std::mem::replace(&mut seen[*id], true)) {
+            return Err(rows.misfit("names a key twice"));
+        }
+        Ok(ids.into_iter().map(|id| id as u32).collect())
     }
 }
 

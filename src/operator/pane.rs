@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::datatypes::DataType;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions};
 
-use super::keys::NONE;
+use super::keys::{Dictionary, NONE};
 use super::ordered::{Factory, Ordered};
+use super::state::{self, Rows};
 use crate::error::Result;
 
 /// The aggregates of one query: what they read, and fresh accumulators for them.
@@ -18,6 +20,8 @@ pub struct Aggregates {
     factories: Vec<Factory>,
     /// The arguments of each aggregate, with the expressions it orders by behind them.
     pub arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
+    /// The columns that the states of each aggregate have.
+    states: Vec<Vec<DataType>>,
 }
 
 impl Aggregates {
@@ -25,7 +29,10 @@ impl Aggregates {
     pub fn new(aggregates: &[Arc<AggregateFunctionExpr>]) -> Result<Self> {
         let arguments = aggregate_expressions(aggregates, &AggregateMode::Partial, 0)?;
         let factories = aggregates.iter().map(|aggregate| factory(aggregate.clone())).collect::<Result<_>>()?;
-        Ok(Aggregates { factories, arguments })
+        let states = |aggregate: &Arc<AggregateFunctionExpr>| -> Result<Vec<DataType>> {
+            Ok(aggregate.state_fields()?.iter().map(|field| field.data_type().clone()).collect())
+        };
+        Ok(Aggregates { factories, arguments, states: aggregates.iter().map(states).collect::<Result<_>>()? })
     }
 
     pub fn accumulators(&self) -> Result<Accumulators> {
@@ -43,6 +50,12 @@ impl Aggregates {
             pane.merge(partial)?;
         }
         pane.freeze()
+    }
+
+    /// The states of each aggregate in a saved frame.
+    pub fn load_states(&self, rows: &mut Rows) -> Result<Vec<Vec<ArrayRef>>> {
+        let of = |types: &Vec<DataType>| types.iter().map(|data_type| rows.column("state", data_type)).collect();
+        self.states.iter().map(of).collect()
     }
 }
 
@@ -162,6 +175,14 @@ impl Pane {
         &self.ids
     }
 
+    /// The groups as they are. The pane goes on with accumulators made of their states, as one does that is loaded from them.
+    pub fn look(&mut self, aggregates: &Aggregates) -> Result<Partial> {
+        let before = std::mem::replace(self, aggregates.pane()?);
+        let partial = before.freeze()?;
+        self.merge(&partial)?;
+        Ok(partial)
+    }
+
     pub fn freeze(self) -> Result<Partial> {
         let states = if self.ids.is_empty() { Vec::new() } else { self.accumulators.states()? };
         Ok(Partial { ids: self.ids, states })
@@ -186,6 +207,22 @@ impl Pane {
 }
 
 impl Partial {
+    /// For a frame: the keys of the groups, then the states.
+    pub fn rows(&self, dictionary: &Dictionary) -> Result<RecordBatch> {
+        let keys = dictionary.keys(&self.ids)?.into_iter().map(|column| ("key", column));
+        let states = self.states.iter().flatten().map(|column| ("state", Arc::clone(column)));
+        state::rows(keys.chain(states), self.ids.len())
+    }
+
+    pub fn load(mut rows: Rows, dictionary: &mut Dictionary, aggregates: &Aggregates) -> Result<Partial> {
+        if rows.is_empty() {
+            return Err(rows.misfit("has no rows"));
+        }
+        let partial = Partial { ids: dictionary.load_keys(&mut rows)?, states: aggregates.load_states(&mut rows)? };
+        rows.end()?;
+        Ok(partial)
+    }
+
     /// Follows the dictionary to new numbers; all groups are alive in it.
     pub fn renumber(&mut self, numbers: &[u32]) {
         for id in &mut self.ids {

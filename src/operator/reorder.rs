@@ -1,10 +1,13 @@
 //! Rows as they come in, rows in event-time order out: each waits until the watermark says that nothing earlier follows.
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::interleave_record_batch;
+use std::sync::Arc;
 
-use super::Report;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::interleave_record_batch;
+use arrow::datatypes::{Int64Type, SchemaRef};
+
 use super::rows::LateRows;
+use super::{Loader, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::Result;
 use crate::time::{Timestamp, TimestampArray};
@@ -80,6 +83,44 @@ impl Reorder {
         let next = self.runs.iter().map(|run| Timestamp(run.times.value(0).saturating_add(1))).min();
         report.next_close = report.next_close.into_iter().chain(next).min();
         self.late.report(report);
+    }
+
+    pub fn save(&self, state: &mut Saver) -> Result<()> {
+        let watermark: ArrayRef = Arc::new(Int64Array::from(vec![self.watermark.nanos()]));
+        state.put("order", state::rows([("watermark", watermark)], 1)?);
+        self.late.save(state)?;
+        for (number, run) in self.runs.iter().enumerate() {
+            let times: ArrayRef = Arc::new(Int64Array::new(run.times.values().clone(), None));
+            let columns = run.rows.columns().iter().map(|column| ("column", Arc::clone(column)));
+            state.put(format_args!("runs/{number}"), state::rows([("time", times)].into_iter().chain(columns), run.len())?);
+        }
+        Ok(())
+    }
+
+    /// `schema` is that of the rows.
+    pub fn load(&mut self, schema: &SchemaRef, state: &mut Loader) -> Result<()> {
+        let mut saved = state.take("order")?;
+        self.watermark = Timestamp(saved.number::<Int64Type>("watermark")?);
+        saved.end()?;
+        self.late.load(state)?;
+        let mut runs = Vec::new();
+        for (name, rows) in state.take_all("runs/") {
+            runs.push((state::number::<usize>(&name)?, rows));
+        }
+        runs.sort_by_key(|(number, _)| *number);
+        for (_, mut saved) in runs {
+            let times = saved.numbers::<Int64Type>("time")?;
+            if saved.is_empty() || !times.values().is_sorted() {
+                return Err(saved.misfit("is out of order"));
+            }
+            let columns = schema.fields().iter().map(|field| saved.column("column", field.data_type())).collect::<Result<_>>()?;
+            let options = RecordBatchOptions::new().with_row_count(Some(saved.len()));
+            let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options);
+            let rows = rows.map_err(|error| saved.misfit(error))?;
+            self.runs.push(Changes::inserts(rows, TimestampArray::new(times.values().clone(), None)));
+            saved.end()?;
+        }
+        Ok(())
     }
 
     /// Adds a run at the end, merged with those before it that are no larger: their number grows with the logarithm of the rows.

@@ -1,13 +1,16 @@
 //! `SESSION`: the windows that each key's own rows make, which grow and merge while rows come.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::interleave;
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, UInt32Array};
+use arrow::compute::{concat_batches, interleave};
+use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
 use super::emit::Said;
 use super::pane::{Accumulators, Aggregates};
+use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
@@ -146,7 +149,9 @@ impl Sessions {
         let mut places = Vec::new();
         let mut groups = Vec::new();
         let mut whole = Parts::default();
-        for (group, session) in self.by_key.values_mut().flatten().enumerate() {
+        let mut keys: Vec<_> = self.by_key.iter_mut().collect();
+        keys.sort_unstable_by_key(|(key, _)| **key);
+        for (group, session) in keys.into_iter().flat_map(|(_, sessions)| sessions).enumerate() {
             places.append(&mut session.parts);
             groups.resize(places.len(), group);
             session.parts.push(Place { chunk: 0, row: group });
@@ -256,6 +261,98 @@ impl Windows for Sessions {
         }
         report.state_rows += self.parts.rows;
     }
+
+    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
+        basis.dictionary.save(state)?;
+        self.parts.save(state)?;
+        let mut keys: Vec<u32> = self.by_key.keys().copied().collect();
+        keys.sort_unstable();
+        let all = || keys.iter().flat_map(|key| self.by_key[key].iter().map(move |session| (*key, session)));
+        let (sessions, places) = (|| all().map(|(_, session)| session), || all().flat_map(|(_, session)| &session.parts));
+        let said = || sessions().flat_map(|session| &session.said);
+        let number = |numbers: &mut dyn Iterator<Item = u32>| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(numbers)) };
+        let time = |times: &mut dyn Iterator<Item = i64>| -> ArrayRef { Arc::new(Int64Array::from_iter_values(times)) };
+        let changed: ArrayRef = Arc::new(BooleanArray::from_iter(sessions().map(|session| Some(session.changed))));
+        let columns = [
+            ("key", number(&mut all().map(|(key, _)| key))),
+            ("start", time(&mut sessions().map(|session| session.window.start))),
+            ("end", time(&mut sessions().map(|session| session.window.end))),
+            ("changed", changed),
+            ("pieces", number(&mut sessions().map(|session| session.parts.len() as u32))),
+            ("said", number(&mut sessions().map(|session| session.said.len() as u32))),
+        ];
+        state.put("sessions", state::rows(columns, self.ends.len())?);
+        let columns = [
+            ("chunk", number(&mut places().map(|place| place.chunk as u32))),
+            ("row", number(&mut places().map(|place| place.row as u32))),
+        ];
+        state.put("places", state::rows(columns, places().count())?);
+        if said().next().is_some() {
+            let columns = [
+                ("rows", number(&mut said().map(|said| said.rows.num_rows() as u32))),
+                ("end", time(&mut said().map(|said| said.end))),
+            ];
+            state.put("said", state::rows(columns, said().count())?);
+            state.put("said/rows", concat_batches(&basis.emitter.finish.schema(), said().map(|said| &said.rows))?);
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()> {
+        basis.dictionary.load(state)?;
+        self.parts.load(&basis.aggregates, state)?;
+        let mut said = load_said(basis, state)?.into_iter();
+
+        let mut saved = state.take("places")?;
+        let (chunks, rows) = (saved.numbers::<UInt32Type>("chunk")?, saved.numbers::<UInt32Type>("row")?);
+        let places = chunks.values().iter().zip(rows.values());
+        let places: Vec<Place> = places.map(|(chunk, row)| Place { chunk: *chunk as usize, row: *row as usize }).collect();
+        if !places.iter().all(|place| self.parts.has(*place)) {
+            return Err(saved.misfit("names a piece that is not there"));
+        }
+        saved.end()?;
+        let mut places = places.into_iter();
+
+        let mut saved = state.take("sessions")?;
+        let keys = saved.numbers::<UInt32Type>("key")?;
+        let (starts, ends) = (saved.numbers::<Int64Type>("start")?, saved.numbers::<Int64Type>("end")?);
+        let changed = saved.flags("changed")?;
+        let (pieces, spoken) = (saved.numbers::<UInt32Type>("pieces")?, saved.numbers::<UInt32Type>("said")?);
+        for row in 0..saved.len() {
+            let (key, window) = (keys.value(row), Window { start: starts.value(row), end: ends.value(row) });
+            let parts: Vec<Place> = places.by_ref().take(pieces.value(row) as usize).collect();
+            let said: Vec<Said> = said.by_ref().take(spoken.value(row) as usize).collect();
+            let complete = parts.len() == pieces.value(row) as usize && said.len() == spoken.value(row) as usize;
+            let sessions = self.by_key.entry(key).or_default();
+            let in_order = sessions.last().is_none_or(|before| before.window.end <= window.start);
+            if !complete || parts.is_empty() || !in_order || window.start >= window.end || key as usize >= basis.dictionary.len()
+            {
+                return Err(saved.misfit(format!("has a session in row {row} that cannot be")));
+            }
+            sessions.push(Session { window, parts, said, changed: changed.value(row) });
+            self.ends.insert((window.end, key));
+        }
+        saved.end()
+    }
+}
+
+/// What all sessions said, one after the other.
+fn load_said(basis: &Basis, state: &mut Loader) -> Result<Vec<Said>> {
+    let Some(mut saved) = state.take_if_there("said") else { return Ok(Vec::new()) };
+    let (counts, ends) = (saved.numbers::<UInt32Type>("rows")?, saved.numbers::<Int64Type>("end")?);
+    let rows = state.take("said/rows")?.with_schema(&basis.emitter.finish.schema())?;
+    let mut said = Vec::with_capacity(saved.len());
+    let mut start = 0;
+    for (count, end) in counts.values().iter().zip(ends.values()) {
+        let count = *count as usize;
+        if start + count > rows.num_rows() {
+            return Err(saved.misfit("counts more rows than were said"));
+        }
+        said.push(Said { rows: rows.slice(start, count), end: *end });
+        start += count;
+    }
+    saved.end()?;
+    Ok(said)
 }
 
 impl Sessions {
@@ -280,8 +377,15 @@ struct Place {
 /// Aggregate states, a row for each piece of a session, in chunks as they came.
 #[derive(Default)]
 struct Parts {
-    chunks: Vec<Vec<Vec<ArrayRef>>>,
+    chunks: Vec<Chunk>,
     rows: usize,
+}
+
+struct Chunk {
+    /// The columns of each aggregate.
+    states: Vec<Vec<ArrayRef>>,
+    rows: usize,
+    kept: Kept,
 }
 
 /// Below this many pieces, and chunks, compacting them costs more than it frees. Tests see it happen.
@@ -291,7 +395,7 @@ const FEW_CHUNKS: usize = if cfg!(test) { 4 } else { 256 };
 impl Parts {
     /// Keeps the states of `rows` pieces; returns the number of their chunk.
     fn append(&mut self, states: Vec<Vec<ArrayRef>>, rows: usize) -> usize {
-        self.chunks.push(states);
+        self.chunks.push(Chunk { states, rows, kept: Kept::default() });
         self.rows += rows;
         self.chunks.len() - 1
     }
@@ -308,7 +412,7 @@ impl Parts {
             .iter()
             .map(|place| {
                 let chunk = *number.entry(place.chunk).or_insert_with(|| {
-                    used.push(&self.chunks[place.chunk]);
+                    used.push(&self.chunks[place.chunk].states);
                     used.len() - 1
                 });
                 (chunk, place.row)
@@ -325,5 +429,34 @@ impl Parts {
         let mut accumulators = aggregates.accumulators()?;
         accumulators.merge(&states, groups, total)?;
         Ok(accumulators)
+    }
+
+    fn has(&self, place: Place) -> bool {
+        self.chunks.get(place.chunk).is_some_and(|chunk| place.row < chunk.rows)
+    }
+
+    /// Gives the chunks as they are, dead pieces too: a chunk never changes, and that they are many decides when they are compacted.
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        for (number, Chunk { states, rows, kept }) in self.chunks.iter_mut().enumerate() {
+            let columns = states.iter().flatten().map(|column| ("state", Arc::clone(column)));
+            state.keep(format_args!("pieces/{number}"), kept, || state::rows(columns, *rows))?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, aggregates: &Aggregates, state: &mut Loader) -> Result<()> {
+        let mut chunks = Vec::new();
+        for (name, rows) in state.take_all("pieces/") {
+            chunks.push((state::number::<usize>(&name)?, rows));
+        }
+        chunks.sort_by_key(|(number, _)| *number);
+        for (at, (number, mut rows)) in chunks.into_iter().enumerate() {
+            if at != number {
+                return Err(rows.misfit("follows one that is missing"));
+            }
+            self.append(aggregates.load_states(&mut rows)?, rows.len());
+            rows.end()?;
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::pane::{Aggregates, Pane, Partial};
+use super::state::Kept;
 use crate::error::Result;
 
 /// A stretch of the grid: rows still coming in, and those that came before it was last looked at.
@@ -11,6 +12,8 @@ use crate::error::Result;
 pub struct Slot {
     pub open: Option<Pane>,
     pub frozen: Option<Partial>,
+    pub open_kept: Kept,
+    pub frozen_kept: Kept,
 }
 
 impl Slot {
@@ -22,6 +25,7 @@ impl Slot {
                 Some(before) => aggregates.merged(&[&before, &fresh])?,
                 None => fresh,
             });
+            self.frozen_kept.changed();
         }
         Ok(())
     }
@@ -37,6 +41,8 @@ pub struct Sliding {
     back: Option<Partial>,
     /// Panes before this start are merged already.
     next: i64,
+    /// Where the panes of the front end and those of the back begin.
+    middle: i64,
 }
 
 impl Sliding {
@@ -46,21 +52,9 @@ impl Sliding {
             self.front.pop();
         }
         if self.front.is_empty() {
-            self.back = None;
-            for (start, pane) in frozen(panes, window.clone()).rev() {
-                let merged = match self.front.last() {
-                    Some((_, later)) => aggregates.merged(&[pane, later])?,
-                    None => pane.clone(),
-                };
-                self.front.push((start, merged));
-            }
+            self.turn(panes, window.clone(), aggregates)?;
         } else {
-            for (_, pane) in frozen(panes, self.next.max(window.start)..window.end) {
-                self.back = Some(match &self.back {
-                    Some(before) => aggregates.merged(&[before, pane])?,
-                    None => pane.clone(),
-                });
-            }
+            self.append(panes, self.next.max(window.start)..window.end, aggregates)?;
         }
         self.next = window.end;
         let mut all = aggregates.pane()?;
@@ -68,6 +62,65 @@ impl Sliding {
             all.merge(part)?;
         }
         Ok(all)
+    }
+
+    /// Builds the front from these panes; the back is empty.
+    fn turn(&mut self, panes: &BTreeMap<i64, Slot>, range: Range<i64>, aggregates: &Aggregates) -> Result<()> {
+        self.front.clear();
+        self.back = None;
+        self.middle = range.end;
+        for (start, pane) in frozen(panes, range).rev() {
+            let merged = match self.front.last() {
+                Some((_, later)) => aggregates.merged(&[pane, later])?,
+                None => pane.clone(),
+            };
+            self.front.push((start, merged));
+        }
+        Ok(())
+    }
+
+    /// Adds these panes to the back.
+    fn append(&mut self, panes: &BTreeMap<i64, Slot>, range: Range<i64>, aggregates: &Aggregates) -> Result<()> {
+        for (_, pane) in frozen(panes, range) {
+            self.back = Some(match &self.back {
+                Some(before) => aggregates.merged(&[before, pane])?,
+                None => pane.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What the stacks are built of: where the panes of the front begin and end, and where those of the back end.
+    pub fn bounds(&self) -> [i64; 3] {
+        [self.front.last().map_or(self.middle, |(start, _)| *start), self.middle, self.next]
+    }
+
+    /// Stacks with these bounds. Sums of floating-point numbers depend on their order: built of the same panes in the same way, they
+    /// come out the same to the last digit.
+    pub fn rebuild(&mut self, panes: &BTreeMap<i64, Slot>, bounds: [i64; 3], aggregates: &Aggregates) -> Result<()> {
+        let [first, middle, next] = bounds;
+        if first < middle {
+            self.turn(panes, first..middle, aggregates)?;
+        }
+        if !self.front.is_empty() && middle < next {
+            self.append(panes, middle..next, aggregates)?;
+        }
+        self.next = next;
+        Ok(())
+    }
+
+    /// The numbers of all groups in the stacks.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.parts().flat_map(|part| &part.ids).copied()
+    }
+
+    /// Follows the dictionary to new numbers.
+    pub fn renumber(&mut self, numbers: &[u32]) {
+        self.front.iter_mut().map(|(_, part)| part).chain(&mut self.back).for_each(|part| part.renumber(numbers));
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Partial> {
+        self.front.iter().map(|(_, part)| part).chain(&self.back)
     }
 
     /// A pane that starts at `start` has changed: if it was merged, the stacks have to be built anew.
@@ -79,7 +132,7 @@ impl Sliding {
 
     /// Rows in the stacks, as a measure of memory.
     pub fn rows(&self) -> usize {
-        self.front.iter().map(|(_, part)| part).chain(&self.back).map(|part| part.ids.len()).sum()
+        self.parts().map(|part| part.ids.len()).sum()
     }
 }
 

@@ -10,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray, RecordBatch,
     RecordBatchOptions, StringArray, StructArray,
 };
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::error::{Code, Error, Result};
 
@@ -300,6 +300,19 @@ impl Rows {
         }
     }
 
+    /// The whole frame, whose columns have the names and types of `schema`.
+    pub fn with_schema(self, schema: &SchemaRef) -> Result<RecordBatch> {
+        let same =
+            |(saved, wanted): (&FieldRef, &FieldRef)| saved.name() == wanted.name() && saved.data_type() == wanted.data_type();
+        let fields = self.rows.schema_ref().fields();
+        if fields.len() != schema.fields().len() || !fields.iter().zip(schema.fields()).all(same) {
+            return Err(self.misfit("has other columns"));
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows.num_rows()));
+        let columns = self.rows.columns().to_vec();
+        RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| self.misfit(error))
+    }
+
     /// An error about what this frame says.
     pub fn misfit(&self, problem: impl std::fmt::Display) -> Error {
         misfit(&self.frame, problem)
@@ -310,7 +323,15 @@ impl Rows {
     }
 }
 
+/// The number that the name of a frame ends in.
+pub fn number<N: std::str::FromStr>(name: &str) -> Result<N> {
+    name.parse().map_err(|_| misfit(name, "does not end in a number"))
+}
+
 /// An error about the saved frame `frame`.
 pub fn misfit(frame: &str, problem: impl std::fmt::Display) -> Error {
     Error::new(Code::Data, format!("the saved state does not fit the query: {frame} {problem}"))
 }
+
+#[cfg(test)]
+pub mod survival;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{take, take_arrays};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -16,7 +16,7 @@ use super::keys::Dictionary;
 use super::pane::Aggregates;
 use super::rows::{BadRows, Evaluated, LateRows, evaluate_rows};
 use super::session::Sessions;
-use super::{Message, Operator, Report};
+use super::{Loader, Message, Operator, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::time::{Timestamp, Watermark};
@@ -134,6 +134,23 @@ impl Operator for WindowAggregate {
         self.basis.bad.report(report);
         self.windows.report(&self.basis, report);
     }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let watermark: ArrayRef = Arc::new(Int64Array::from(vec![self.basis.watermark]));
+        state.put("windows", state::rows([("watermark", watermark)], 1)?);
+        self.basis.late.save(state)?;
+        self.basis.bad.save(state)?;
+        self.windows.save(&mut self.basis, state)
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let mut saved = state.take("windows")?;
+        self.basis.watermark = saved.number::<Int64Type>("watermark")?;
+        saved.end()?;
+        self.basis.late.load(state)?;
+        self.basis.bad.load(state)?;
+        self.windows.load(&mut self.basis, state)
+    }
 }
 
 fn title(spec: &WindowAggregateSpec) -> String {
@@ -185,6 +202,10 @@ pub trait Windows: Send {
     fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()>;
 
     fn report(&self, basis: &Basis, report: &mut Report);
+
+    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()>;
+
+    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()>;
 }
 
 /// Rows ready to be aggregated.
@@ -278,5 +299,7 @@ impl Reader {
 
 #[cfg(test)]
 mod oracle;
+#[cfg(test)]
+mod saved;
 #[cfg(test)]
 mod tests;

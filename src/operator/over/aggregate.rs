@@ -1,14 +1,18 @@
 //! Aggregates over a frame: an accumulator a partition, into which rows enter and which they leave as the frame moves on.
 
-use arrow::array::{Array, ArrayRef};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
+use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
 
 use super::answer::{Answer, keep};
 use super::function::Aggregate;
-use super::log::Position;
+use super::log::{Log, Position};
 use super::tape::{Span, Tape, Turns};
 use crate::error::Result;
+use crate::operator::state::{self, Loader, Saver};
 
 /// One aggregate with its state for every partition.
 pub struct Aggregates {
@@ -38,6 +42,7 @@ const REFRESH_ROWS: u64 = 64;
 #[derive(Default)]
 struct Running {
     span: Span,
+    /// None until a row needs it; then it holds the rows of `span`.
     accumulator: Option<Box<dyn Accumulator>>,
     /// Rows taken out since the accumulator was made.
     retracted: u64,
@@ -67,6 +72,16 @@ impl Aggregates {
         })
     }
 
+    /// Makes the accumulators of these partitions, from a row of `states` each.
+    fn restore(&mut self, keys: impl Iterator<Item = usize>, states: &[ArrayRef]) -> Result<()> {
+        for (row, key) in keys.enumerate() {
+            let mut accumulator = self.accumulator()?;
+            accumulator.merge_batch(&slice(states, row, 1))?;
+            self.keys[key].accumulator = Some(accumulator);
+        }
+        Ok(())
+    }
+
     fn gather(&self, turns: &Turns, positions: &[Position]) -> Result<Vec<ArrayRef>> {
         self.columns.iter().map(|column| turns.log.gather(*column, positions, None)).collect()
     }
@@ -84,8 +99,28 @@ impl Aggregates {
         let mut positions = Vec::new();
         self.admit(turns, tape, span.start..span.end, &mut positions);
         let mut accumulator = self.accumulator()?;
-        accumulator.update_batch(&self.gather(turns, &positions)?)?;
+        if !positions.is_empty() {
+            accumulator.update_batch(&self.gather(turns, &positions)?)?;
+        }
         Ok(accumulator)
+    }
+
+    /// The types of the columns that accumulators are saved as; `None` where they are made again from the rows of the frame.
+    ///
+    /// A sliding floating-point sum carries the rounding of what has left it. All else is the same however it was made, and the state
+    /// of a sliding MIN or MAX lacks the rows that come after the least or greatest.
+    fn states(&self) -> Result<Option<Vec<DataType>>> {
+        let states =
+            || -> Result<Vec<DataType>> { Ok(self.accumulator()?.state()?.iter().map(ScalarValue::data_type).collect()) };
+        match self.motion {
+            Motion::Grows => Ok(Some(states()?)),
+            Motion::Anew => Ok(None),
+            Motion::Slides => {
+                let floating = matches!(self.aggregate.function.field().data_type(), DataType::Float64 | DataType::Float32);
+                let picks = matches!(self.aggregate.function.fun().name(), "min" | "max");
+                Ok(if floating && !picks { Some(states()?).filter(|types| types.iter().all(is_plain)) } else { None })
+            }
+        }
     }
 
     /// The result for the frame of `running`, whose rows are in its accumulator if it has one.
@@ -139,7 +174,7 @@ impl Answer for Aggregates {
             let running = &mut keys[key];
             let mut last: Option<(Span, ScalarValue)> = None;
             for ((_, place), step) in rows.zip(&mut steps) {
-                running.span = step.span;
+                let before = std::mem::replace(&mut running.span, step.span);
                 // Peers share their frame and so the result.
                 if let Some((span, value)) = &last
                     && *span == step.span
@@ -148,7 +183,7 @@ impl Answer for Aggregates {
                     continue;
                 }
                 if self.motion != Motion::Anew && running.accumulator.is_none() {
-                    running.accumulator = Some(self.accumulator()?);
+                    running.accumulator = Some(self.anew(turns, tape, before)?);
                 }
                 if let Some(accumulator) = &mut running.accumulator {
                     if step.entering > 0 {
@@ -182,6 +217,55 @@ impl Answer for Aggregates {
     fn keep(&mut self, kept: &[bool]) {
         keep(&mut self.keys, kept);
     }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let retracted: ArrayRef = Arc::new(UInt64Array::from_iter_values(self.keys.iter().map(|running| running.retracted)));
+        let made: BooleanArray = self.keys.iter().map(|running| Some(running.accumulator.is_some())).collect();
+        let columns = Span::columns(self.keys.iter().map(|running| running.span)).into_iter();
+        let columns = columns.chain([("retracted", retracted), ("made", Arc::new(made.clone()))]);
+        state.put("frames", state::rows(columns, self.keys.len())?);
+        let Some(types) = self.states()?.filter(|_| made.true_count() > 0) else { return Ok(()) };
+        let mut columns: Vec<Vec<ScalarValue>> = types.iter().map(|_| Vec::with_capacity(made.true_count())).collect();
+        for accumulator in self.keys.iter_mut().filter_map(|running| running.accumulator.as_mut()) {
+            for (column, value) in columns.iter_mut().zip(accumulator.state()?) {
+                column.push(value);
+            }
+        }
+        let columns = columns.into_iter().map(|values| Ok(ScalarValue::iter_to_array(values)?)).collect::<Result<Vec<_>>>()?;
+        // What is more than a number may have been moved out of the accumulator, not copied.
+        if !types.iter().all(is_plain) {
+            self.restore(made.values().set_indices(), &columns)?;
+        }
+        state.put("states", state::rows(columns.into_iter().map(|column| ("state", column)), made.true_count())?);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
+        let mut saved = state.take("frames")?;
+        let spans = Span::load(&mut saved, tapes)?;
+        let (retracted, made) = (saved.numbers::<UInt64Type>("retracted")?, saved.flags("made")?);
+        self.keys = spans
+            .into_iter()
+            .zip(retracted.values())
+            .map(|(span, retracted)| Running { span, accumulator: None, retracted: *retracted })
+            .collect();
+        if let Some(types) = self.states()?.filter(|_| made.true_count() > 0) {
+            let mut states = state.take("states")?;
+            if states.len() != made.true_count() {
+                return Err(states.misfit("has not one row for each accumulator"));
+            }
+            let columns = types.iter().map(|data_type| states.column("state", data_type)).collect::<Result<Vec<_>>>()?;
+            states.end()?;
+            self.restore(made.values().set_indices(), &columns)?;
+        }
+        self.keys.resize_with(tapes.len(), Running::default);
+        saved.end()
+    }
+}
+
+/// Whether values of the type are numbers.
+fn is_plain(data_type: &DataType) -> bool {
+    data_type.is_primitive() || matches!(data_type, DataType::Boolean | DataType::Null)
 }
 
 fn slice(columns: &[ArrayRef], offset: usize, rows: usize) -> Vec<ArrayRef> {

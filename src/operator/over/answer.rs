@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt64Array};
+use arrow::array::{ArrayRef, Int64Array, UInt64Array};
+use arrow::datatypes::{Int64Type, UInt64Type};
 
 use super::function::{Frame, Place, Unit, Value};
-use super::log::{NOWHERE, Position};
+use super::log::{Log, NOWHERE, Position};
 use super::tape::{Span, Tape, Turns};
 use crate::error::Result;
+use crate::operator::state::{self, Loader, Saver};
 
 /// A function with its state for every partition.
 pub trait Answer: Send {
@@ -25,6 +27,15 @@ pub trait Answer: Send {
 
     /// Drops the state of the partitions that are not `kept`; the others move up.
     fn keep(&mut self, kept: &[bool]);
+
+    fn save(&mut self, _state: &mut Saver) -> Result<()> {
+        Ok(())
+    }
+
+    /// `tapes` and `log` are loaded already.
+    fn load(&mut self, _state: &mut Loader, _tapes: &[Tape], _log: &Log) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Drops the elements that are not `kept`; those beyond the list go too.
@@ -101,6 +112,22 @@ impl Answer for Ranks {
     fn keep(&mut self, kept: &[bool]) {
         keep(&mut self.keys, kept);
     }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let ranks: ArrayRef = Arc::new(UInt64Array::from_iter_values(self.keys.iter().map(|key| key.rank)));
+        let times: ArrayRef = Arc::new(Int64Array::from_iter_values(self.keys.iter().map(|key| key.time)));
+        state.put("ranks", state::rows([("rank", ranks), ("time", times)], self.keys.len())?);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
+        let mut saved = state.take("ranks")?;
+        let (ranks, times) = (saved.numbers::<UInt64Type>("rank")?, saved.numbers::<Int64Type>("time")?);
+        let ranks = ranks.values().iter().zip(times.values());
+        self.keys = ranks.map(|(rank, time)| Rank { rank: *rank, time: *time }).collect();
+        self.keys.resize(tapes.len(), Rank::default());
+        saved.end()
+    }
 }
 
 /// The argument in one row of the frame.
@@ -173,6 +200,40 @@ impl Answer for Values {
 
     fn keep(&mut self, kept: &[bool]) {
         keep(&mut self.keys, kept);
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let number = |of: fn(&Picks) -> usize| -> ArrayRef {
+            Arc::new(UInt64Array::from_iter_values(self.keys.iter().map(|picks| of(picks) as u64)))
+        };
+        let counts = [("entered", number(|picks| picks.entered)), ("picked", number(|picks| picks.picked.len()))];
+        let columns = Span::columns(self.keys.iter().map(|picks| picks.span)).into_iter().chain(counts);
+        state.put("values", state::rows(columns, self.keys.len())?);
+        let picked: ArrayRef = Arc::new(self.keys.iter().flat_map(|picks| picks.picked.iter().copied()).collect::<UInt64Array>());
+        let rows = picked.len();
+        state.put("picked", state::rows([("position", picked)], rows)?);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader, tapes: &[Tape], log: &Log) -> Result<()> {
+        let mut saved = state.take("picked")?;
+        let positions = saved.numbers::<UInt64Type>("position")?;
+        if !positions.values().iter().all(|position| log.has(*position)) {
+            return Err(saved.misfit("names a row that is not there"));
+        }
+        saved.end()?;
+        let mut positions = positions.values().iter().copied();
+        let mut saved = state.take("values")?;
+        let spans = Span::load(&mut saved, tapes)?;
+        let (entered, picked) = (saved.numbers::<UInt64Type>("entered")?, saved.numbers::<UInt64Type>("picked")?);
+        let picks = spans.into_iter().zip(entered.values()).zip(picked.values()).map(|((span, entered), picked)| Picks {
+            span,
+            entered: *entered as usize,
+            picked: positions.by_ref().take(*picked as usize).collect(),
+        });
+        self.keys = picks.collect();
+        self.keys.resize_with(tapes.len(), Picks::default);
+        saved.end()
     }
 }
 

@@ -1,11 +1,15 @@
 //! Rows kept for later ones to look back at: columns in chunks, each row found by a position that only grows.
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, UInt64Array};
 use arrow::compute::{concat, interleave};
+use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
 use crate::operator::keys::detached;
+use crate::operator::state::{self, Kept, Loader, Saver};
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.
 pub type Position = u64;
@@ -36,6 +40,7 @@ struct Chunk {
     start: Position,
     rows: usize,
     columns: Vec<ArrayRef>,
+    kept: Kept,
 }
 
 impl Default for Log {
@@ -58,7 +63,7 @@ impl Log {
             chunk_rows += last.rows;
             start = last.start;
         }
-        self.chunks.push(Chunk { start, rows: chunk_rows, columns });
+        self.chunks.push(Chunk { start, rows: chunk_rows, columns, kept: Kept::default() });
         self.end += rows as Position;
         self.rows += rows;
         Ok(first)
@@ -116,7 +121,8 @@ impl Log {
         for (number, part) in live.chunks(CHUNK_ROWS).enumerate() {
             let gather = |column| Ok(detached(self.gather(column, part, None)?));
             let columns = (0..columns).map(gather).collect::<Result<_>>()?;
-            chunks.push(Chunk { start: self.end + (number * CHUNK_ROWS) as Position, rows: part.len(), columns });
+            let start = self.end + (number * CHUNK_ROWS) as Position;
+            chunks.push(Chunk { start, rows: part.len(), columns, kept: Kept::default() });
         }
         let mut next = 0;
         for position in held {
@@ -128,6 +134,43 @@ impl Log {
         self.limit = 2 * live.len() + SLACK_ROWS;
         self.chunks = chunks;
         Ok(())
+    }
+
+    /// Whether there is a row at `position`.
+    pub fn has(&self, position: Position) -> bool {
+        let after = self.chunks.partition_point(|chunk| chunk.start <= position);
+        after.checked_sub(1).is_some_and(|chunk| position - self.chunks[chunk].start < self.chunks[chunk].rows as Position)
+    }
+
+    /// Gives the chunks as they are, dead rows too: most of them stay as they are until the next compaction.
+    pub fn save(&mut self, state: &mut Saver) -> Result<()> {
+        for Chunk { start, rows, columns, kept } in &mut self.chunks {
+            let columns = columns.iter().map(|column| ("column", Arc::clone(column)));
+            state.keep(format_args!("log/{start}"), kept, || state::rows(columns, *rows))?;
+        }
+        let number = |number: u64| -> ArrayRef { Arc::new(UInt64Array::from(vec![number])) };
+        state.put("log", state::rows([("end", number(self.end)), ("limit", number(self.limit as u64))], 1)?);
+        Ok(())
+    }
+
+    /// `columns` are the types of the columns.
+    pub fn load(&mut self, columns: &[DataType], state: &mut Loader) -> Result<()> {
+        for (name, mut saved) in state.take_all("log/") {
+            let columns = columns.iter().map(|data_type| saved.column("column", data_type)).collect::<Result<_>>()?;
+            self.chunks.push(Chunk { start: state::number(&name)?, rows: saved.len(), columns, kept: Kept::default() });
+            self.rows += saved.len();
+            saved.end()?;
+        }
+        self.chunks.sort_by_key(|chunk| chunk.start);
+        let mut saved = state.take("log")?;
+        self.end = saved.number::<UInt64Type>("end")?;
+        self.limit = saved.number::<UInt64Type>("limit")? as usize;
+        let ends = self.chunks.iter().map(|chunk| chunk.start.saturating_add(chunk.rows as Position));
+        let starts = self.chunks.iter().map(|chunk| chunk.start).skip(1).chain([self.end]);
+        if !ends.zip(starts).all(|(end, next)| end <= next) {
+            return Err(saved.misfit("has rows in two places"));
+        }
+        saved.end()
     }
 
     fn at(&self, column: usize, position: Position) -> (&ArrayRef, usize) {

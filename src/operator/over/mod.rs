@@ -12,8 +12,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::Expr;
@@ -28,7 +28,7 @@ use self::tape::{Entry, Tape, Turn, Turns};
 use super::keys::{Dictionary, NONE};
 use super::reorder::Reorder;
 use super::rows::{BadRows, evaluate_rows};
-use super::{Message, Operator, Report};
+use super::{Loader, Message, Operator, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, TimestampArray, Watermark};
@@ -311,6 +311,32 @@ impl Over {
         Ok(())
     }
 
+    /// Finds the rows that wait on the tapes.
+    fn wait_again(&mut self) {
+        if !self.waits() {
+            return;
+        }
+        let mut due = Vec::new();
+        for (key, tape) in self.tapes.iter().enumerate() {
+            for row in tape.next..tape.end() {
+                let entry = tape.get(row);
+                self.waiting.push(Reverse((entry.time, key as u32, row)));
+                due.push((entry.time, key as u32));
+            }
+        }
+        self.waiting_rows = due.len();
+        if self.ahead.nanos > 0 {
+            due.sort_unstable();
+            self.due = due.into();
+        }
+    }
+
+    /// The columns of the input.
+    fn input(&self) -> SchemaRef {
+        let columns = self.spec.output.fields().len() - self.spec.functions.len();
+        Arc::new(Schema::new(self.spec.output.fields()[..columns].to_vec()))
+    }
+
     /// Takes the rows of `keys` whose frames are complete off the waiting ones, and where they are in the log.
     fn turns(&mut self, keys: &[u32]) -> (Vec<Turn>, Vec<Position>) {
         let mut turns = Vec::with_capacity(keys.len());
@@ -436,5 +462,60 @@ impl Operator for Over {
         self.reorder.report(report);
         self.bad.report(report);
         report.state_rows += self.log.rows() + self.tapes.len();
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let time = |time: Timestamp| -> ArrayRef { Arc::new(Int64Array::from(vec![time.nanos()])) };
+        let flag = |flag: bool| -> ArrayRef { Arc::new(BooleanArray::from(vec![flag])) };
+        let columns = [
+            ("passed", time(self.passed)),
+            ("ended", flag(self.ended)),
+            ("watermark", time(self.watermark.time)),
+            ("idle", flag(self.watermark.idle)),
+        ];
+        state.put("over", state::rows(columns, 1)?);
+        self.bad.save(state)?;
+        self.reorder.save(state)?;
+        self.partitions.save(state)?;
+        self.log.save(state)?;
+        tape::save(&self.tapes, state)?;
+        for (number, answer) in self.answers.iter_mut().enumerate() {
+            answer.save(&mut state.within(number))?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let mut saved = state.take("over")?;
+        self.passed = Timestamp(saved.number::<Int64Type>("passed")?);
+        self.ended = saved.flag("ended")?;
+        let time = Timestamp(saved.number::<Int64Type>("watermark")?);
+        self.watermark = Watermark { time, idle: saved.flag("idle")? };
+        self.bad.load(state)?;
+        let input = self.input();
+        self.reorder.load(&input, state)?;
+        self.partitions.load(state)?;
+        let arguments = self.expressions[self.spec.partition_by.len()..].iter();
+        let mut columns: Vec<DataType> = arguments.map(|expr| Ok(expr.data_type(&input)?)).collect::<Result<_>>()?;
+        if self.waits() {
+            columns.extend(input.fields().iter().map(|field| field.data_type().clone()));
+        }
+        self.log.load(&columns, state)?;
+        self.tapes = tape::load(&self.log, state)?;
+        if self.tapes.len() > self.partitions.len() {
+            return Err(saved.misfit("stands beside rows of partitions that are not there"));
+        }
+        for (number, answer) in self.answers.iter_mut().enumerate() {
+            answer.load(&mut state.within(number), &self.tapes, &self.log)?;
+        }
+        let retained = |(key, tape): (usize, &Tape)| {
+            let answers = self.answers.iter().all(|answer| tape.first() <= answer.low(key, tape.next));
+            answers && (self.waits() || tape.next == tape.end())
+        };
+        if !self.tapes.iter().enumerate().all(retained) {
+            return Err(saved.misfit("stands beside partitions that lack rows"));
+        }
+        self.wait_again();
+        saved.end()
     }
 }

@@ -2,9 +2,15 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, UInt64Array};
+use arrow::datatypes::{Int64Type, UInt64Type};
 
 use super::function::{Frame, Unit};
 use super::log::{Log, Position};
+use crate::error::Result;
+use crate::operator::state::{self, Loader, Saver};
 
 /// The retained rows of a partition, in order; the first row it ever had is number 0.
 #[derive(Default)]
@@ -53,9 +59,55 @@ impl Tape {
         }
     }
 
+    /// The first row that is retained.
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
     pub fn positions(&mut self) -> impl Iterator<Item = &mut Position> {
         self.rows.iter_mut().map(|entry| &mut entry.position)
     }
+}
+
+/// Gives the tapes of all partitions.
+pub fn save(tapes: &[Tape], state: &mut Saver) -> Result<()> {
+    let number = |of: fn(&Tape) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(tapes.iter().map(of))) };
+    let columns = [("first", number(|tape| tape.first)), ("next", number(|tape| tape.next)), ("end", number(Tape::end))];
+    state.put("tapes", state::rows(columns, tapes.len())?);
+    let entries = || tapes.iter().flat_map(|tape| &tape.rows);
+    let positions: ArrayRef = Arc::new(UInt64Array::from_iter_values(entries().map(|entry| entry.position)));
+    let times: ArrayRef = Arc::new(Int64Array::from_iter_values(entries().map(|entry| entry.time)));
+    let rows = positions.len();
+    state.put("entries", state::rows([("position", positions), ("time", times)], rows)?);
+    Ok(())
+}
+
+pub fn load(log: &Log, state: &mut Loader) -> Result<Vec<Tape>> {
+    let mut saved = state.take("entries")?;
+    let (positions, times) = (saved.numbers::<UInt64Type>("position")?, saved.numbers::<Int64Type>("time")?);
+    if !positions.values().iter().all(|position| log.has(*position)) {
+        return Err(saved.misfit("names a row that is not there"));
+    }
+    saved.end()?;
+    let mut entries =
+        positions.values().iter().zip(times.values()).map(|(position, time)| Entry { position: *position, time: *time });
+    let mut saved = state.take("tapes")?;
+    let (firsts, nexts) = (saved.numbers::<UInt64Type>("first")?, saved.numbers::<UInt64Type>("next")?);
+    let ends = saved.numbers::<UInt64Type>("end")?;
+    let mut tapes = Vec::with_capacity(saved.len());
+    for row in 0..saved.len() {
+        let (first, next, end) = (firsts.value(row), nexts.value(row), ends.value(row));
+        if !(first <= next && next <= end) {
+            return Err(saved.misfit(format!("has a partition in row {row} that cannot be")));
+        }
+        let tape = Tape { first, next, rows: entries.by_ref().take((end - first) as usize).collect() };
+        if tape.end() != end {
+            return Err(saved.misfit("counts more rows than there are"));
+        }
+        tapes.push(tape);
+    }
+    saved.end()?;
+    Ok(tapes)
 }
 
 /// The frame of one row as numbers of rows; it only moves forward.
@@ -102,6 +154,25 @@ impl Span {
 
     pub fn rows(&self) -> u64 {
         self.end - self.start
+    }
+
+    /// Columns of a frame: the spans of partitions.
+    pub fn columns(spans: impl Iterator<Item = Span> + Clone) -> [(&'static str, ArrayRef); 2] {
+        let starts: ArrayRef = Arc::new(UInt64Array::from_iter_values(spans.clone().map(|span| span.start)));
+        let ends: ArrayRef = Arc::new(UInt64Array::from_iter_values(spans.map(|span| span.end)));
+        [("start", starts), ("end", ends)]
+    }
+
+    /// The spans in the next columns of a frame, a row each for the first of `tapes`.
+    pub fn load(saved: &mut state::Rows, tapes: &[Tape]) -> Result<Vec<Span>> {
+        let (starts, ends) = (saved.numbers::<UInt64Type>("start")?, saved.numbers::<UInt64Type>("end")?);
+        let spans = starts.values().iter().zip(ends.values()).map(|(start, end)| Span { start: *start, end: *end });
+        let spans: Vec<Span> = spans.collect();
+        let fits = |(span, tape): (&Span, &Tape)| span.start <= span.end && span.end <= tape.end();
+        if spans.len() > tapes.len() || !spans.iter().zip(tapes).all(fits) {
+            return Err(saved.misfit("has frames of rows that are not there"));
+        }
+        Ok(spans)
     }
 }
 

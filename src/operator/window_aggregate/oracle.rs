@@ -61,13 +61,13 @@ impl Said {
 }
 
 /// What is fed: rows and watermarks, as the input brings them.
-enum Step {
+pub(super) enum Step {
     Rows(Vec<Row>),
     Watermark(i64),
 }
 
 /// A random feed: event times go up with a disorder of at most `disorder`, the watermark follows the greatest at `delay`.
-fn feed(random: &mut fastrand::Rng, count: usize, disorder: i64, delay: i64) -> Vec<Step> {
+pub(super) fn feed(random: &mut fastrand::Rng, count: usize, disorder: i64, delay: i64) -> Vec<Step> {
     let keys = [Some("a"), Some("b"), Some("a long key that is not kept in a view"), None];
     let mut now = random.i64(-400..400);
     let (mut steps, mut rows, mut greatest, mut sent) = (Vec::new(), Vec::new(), i64::MIN, i64::MIN);
@@ -215,7 +215,7 @@ fn check(random: &mut fastrand::Rng, shape: Shape, aggregates: &[&str], emission
     assert_eq!(got.len(), expect.len());
 }
 
-fn shapes(random: &mut fastrand::Rng) -> Shape {
+pub(super) fn shapes(random: &mut fastrand::Rng) -> Shape {
     let slide = random.i64(1..40);
     match random.u8(0..4) {
         0 => Shape::tumble(random.i64(1..100)),
@@ -226,7 +226,7 @@ fn shapes(random: &mut fastrand::Rng) -> Shape {
 }
 
 /// Runs `case` for seeds, and names the one that fails.
-fn seeds(count: u64, case: impl Fn(&mut fastrand::Rng) + std::panic::RefUnwindSafe) {
+pub(super) fn seeds(count: u64, case: impl Fn(&mut fastrand::Rng) + std::panic::RefUnwindSafe) {
     for seed in 0..count {
         if let Err(panic) = std::panic::catch_unwind(|| case(&mut fastrand::Rng::with_seed(seed))) {
             eprintln!("the case of seed {seed} failed");

@@ -56,11 +56,20 @@ pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// The operator that computes `aggregates` (SQL) by `k`, or by the window alone.
 pub(super) fn operator(shape: Shape, aggregates: &str, by_key: bool, emission: Emission) -> WindowAggregate {
-    WindowAggregate::new(spec(shape, aggregates, by_key, emission)).unwrap()
+    operators(shape, aggregates, by_key, emission)()
+}
+
+/// Makes any number of such operators, of one plan.
+pub(super) fn operators(shape: Shape, aggregates: &str, by_key: bool, emission: Emission) -> impl Fn() -> WindowAggregate {
+    let lowered = if aggregates.is_empty() { Vec::new() } else { lower(aggregates) };
+    move || WindowAggregate::new(spec_of(shape, &lowered, by_key, emission)).unwrap()
 }
 
 fn spec(shape: Shape, aggregates: &str, by_key: bool, emission: Emission) -> WindowAggregateSpec {
-    let lowered = if aggregates.is_empty() { Vec::new() } else { lower(aggregates) };
+    spec_of(shape, &lower(aggregates), by_key, emission)
+}
+
+fn spec_of(shape: Shape, lowered: &[LoweredAggregate], by_key: bool, emission: Emission) -> WindowAggregateSpec {
     let time = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false);
     let window = Field::new("window", DataType::Struct(vec![time("start"), time("end")].into()), false);
     let mut fields = if by_key { vec![schema().field(0).clone(), window] } else { vec![window] };

@@ -1,0 +1,155 @@
+//! A chain that is saved, one that is put in its place, and one that nobody disturbs: they must say the same to the last digit.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::StreamWriter;
+
+use super::{Content, Cut, Epoch, Frame};
+use crate::operator::{Chain, Message, Report};
+
+/// What a chain is fed with: the number of a source, and a message.
+pub type Feed = Vec<(usize, Message)>;
+
+/// How alike the values of two results are.
+#[derive(Clone, Copy)]
+pub enum Likeness {
+    /// To the last bit, and so are the frames.
+    States,
+    /// To the last bit; sets stand in frames in any order.
+    Results,
+    /// Floating-point numbers up to this share of them.
+    Within(f64),
+}
+
+/// Feeds the same to chains that `make` gives, saving after the messages whose numbers are in `cuts`.
+///
+/// One is not disturbed; one is saved in full; one is saved with frames that did not change left out, where every third checkpoint is
+/// lost. Beside each of the last two runs one that is replaced at each cut by a new chain, which loads what was saved. What is left
+/// out must be found in the last checkpoint that was written, so that all frames equal those of the full one.
+///
+/// `likeness` is that of chains that were saved at other times, or not at all. Those that were saved together are always the same.
+pub fn check(make: &dyn Fn() -> Chain, feed: &Feed, cuts: &[usize], likeness: Likeness) {
+    let [mut undisturbed, mut full, mut sparing, mut reborn, mut patched] = [make(), make(), make(), make(), make()];
+    let mut disk: BTreeMap<String, RecordBatch> = BTreeMap::new();
+    let mut written = None;
+    let mut epoch = 0;
+    for (at, (source, message)) in feed.iter().enumerate() {
+        let mut said = Vec::new();
+        for chain in [&mut undisturbed, &mut full, &mut sparing, &mut reborn, &mut patched] {
+            let mut out = Vec::new();
+            chain.push(*source, message.clone(), &mut out).unwrap();
+            said.push(out);
+        }
+        assert_alike(&said[0], &said[1], likeness, at);
+        assert_alike(&said[0], &said[2], likeness, at);
+        assert_alike(&said[1], &said[3], Likeness::Results, at);
+        assert_alike(&said[2], &said[4], Likeness::Results, at);
+        for other in [&full, &sparing, &reborn, &patched] {
+            assert_eq!(story(&undisturbed), story(other), "what the chain tells of itself after message {at}");
+        }
+        if !cuts.contains(&at) {
+            continue;
+        }
+        epoch += 1;
+        let all = resolve(full.save(Cut { epoch, written: None }).unwrap(), &BTreeMap::new());
+        let some = resolve(sparing.save(Cut { epoch, written }).unwrap(), &disk);
+        assert_eq!(all.keys().collect::<Vec<_>>(), some.keys().collect::<Vec<_>>(), "the names of frames at message {at}");
+        for (name, rows) in &all {
+            if matches!(likeness, Likeness::States) {
+                assert_eq!(rows, &some[name], "{name} at message {at}");
+            }
+            let known = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || "/_.-".contains(letter);
+            assert!(name.chars().all(known), "{name}");
+        }
+        (reborn, patched) = (make(), make());
+        for (chain, frames) in [(&mut reborn, all), (&mut patched, some.clone())] {
+            let frames = frames.into_iter().map(|(name, rows)| through_ipc(Frame { name, content: Content::Rows(rows) }));
+            chain.load(frames.collect()).unwrap();
+        }
+        if epoch % 3 > 0 {
+            (disk, written) = (some, Some(epoch));
+        }
+    }
+}
+
+/// How often a chain that is saved after each message leaves a frame out.
+pub fn left_out(mut chain: Chain, feed: &Feed) -> (usize, usize) {
+    let (mut unchanged, mut all) = (0, 0);
+    for (at, (source, message)) in feed.iter().enumerate() {
+        chain.push(*source, message.clone(), &mut Vec::new()).unwrap();
+        let epoch = at as Epoch + 1;
+        let frames = chain.save(Cut { epoch, written: epoch.checked_sub(1).filter(|before| *before > 0) }).unwrap();
+        all += frames.len();
+        unchanged += frames.iter().filter(|frame| frame.content == Content::Unchanged).count();
+    }
+    (unchanged, all)
+}
+
+fn resolve(frames: Vec<Frame>, before: &BTreeMap<String, RecordBatch>) -> BTreeMap<String, RecordBatch> {
+    let count = frames.len();
+    let resolved: BTreeMap<_, _> = frames
+        .into_iter()
+        .map(|Frame { name, content }| {
+            let rows = match content {
+                Content::Rows(rows) => rows,
+                Content::Unchanged => before.get(&name).unwrap_or_else(|| panic!("{name} was never written")).clone(),
+            };
+            (name, rows)
+        })
+        .collect();
+    assert_eq!(resolved.len(), count, "two frames have one name");
+    resolved
+}
+
+/// The frame as a file gives it back.
+pub fn through_ipc(frame: Frame) -> Frame {
+    let Content::Rows(rows) = frame.content else { panic!("{} is not there", frame.name) };
+    let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
+    writer.write(&rows).unwrap();
+    let bytes = writer.into_inner().unwrap();
+    let mut batches: Vec<RecordBatch> =
+        StreamReader::try_new(bytes.as_slice(), None).unwrap().map(|batch| batch.unwrap()).collect();
+    assert_eq!(batches.len(), 1);
+    let back = batches.remove(0);
+    assert_eq!(back.num_rows(), rows.num_rows(), "{}", frame.name);
+    Frame { name: frame.name, content: Content::Rows(back) }
+}
+
+/// What a chain tells, but for the size of its state: that may differ.
+fn story(chain: &Chain) -> Report {
+    Report { state_rows: 0, ..chain.report() }
+}
+
+fn assert_alike(left: &[Message], right: &[Message], likeness: Likeness, at: usize) {
+    assert_eq!(left.len(), right.len(), "messages after message {at}: {left:?} {right:?}");
+    for (left, right) in left.iter().zip(right) {
+        match (left, right) {
+            (Message::Changes(left), Message::Changes(right)) => {
+                assert_eq!((&left.times, &left.weights), (&right.times, &right.weights), "after message {at}");
+                assert_eq!(left.rows.schema(), right.rows.schema(), "after message {at}");
+                for (left, right) in left.rows.columns().iter().zip(right.rows.columns()) {
+                    match likeness {
+                        Likeness::Within(share) if *left.data_type() == DataType::Float64 => assert_near(left, right, share, at),
+                        _ => assert_eq!(left, right, "after message {at}"),
+                    }
+                }
+            }
+            (Message::Watermark(left), Message::Watermark(right)) => assert_eq!(left, right, "after message {at}"),
+            (Message::End, Message::End) => {}
+            _ => panic!("after message {at}: {left:?} is not {right:?}"),
+        }
+    }
+}
+
+fn assert_near(left: &ArrayRef, right: &ArrayRef, share: f64, at: usize) {
+    assert_eq!(left.nulls(), right.nulls(), "after message {at}");
+    let values = left.as_primitive::<Float64Type>().values().iter().zip(right.as_primitive::<Float64Type>().values());
+    for (left, right) in values {
+        // Differences of nearly equal numbers may be off by more of themselves, but not by more of what they were made of.
+        let near = (left - right).abs() <= share * left.abs().max(right.abs()).max(1.0);
+        assert!(near || left.to_bits() == right.to_bits(), "after message {at}: {left} {right}");
+    }
+}
