@@ -99,14 +99,6 @@ impl Chain {
         Ok(())
     }
 
-    pub fn save(&mut self, _: super::state::Cut) -> Result<Vec<super::state::Frame>> {
-        Ok(Vec::new())
-    }
-
-    pub fn load(&mut self, _: Vec<super::state::Frame>) -> Result<()> {
-        Ok(())
-    }
-
     /// The tree for `EXPLAIN`, a line each, indented by depth.
     pub fn describe(&self) -> String {
         let lines: Vec<String> = self.nodes.iter().map(|node| format!("{}{}", "  ".repeat(node.depth), node.line)).collect();
