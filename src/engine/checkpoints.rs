@@ -11,7 +11,7 @@ use super::Engine;
 use crate::checkpoint::{Archive, Written};
 use crate::error::{Code, Error, Result};
 use crate::operator::{Epoch, Part};
-use crate::table::{self, Mark};
+use crate::table::{self, Given, Mark};
 use crate::time::Timestamp;
 
 /// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
@@ -43,9 +43,8 @@ pub struct Report {
     pub failed: u64,
     /// Why the latest one failed; `None` where it did not.
     pub failure: Option<Failure>,
-    /// Time spent on all of them together: saving states while views wait for it, then writing.
-    pub saving: Duration,
-    pub writing: Duration,
+    /// Time that was spent on all of them: by tables and views, and for writing.
+    pub busy: Duration,
     /// Views and tables whose part could not be given in the last one, and why.
     pub left_out: Vec<(String, String)>,
 }
@@ -60,6 +59,8 @@ pub struct Taken {
     pub reused_bytes: u64,
     /// From the mark to the last part.
     pub gathering: Duration,
+    /// Time that tables and views spent on their parts, together.
+    pub saving: Duration,
     /// Until it was safe.
     pub writing: Duration,
     pub parts: usize,
@@ -114,8 +115,7 @@ impl Checkpoints {
                     tracing::info!(epoch = taken.epoch, "checkpoints work again");
                 }
                 report.taken += 1;
-                report.saving += taken.gathering;
-                report.writing += taken.writing;
+                report.busy += taken.saving + taken.writing;
                 report.last = Some(taken.clone());
             }
             Err(error) => {
@@ -133,12 +133,12 @@ impl Checkpoints {
         let epoch = self.engine.next_mark().max(archive.epoch() + 1);
         let (mark, mut given) = Mark::new(epoch, last, turn.written.clone());
         let mut awaited = self.engine.mark(mark);
-        let mut parts: Vec<Part> = Vec::new();
-        let mut holders = HashMap::new();
-        let mut left_out = Vec::new();
+        let (mut parts, mut holders) = (Vec::new(), HashMap::new());
+        let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
         let deadline = start + PARTS_TIMEOUT;
-        while let Ok(Some((name, holder, part))) = timeout_at(deadline, given.recv()).await {
+        while let Ok(Some(Given { name, holder, spent, part })) = timeout_at(deadline, given.recv()).await {
             awaited.retain(|awaited| *awaited != name);
+            saving += spent;
             match part {
                 Ok(part) => {
                     holders.insert(name, holder);
@@ -155,7 +155,6 @@ impl Checkpoints {
             let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
             return Err(Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up"));
         }
-        // A table whose part is missing has no place to go on from, and a view over it none either.
         let gathering = start.elapsed();
         let count = parts.len();
         let (archive, written) = write(turn.archive.take(), epoch, parts).await?;
@@ -169,6 +168,7 @@ impl Checkpoints {
             bytes: written.bytes,
             reused_bytes: written.reused_bytes,
             gathering,
+            saving,
             writing: written.took,
             parts: count,
         })

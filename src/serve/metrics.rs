@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::problem::Result;
 use super::stream::Counters;
+use crate::engine;
 use crate::error::Error;
 use crate::feed::{self, State as FeedState};
 use crate::operator::Report;
@@ -51,6 +52,26 @@ static SERVER: &[Family<Server>] = &[
     gauge("start_timestamp_seconds", "When the program started", |server| Some(seconds(server.started))),
     gauge("uptime_seconds", "For how long the program has run", |server| Some(seconds(server.now) - seconds(server.started))),
     gauge("streams_open", "Event streams that are open now, of views and of named streams", |server| Some(server.streams as f64)),
+];
+
+static CHECKPOINTS: &[Family<engine::Report>] = &[
+    count("checkpoints", "Checkpoints taken", |report| report.taken),
+    count("checkpoints_failed", "Checkpoints that came to nothing, so that the one before stayed", |report| report.failed),
+    gauge("checkpoint_busy_seconds", "Time that checkpoints took since the start, from tables, views and the disk", |report| {
+        Some(report.busy.as_secs_f64())
+    }),
+    gauge("checkpoint_timestamp_seconds", "When the last checkpoint was safe", |report| {
+        report.last.as_ref().and_then(|last| finite(last.at))
+    }),
+    gauge("checkpoint_bytes", "Bytes written for the last checkpoint", |report| {
+        report.last.as_ref().map(|last| last.bytes as f64)
+    }),
+    gauge("checkpoint_gathering_seconds", "How long the last checkpoint waited for all its tables and views", |report| {
+        report.last.as_ref().map(|last| last.gathering.as_secs_f64())
+    }),
+    gauge("checkpoint_writing_seconds", "How long the last checkpoint was on its way to the disk", |report| {
+        report.last.as_ref().map(|last| last.writing.as_secs_f64())
+    }),
 ];
 
 static TABLES: &[Family<Table>] = &[
@@ -179,6 +200,7 @@ impl Stream {
 #[derive(Debug)]
 struct Scrape {
     server: Server,
+    checkpoints: Option<engine::Report>,
     tables: Vec<Table>,
     views: Vec<View>,
     streams: Vec<Stream>,
@@ -208,6 +230,7 @@ impl Scrape {
         };
         Scrape {
             server: Server { started: app.started, now: Timestamp::now(), streams: app.streams.clients() },
+            checkpoints: app.checkpoints.as_ref().map(|checkpoints| checkpoints.report()),
             tables: app.engine.tables().into_iter().map(table).collect(),
             views: app.engine.views().into_iter().map(view).collect(),
             streams: app.streams.counters().into_iter().map(|(name, counters)| Stream::of(&name, counters)).collect(),
@@ -218,6 +241,7 @@ impl Scrape {
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         write(&mut encoder, SERVER, std::slice::from_ref(&self.server))?;
+        write(&mut encoder, CHECKPOINTS, self.checkpoints.as_slice())?;
         write(&mut encoder, TABLES, &self.tables)?;
         write(&mut encoder, VIEWS, &self.views)?;
         write(&mut encoder, STREAMS, &self.streams)
@@ -231,6 +255,13 @@ trait Subject: 'static {
 }
 
 impl Subject for Server {
+    const LABELS: &[&str] = &[];
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+impl Subject for engine::Report {
     const LABELS: &[&str] = &[];
     fn labels(&self) -> Vec<(&'static str, String)> {
         Vec::new()
@@ -389,6 +420,7 @@ fn write<T: Subject>(encoder: &mut DescriptorEncoder<'_>, families: &[Family<T>]
 pub fn described() -> String {
     let mut text = "| metric | labels | what it tells |\n|---|---|---|\n".to_string();
     describe(&mut text, SERVER);
+    describe(&mut text, CHECKPOINTS);
     describe(&mut text, TABLES);
     describe(&mut text, VIEWS);
     describe(&mut text, STREAMS);

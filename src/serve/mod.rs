@@ -3,6 +3,7 @@
 mod app;
 pub mod auth;
 pub mod body;
+mod checkpoints;
 mod describe;
 mod drasi;
 pub mod guard;
@@ -46,6 +47,7 @@ fn api(app: &Arc<App>) -> OpenApiRouter {
         .merge(tables::routes())
         .merge(views::routes())
         .merge(sql::routes())
+        .merge(checkpoints::routes())
         .with_state(Arc::clone(app));
     let streams = stream::routes().with_state(Arc::clone(&app.streams));
     let gate = auth::router().with_state(app.gate.clone());

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::feed::{self, Feed, Reading};
 use crate::format::Input;
 use crate::operator::Message;
-use crate::operator::state::{Cut, Frame, Kept, Part, Saver};
+use crate::operator::state::{Cut, Frame, Kept, Saver};
 use crate::time::{Timestamp, Watermark};
 
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
@@ -111,11 +111,8 @@ impl<'a> Hub<'a> {
     /// Gives the table's part of a checkpoint, and sends the mark on behind it.
     async fn take_part(&mut self, mark: &Arc<Mark>) {
         let spec = Arc::clone(&self.obeyed.spec);
-        let (name, holder) = (part_name(&spec), self.shared.holder);
-        let frames = self.save(mark.cut(&name, holder));
-        let part = frames.map(|frames| Part { name: name.clone(), fingerprint: spec.fingerprint(), frames });
         self.halted |= mark.last;
-        mark.give(name, holder, part);
+        mark.give(part_name(&spec), self.shared.holder, spec.fingerprint(), |cut| self.save(cut));
         for reader in &self.readers {
             reader.mark(mark).await;
         }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::operator::{Cut, Epoch, Part};
+use crate::operator::{Cut, Epoch, Frame, Part};
 
 /// What stands before the mark is in the checkpoint, what comes behind it is not.
 ///
@@ -21,8 +23,17 @@ pub struct Mark {
     parts: mpsc::UnboundedSender<Given>,
 }
 
-/// A part with its name and who gave it, or why it cannot be given.
-pub type Given = (String, Holder, Result<Part>);
+/// A part of a checkpoint that is being made.
+#[derive(Debug)]
+pub struct Given {
+    /// `table/metrics`, `view/rolling`.
+    pub name: String,
+    pub holder: Holder,
+    /// How long its table or view did nothing else.
+    pub spent: Duration,
+    /// The part, or why it cannot be given.
+    pub part: Result<Part>,
+}
 
 /// Who gave a part: a table or view that is made anew is another, also where it has the same name.
 pub type Holder = u64;
@@ -49,15 +60,14 @@ impl Mark {
         (Mark { epoch, last, written, parts }, received)
     }
 
-    /// For which checkpoint the part `name` is saved, and what its holder may leave out.
-    pub fn cut(&self, name: &str, holder: Holder) -> Cut {
-        let known = self.written.as_ref().filter(|written| written.holders.get(name) == Some(&holder));
-        Cut { epoch: self.epoch, written: known.map(|written| written.epoch) }
-    }
-
-    /// A checkpoint that was given up meanwhile wants no parts any more.
-    pub fn give(&self, name: String, holder: Holder, part: Result<Part>) {
-        let _ = self.parts.send((name, holder, part));
+    /// Saves a part and gives it: `save` is told for which checkpoint, and what it may leave out.
+    pub fn give(&self, name: String, holder: Holder, fingerprint: String, save: impl FnOnce(Cut) -> Result<Vec<Frame>>) {
+        let begin = Instant::now();
+        let known = self.written.as_ref().filter(|written| written.holders.get(&name) == Some(&holder));
+        let frames = save(Cut { epoch: self.epoch, written: known.map(|written| written.epoch) });
+        let part = frames.map(|frames| Part { name: name.clone(), fingerprint, frames });
+        // A checkpoint that was given up meanwhile wants no parts any more.
+        let _ = self.parts.send(Given { name, holder, spent: begin.elapsed(), part });
     }
 }
 

@@ -27,7 +27,7 @@ use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
 use crate::operator::Message;
-use crate::operator::state::{Frame, Kept, Loader, Part, Saver, contents};
+use crate::operator::state::{Frame, Kept, Loader, Saver, contents};
 use crate::table::{Holder, Mark, next_holder};
 use crate::time::{Timestamp, TimestampArray};
 
@@ -329,14 +329,11 @@ impl Live {
 
     /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is.
     fn take_part(&self, run: &mut Run, mark: &Mark, fingerprint: &str) {
-        let name = self.part_name();
-        let cut = mark.cut(&name, self.holder);
-        let frames = run.save(cut).and_then(|mut frames| {
+        mark.give(self.part_name(), self.holder, fingerprint.into(), |cut| {
+            let mut frames = run.save(cut)?;
             self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
             Ok(frames)
         });
-        let part = frames.map(|frames| Part { name: name.clone(), fingerprint: fingerprint.into(), frames });
-        mark.give(name, self.holder, part);
     }
 
     /// The name of the view's part of a checkpoint.
