@@ -54,20 +54,24 @@ async fn interrupted() {
     }
 }
 
-/// Until Ctrl-C, or until the system asks the program to end.
-async fn stopped() {
+/// Until Ctrl-C, or until the system asks the program to end, which is heard from this call on.
+fn stopped() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                () = interrupted() => {}
-                _ = terminate.recv() => {}
+    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    async {
+        #[cfg(unix)]
+        match terminate {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    () = interrupted() => {}
+                    _ = terminate.recv() => {}
+                }
+                return;
             }
-            return;
+            Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
         }
-        Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
+        interrupted().await
     }
-    interrupted().await
 }
 
 /// Logs go to standard error: errors, or more by `-v`; `RUST_LOG` decides where it is set. What a user must know, the verbs say.

@@ -13,7 +13,8 @@ pub(super) fn sounds_secret(name: &str) -> bool {
         .any(|telltale| name.contains(telltale))
 }
 
-#[derive(Default)]
+/// `Debug` shows none of them.
+#[derive(Debug, Default)]
 pub(super) struct Secrets(Vec<SecretString>);
 
 impl Secrets {

@@ -67,6 +67,25 @@ impl App {
         super::start::policy(&self.settings, self.settings.feeds.files)
     }
 
+    /// What is in the way of dropping a table or view: the views that read it, and the named streams that show it. With `cascade`
+    /// only streams, also those of the views that would go along.
+    pub fn dependants(&self, name: &str, cascade: bool) -> Vec<String> {
+        let readers = if cascade { Vec::new() } else { self.engine.readers(name) };
+        readers.into_iter().chain(self.going(name, cascade).iter().flat_map(|view| self.streams.users(view))).collect()
+    }
+
+    /// A table or view, and with `cascade` all views that read it, themselves or through others.
+    fn going(&self, name: &str, cascade: bool) -> Vec<String> {
+        let mut going = vec![name.to_string()];
+        let mut next = 0;
+        while let Some(name) = going.get(next).filter(|_| cascade) {
+            let readers = self.engine.readers(name);
+            going.extend(readers);
+            next += 1;
+        }
+        going
+    }
+
     /// Keeps what is defined, so that a restart finds it.
     pub fn keep(&self) -> Result<(), Error> {
         let definitions = self.engine.definitions().into_iter().map(|definition| {
@@ -115,16 +134,7 @@ impl Changing<'_> {
     /// A view that a named stream shows stays.
     fn spare_what_streams_show<'a>(&self, names: impl Iterator<Item = &'a str>, cascade: bool) -> Result<(), Vec<Error>> {
         for name in names {
-            let mut going = vec![name.to_string()];
-            if cascade {
-                let mut next = 0;
-                while let Some(name) = going.get(next) {
-                    let readers = self.app.engine.readers(name);
-                    going.extend(readers);
-                    next += 1;
-                }
-            }
-            for view in going {
+            for view in self.app.going(name, cascade) {
                 if let Some(stream) = self.app.streams.users(&view).first() {
                     let error = Error::new(Code::InUse, format!("'{view}' is shown by the stream '{stream}'"));
                     return Err(vec![error.hint(format!("remove the stream first: DELETE /v1/streams/{stream}"))]);

@@ -284,7 +284,7 @@ async fn drop_one(
     let cascade = if dropping.cascade { " CASCADE" } else { "" };
     let statement = single(&format!("DROP VIEW {}{cascade}", identifier(&view.name)))?;
     let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.engine.readers(&view.name)))?;
+    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.dependants(&view.name, dropping.cascade)))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -321,17 +321,15 @@ async fn results(
 ) -> Result<Response> {
     let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
     let waits = wait_of(&headers);
-    let (live, snapshot) = tokio::select! {
-        fresh = fresh(&app.engine, &id, &headers, waits.unwrap_or_default()) => fresh?,
-        () = shutdown.begun() => return Err(Problem::unavailable("the server stops", 1)),
-    };
+    let (live, snapshot) = shutdown.or(fresh(&app.engine, &id, &headers, waits.unwrap_or_default())).await?;
     let applied = waits.map(|wait| (HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())));
     let tag = state(&live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
     let mut response = match snapshot {
         None => StatusCode::NOT_MODIFIED.into_response(),
         Some(Snapshot { rows, seq, .. }) => {
             let total = rows.num_rows();
-            let rows = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await?;
+            let selected = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await;
+            let rows = selected.map_err(unselected)?;
             let start = wanted.offset.min(rows.num_rows());
             let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));
             rows::answer(form, &rows, total, &position(&live, seq))?
@@ -447,6 +445,15 @@ fn bare(errors: Vec<Error>) -> Vec<Error> {
         error.way_out().into_iter().fold(plain, |plain, hint| plain.hint(hint))
     };
     errors.into_iter().map(bare).collect()
+}
+
+/// Why a condition or an order is wrong: whatever it names, the view itself is there.
+fn unselected(error: Error) -> Problem {
+    let problem = Problem::from(bare(vec![error]));
+    match problem.status() {
+        StatusCode::NOT_FOUND => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => problem,
+    }
 }
 
 /// Errors of a posted view: those in the query are told by their place in it.

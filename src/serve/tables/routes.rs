@@ -275,7 +275,8 @@ async fn drop_one(
     let cascade = if dropping.cascade { " CASCADE" } else { "" };
     let statement = crate::serve::app::single(&format!("DROP TABLE {}{cascade}", identifier(&name)))?;
     let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&name)))?;
+    let bare = |errors: Vec<Error>| problem(errors.into_iter().map(|error| Fault::new("", error)).collect());
+    dropped.map_err(|errors| bare(errors).dependants(app.dependants(&name, dropping.cascade)))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
