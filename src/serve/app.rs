@@ -6,12 +6,14 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::auth::Gate;
 use super::once::Once;
+use super::problem::Problem;
 use super::settings::Settings;
 use super::stream::Streams;
 use crate::checkpoint::{Definition, Of, Store};
 use crate::engine::{Answer, Engine};
 use crate::error::{Code, Error};
 use crate::feed::Policy;
+use crate::format::infer::identifier;
 use crate::sql::{self, Kind, Statement};
 use crate::table::Spec;
 use crate::time::Timestamp;
@@ -123,6 +125,20 @@ impl Changing<'_> {
             self.app.keep().map_err(|error| vec![error])?;
         }
         answer
+    }
+
+    /// Drops a `TABLE` or `VIEW` for a request that names it in its address; what is in the way is told as that.
+    pub async fn remove(&self, what: &str, name: &str, cascade: bool) -> Result<(), Problem> {
+        let in_the_way = |problem: Problem| problem.dependants(self.app.dependants(name, cascade));
+        let readers = self.app.engine.readers(name);
+        if !cascade && !readers.is_empty() {
+            let error = Error::new(Code::InUse, format!("'{name}' is read by {}", readers.join(", ")));
+            return Err(in_the_way(error.hint("drop those first, or say cascade=true").into()));
+        }
+        let cascade = if cascade { " CASCADE" } else { "" };
+        let statement = single(&format!("DROP {what} {}{cascade}", identifier(name)))?;
+        let dropped = self.execute(&statement).await;
+        dropped.map(drop).map_err(|errors| in_the_way(errors.into_iter().map(Error::unplaced).collect::<Vec<_>>().into()))
     }
 
     /// Gives a table another definition while it lives.

@@ -281,10 +281,7 @@ async fn drop_one(
     let turn = app.changing().await;
     let view = find(&app.engine, &id)?;
     check(&headers, Some(&tag_of(&app.engine, &view)))?;
-    let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let statement = single(&format!("DROP VIEW {}{cascade}", identifier(&view.name)))?;
-    let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.dependants(&view.name, dropping.cascade)))?;
+    turn.remove("VIEW", &view.name, dropping.cascade).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -438,18 +435,9 @@ fn plain(text: &str) -> String {
     text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
 }
 
-/// Errors without their places: those are in a text that nobody has written.
-fn bare(errors: Vec<Error>) -> Vec<Error> {
-    let bare = |error: Error| {
-        let plain = Error::new(error.code(), error.message());
-        error.way_out().into_iter().fold(plain, |plain, hint| plain.hint(hint))
-    };
-    errors.into_iter().map(bare).collect()
-}
-
 /// Why a condition or an order is wrong: whatever it names, the view itself is there.
 fn unselected(error: Error) -> Problem {
-    let problem = Problem::from(bare(vec![error]));
+    let problem = Problem::from(error.unplaced());
     match problem.status() {
         StatusCode::NOT_FOUND => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY),
         _ => problem,
@@ -472,7 +460,7 @@ fn located(errors: Vec<Error>) -> Problem {
         pointers.push(pointer);
         match in_query {
             true => located.push(error.moved_up(1)),
-            false => located.extend(bare(vec![error])),
+            false => located.push(error.unplaced()),
         }
     }
     let pointers = RefCell::new(pointers.into_iter());
