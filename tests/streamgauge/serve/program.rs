@@ -190,9 +190,13 @@ async fn clients_that_come_and_go_ten_thousand_times_leave_nothing() {
     let stream = json!({"id": "live", "views": ["orders"], "path": "/live"}).to_string();
     let made = process.client.post(format!("{}/v1/streams", process.url)).header("content-type", "application/json");
     assert_eq!(made.body(stream).send().await.unwrap().status(), 201);
-    until(&mut process.open("/live").await, "\"rows\":20").await;
-    let open = async || process.get("/v1/streams/live").await["data"]["stats"]["clients"].clone();
-    _ = open().await;
+    while process.get("/v1/views/orders/results").await["count"] != 20 {
+        yield_now().await;
+    }
+    until(&mut process.open("/live").await, "snapshot_end").await;
+    while process.get("/v1/streams/live").await["stats"]["clients"] != 0 {
+        yield_now().await;
+    }
     let files = process.files();
     let come_and_go = |worker: usize| {
         let process = &process;
@@ -255,7 +259,7 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
         (&["--data", "/proc/streamgauge"], 1, "'/proc/streamgauge' cannot be used"),
         (&["--data", &path("damaged")], 1, "is damaged"),
         (&["--data", &path("empty")], 1, "it is empty"),
-        (&["--init", &path("none.sql")], 1, "none.sql' cannot be read"),
+        (&["--init", &path("none.sql")], 2, "none.sql' cannot be read"),
         (&["--init", &write("bad.sql", "SELECT 1;\nCREATE VIEW v AS SELECT x FROM nothing;")], 2, "bad.sql:2:33"),
         (&["--token-file", &token], 2, "less than 16 characters"),
         (&["--config", &path("none.toml")], 2, "none.toml' cannot be read"),

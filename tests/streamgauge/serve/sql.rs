@@ -41,7 +41,7 @@ async fn mistakes_have_their_place_in_the_text_as_it_was_sent() {
         ("SELECT 1;\n\tSELECT id FROM fed;\nSELECT 2", (2, 17), (2, 20), "did you mean 'feed'?"),
         ("CREATE VIEW v AS\n  SELECT cuont(*) FROM feed", (2, 10), (2, 15), "count"),
         ("SELECT 1;\nSELEC 2", (2, 1), (2, 6), ""),
-        ("CREATE TABLE t (id TEXT) WITH (connector = 'sse',\n  endpiont = 'http://localhost/')", (2, 3), (2, 11), "'endpoint'"),
+        ("CREATE TABLE t (id TEXT) WITH (connector = 'sse',\n  endpiont = 'http://localhost/')", (2, 3), (2, 33), "'endpoint'"),
         ("DROP VIEW ordres", (1, 11), (1, 17), "did you mean 'orders'?"),
     ] {
         let span = json!({"start": {"line": start.0, "column": start.1}, "end": {"line": end.0, "column": end.1}});
