@@ -454,7 +454,8 @@ fn located(errors: Vec<Error>) -> Problem {
         let in_query = error.span().is_none_or(|span| span.start.line > 1);
         let pointer = match option {
             Some(option) => format!("/{option}"),
-            None if in_query => "/query".to_string(),
+            // A query that is not there is missed at the end of that line.
+            None if in_query || error.code() == Code::Syntax => "/query".to_string(),
             None => "/name".to_string(),
         };
         pointers.push(pointer);

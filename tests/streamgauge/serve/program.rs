@@ -260,7 +260,7 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
         (&["--data", &path("damaged")], 1, "is damaged"),
         (&["--data", &path("empty")], 1, "it is empty"),
         (&["--init", &path("none.sql")], 2, "none.sql' cannot be read"),
-        (&["--init", &write("bad.sql", "SELECT 1;\nCREATE VIEW v AS SELECT x FROM nothing;")], 2, "bad.sql:2:33"),
+        (&["--init", &write("bad.sql", "SELECT 1;\nCREATE VIEW v AS SELECT x FROM nothing;")], 2, "bad.sql:2:32"),
         (&["--token-file", &token], 2, "less than 16 characters"),
         (&["--config", &path("none.toml")], 2, "none.toml' cannot be read"),
         (&["--config", &write("a.toml", "data = 'x'\n[http]\nhots = ['a']")], 2, "line 3, column 1); did you mean 'hosts'?"),
