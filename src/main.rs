@@ -9,13 +9,19 @@ use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
+/// As much as the main thread has: queries are planned by recursion, deep within a request.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // The server has a log of its own.
     if !matches!(args.command, Command::Serve(_)) {
         log(args.verbose);
     }
-    let exit = tokio::runtime::Runtime::new()
+    let exit = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
         .map_err(|error| Error::new(Code::Runtime, format!("no threads: {error}")))
         .and_then(|runtime| runtime.block_on(dispatch(args.command, args.verbose)));
     match exit {
