@@ -4,7 +4,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use streamgauge::serve::settings::{Settings, Words};
 
-use super::tables::pointers;
 use super::{Service, json as with_json, send};
 use crate::support::server::{Answer as Feed, Server, Signal};
 
@@ -83,16 +82,16 @@ async fn feeds_stay_away_from_where_clouds_keep_their_secrets() {
     settings.secrets.env = Some(Words(vec!["FEED_*".into()]));
     let service = Service::start_with(settings).await;
     let table = |endpoint: &str, headers: &str| json!({"name": "a", "connector": "sse", "config": {"endpoint": endpoint, "headers": headers}});
-    for (endpoint, headers, pointer) in [
-        ("http://169.254.169.254/latest/meta-data", "", "/config/endpoint"),
-        ("http://[fe80::1]/", "", "/config/endpoint"),
-        ("file:///etc/passwd", "", "/config/endpoint"),
-        ("http://127.0.0.1:1/", "X-Key: {{ AWS_SECRET_ACCESS_KEY }}", "/config/headers"),
-        ("http://127.0.0.1:1/?key={{ STREAMGAUGE_TOKEN }}", "", "/config/endpoint"),
+    for (endpoint, headers, expect) in [
+        ("http://169.254.169.254/latest/meta-data", "", "169.254.169.254"),
+        ("http://[fe80::1]/", "", "fe80::1"),
+        ("file:///etc/passwd", "", "endpoint"),
+        ("http://127.0.0.1:1/", "X-Key: {{ AWS_SECRET_ACCESS_KEY }}", "AWS_SECRET_ACCESS_KEY"),
+        ("http://127.0.0.1:1/?key={{ STREAMGAUGE_TOKEN }}", "", "STREAMGAUGE_TOKEN"),
     ] {
         for path in ["", "/test"] {
             let problem = service.post(&format!("/v1/connection_tables{path}"), table(endpoint, headers)).await.with(422);
-            assert_eq!(pointers(&problem), [pointer], "{problem}");
+            assert!(problem["errors"][0]["message"].as_str().unwrap().contains(expect), "{problem}");
         }
     }
     let file = "CREATE TABLE a (id TEXT) WITH (connector = 'file', path = 'fixtures/news.ndjson')";
