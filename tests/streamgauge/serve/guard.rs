@@ -141,6 +141,15 @@ async fn no_text_is_too_deep_or_too_long() {
             service.get(&format!("/v1/views/orders/{path}?{}", condition(&text))).await.with(422);
         }
     }
+    for text in [
+        format!("SELECT 1 FROM orders{}", ", orders".repeat(LONG / 10)),
+        format!("WITH a AS (SELECT 1){} SELECT 1", ", b AS (SELECT * FROM a)".repeat(LONG / 30)),
+        format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(LONG / 20)),
+        format!("SELECT * FROM orders{}", " CROSS JOIN orders".repeat(LONG / 20)),
+    ] {
+        service.post("/v1/sql", json!({"sql": text})).await.with(422);
+        service.post("/v1/views", json!({"name": "v", "query": text})).await.with(422);
+    }
     let list = format!("id IN ('a'{})", ", 'b'".repeat(LONG / 10));
     service.get(&format!("/v1/views/orders/changes?{}", condition(&list))).await.with(200);
 }
