@@ -150,6 +150,18 @@ async fn no_text_is_too_deep_or_too_long() {
         service.post("/v1/sql", json!({"sql": text})).await.with(422);
         service.post("/v1/views", json!({"name": "v", "query": text})).await.with(422);
     }
+    // Each of these views reads the one before twice.
+    let doubled = async |number: usize| {
+        let before = if number == 0 { "orders".to_string() } else { format!("v{}", number - 1) };
+        let query = format!("SELECT id FROM {before} UNION ALL SELECT id FROM {before}");
+        service.post("/v1/views", json!({"name": format!("v{number}"), "query": query})).await
+    };
+    let mut last = 0;
+    while doubled(last).await.status == 201 {
+        last += 1;
+    }
+    assert!((4..12).contains(&last), "{last}");
+    assert!(doubled(last).await.with(422)["detail"].as_str().unwrap().contains("more than 500 parts"));
     let list = format!("id IN ('a'{})", ", 'b'".repeat(LONG / 10));
     service.get(&format!("/v1/views/orders/changes?{}", condition(&list))).await.with(200);
 }
