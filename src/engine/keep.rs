@@ -51,6 +51,7 @@ impl Kept {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
         let live = Arc::clone(&self.live);
         let context = query.state.task_ctx();
+        live.enter(Health::Running);
         let (task, tables) = match query.continuous() {
             Some(continuous) => {
                 let (run, tables) = continuous.run(context, Follow::Kept)?;

@@ -98,9 +98,12 @@ impl Changing<'_> {
         if let Kind::Drop { names, cascade, .. } = &statement.kind {
             self.spare_what_streams_show(names.iter().map(|name| name.text.as_str()), *cascade)?;
         }
-        let answer = self.app.engine.execute(statement).await?;
-        self.app.keep().map_err(|error| vec![error])?;
-        Ok(answer)
+        let answer = self.app.engine.execute(statement).await;
+        // Of several names, those before the wrong one are gone.
+        if answer.is_ok() || matches!(statement.kind, Kind::Drop { .. }) {
+            self.app.keep().map_err(|error| vec![error])?;
+        }
+        answer
     }
 
     /// Gives a table another definition while it lives.

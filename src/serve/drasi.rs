@@ -23,15 +23,16 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(one)).routes(routes!(results))
 }
 
-/// Every answer of this interface that is none of a problem.
-#[derive(Serialize, ToSchema)]
-struct Envelope<T> {
+/// Every answer of this interface that is no problem.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope<T> {
     success: bool,
     data: T,
-    error: Option<String>,
+    #[schema(value_type = Option<String>)]
+    error: Option<&'static str>,
 }
 
-fn envelope<T>(data: T) -> Json<Envelope<T>> {
+pub fn envelope<T>(data: T) -> Json<Envelope<T>> {
     Json(Envelope { success: true, data, error: None })
 }
 
@@ -56,7 +57,7 @@ struct Results {
 }
 
 /// The views as queries.
-#[utoipa::path(get, path = "/queries", operation_id = "drasi_queries", tag = "views", responses(
+#[utoipa::path(get, path = "/queries", operation_id = "drasi_queries", tag = "drasi", responses(
     (status = 200, body = Envelope<Vec<QueryShown>>, description = "All of them")
 ))]
 async fn list(State(app): State<Arc<App>>) -> Json<Envelope<Vec<QueryShown>>> {
@@ -64,7 +65,7 @@ async fn list(State(app): State<Arc<App>>) -> Json<Envelope<Vec<QueryShown>>> {
 }
 
 /// One view as a query.
-#[utoipa::path(get, path = "/queries/{id}", operation_id = "drasi_query", tag = "views", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/queries/{id}", operation_id = "drasi_query", tag = "drasi", params(("id" = String, Path)), responses(
     (status = 200, body = Envelope<QueryShown>, description = "The view"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -73,7 +74,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
 }
 
 /// The rows of a view as they are now.
-#[utoipa::path(get, path = "/queries/{id}/results", operation_id = "drasi_results", tag = "views", params(("id" = String, Path)), responses(
+#[utoipa::path(get, path = "/queries/{id}/results", operation_id = "drasi_results", tag = "drasi", params(("id" = String, Path)), responses(
     (status = 200, body = Envelope<Results>, description = "The rows"),
     (status = 404, body = Problem, description = "There is no such view"),
 ))]

@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(4);
 /// A client that takes longer for the head of a request is gone, or means no good.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A client that takes nothing for so long has gone to sleep or means no good: its connection ends, and its place is free.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long to wait when the system gives no more connections (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,6 +140,9 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdow
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "small packets may wait");
     }
+    if let Err(error) = end_unread(&stream, UNREAD_TIMEOUT) {
+        tracing::debug!(%peer, %error, "the connection stays if the client reads nothing");
+    }
     let service = router.map_request(move |mut request: Request<_>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request
@@ -158,6 +164,18 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdow
     }
 }
 
+/// Lets the system end a connection whose peer has taken nothing for `after` (`TCP_USER_TIMEOUT`, RFC 5482): a write that waits
+/// cannot be given up otherwise.
+#[cfg(target_os = "linux")]
+fn end_unread(stream: &TcpStream, after: Duration) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(after))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_unread(_: &TcpStream, _: Duration) -> io::Result<()> {
+    Ok(())
+}
+
 /// Whether it was only this one connection that failed.
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
@@ -173,6 +191,23 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_ended() {
+        use tokio::io::AsyncWriteExt;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        end_unread(&stream, Duration::from_millis(300)).unwrap();
+        let error = loop {
+            if let Err(error) = stream.write_all(&[0; 65536]).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(silent);
+    }
 
     const LOOPBACK: &str = "127.0.0.1:0";
 

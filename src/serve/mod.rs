@@ -47,6 +47,7 @@ use crate::error::{Code, Error};
         (name = "views", description = "Queries that are kept up to date"),
         (name = "streams", description = "Changes of views as event streams"),
         (name = "sql", description = "Statements"),
+        (name = "drasi", description = "The same by the names that Drasi has for it"),
     )
 )]
 struct Api;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use axum::Extension;
 use axum::Json;
 use axum::body::{Body as Bytes, Bytes as Chunk};
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use futures::stream::unfold;
+use futures::StreamExt;
+use futures::stream::{Stream, unfold};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -19,9 +21,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::auth::{Identity, Scope};
 use super::body::Body;
+use super::listen::Shutdown;
 use super::problem::{Mistake, Problem, Result, Stretch};
 use super::rows::{self, Form};
+use super::stream::Visitor;
+use super::turnstile::Permit;
 use super::views::trial;
 use crate::change::Changes;
 use crate::engine::{Answer, Output, Query};
@@ -29,7 +35,7 @@ use crate::error::{Code, Error};
 use crate::format::encode::{Encoder, JsonRows, Output as Encoding};
 use crate::format::infer::field_type;
 use crate::options::Value;
-use crate::sql;
+use crate::sql::{self, Kind};
 use crate::view::{Followed, Live};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -37,7 +43,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The longest text of statements.
-const SQL_BYTES_MAX: usize = 64 * 1024;
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
 
 /// Rows of one answer in JSON; NDJSON goes on without a bound.
 const ROWS_MAX: usize = 10_000;
@@ -95,11 +101,21 @@ struct Column {
 /// With `Accept: application/x-ndjson` the rows of the last query come as they are there, and go on until the client leaves.
 #[utoipa::path(post, path = "/sql", tag = "sql", request_body = Script, responses(
     (status = 200, body = Results, description = "What they gave"),
+    (status = 403, body = Problem, description = "One of them needs another scope: `write` to make or drop, `admin` to SET; none has run"),
+    (status = 406, body = Problem, description = "The rows have no such form"),
     (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
 ))]
-async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Body(script): Body<Script>) -> Result<Response> {
-    let form = Form::negotiate(None, headers.get(ACCEPT))?;
+async fn run(
+    State(app): State<Arc<App>>,
+    Extension(identity): Extension<Identity>,
+    parts: Parts,
+    Body(script): Body<Script>,
+) -> Result<Response> {
+    let form = Form::negotiate(None, parts.headers.get(ACCEPT))?;
+    // A stranger learns nothing, not even from what is wrong with his statements.
+    identity.demand(&Scope::Read)?;
     let statements = parse(&script.sql)?;
+    statements.iter().try_for_each(|statement| identity.demand(&needed(&statement.kind)))?;
     let timeout = match &script.timeout {
         Some(text) => Duration::read(text)
             .map_err(|reason| {
@@ -115,13 +131,23 @@ async fn run(State(app): State<Arc<App>>, headers: HeaderMap, Body(script): Body
     for (index, statement) in statements.iter().enumerate() {
         let answer = app.execute(statement).await.map_err(|errors| wrong(errors, statement))?;
         if index + 1 == count && form != Form::Json {
-            return stream(&app, answer, form, script.limit).await;
+            return stream(&app, answer, form, script.limit, &parts).await;
         }
         let mut outcome = outcome(&app, answer, limit, timeout).await?;
         outcome.statement = statement.text.clone();
         results.push(outcome);
     }
     Ok(Json(Results { results }).into_response())
+}
+
+/// What a token must be allowed so that it may run a statement.
+fn needed(kind: &Kind) -> Scope {
+    match kind {
+        Kind::CreateTable(_) | Kind::CreateView(_) | Kind::Drop { .. } | Kind::Insert { .. } => Scope::Write,
+        // A setting is that of everybody.
+        Kind::Set { .. } => Scope::Admin,
+        Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. } | Kind::Show(_) | Kind::Describe(_) => Scope::Read,
+    }
 }
 
 fn parse(text: &str) -> Result<Vec<sql::Statement>> {
@@ -221,7 +247,7 @@ fn encoder(output: &Output, encoding: Encoding) -> Encoder {
 }
 
 /// The rows of the last statement as they come.
-async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>) -> Result<Response> {
+async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>, parts: &Parts) -> Result<Response> {
     let encoding = match form {
         Form::Csv => Encoding::Csv,
         Form::Json | Form::Ndjson | Form::Arrow => Encoding::Ndjson,
@@ -235,13 +261,17 @@ async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>) -> 
         Answer::Rows(rows) => rows::answer(form, &rows, rows.num_rows(), ""),
         Answer::Query(query) if form == Form::Arrow => {
             let output = open(app, *query)?;
+            if output.changelog {
+                return Err(not_as_rows(form));
+            }
             let rows = whole(output, left).await?;
             rows::answer(form, &rows, rows.num_rows(), "")
         }
         Answer::Query(query) => {
+            let place = app.streams.place(&Visitor::of(parts))?;
             let output = open(app, *query)?;
             let encoder = encoder(&output, encoding);
-            let chunks = unfold((output, encoder, left), |(mut output, mut encoder, left)| async move {
+            let chunks = unfold((output, encoder, left), move |(mut output, mut encoder, left)| async move {
                 if left == 0 {
                     return None;
                 }
@@ -253,13 +283,42 @@ async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>) -> 
                     }
                     Err(error) => Err(error),
                 };
-                let left = taken.map_or_else(|error| failed(&error, &mut bytes), |taken| left - taken);
-                Some((Ok::<_, std::convert::Infallible>(Chunk::from(bytes)), (output, encoder, left)))
+                let left = match taken {
+                    Ok(taken) => left - taken,
+                    // Nothing in CSV says that rows are missing; an answer that is cut off does.
+                    Err(error) if form == Form::Csv => return Some((Err(error), (output, encoder, 0))),
+                    Err(error) => failed(&error, &mut bytes),
+                };
+                Some((Ok(Chunk::from(bytes)), (output, encoder, left)))
             });
-            Ok(([(CONTENT_TYPE, form.content_type())], Bytes::from_stream(chunks)).into_response())
+            Ok(endless(form, chunks, place, parts))
         }
-        Answer::Follow(live) => follow(live, left),
+        Answer::Follow(live) if form == Form::Ndjson => {
+            let place = app.streams.place(&Visitor::of(parts))?;
+            Ok(endless(form, follow(live, left)?, place, parts))
+        }
+        Answer::Follow(_) => Err(not_as_rows(form)),
     }
+}
+
+/// An answer that goes on until its rows end, the client leaves, or the server stops. It holds a place among the streams.
+fn endless(
+    form: Form,
+    chunks: impl Stream<Item = Result<Chunk, Error>> + Send + 'static,
+    place: Permit,
+    parts: &Parts,
+) -> Response {
+    let shutdown = parts.extensions.get::<Shutdown>().cloned().unwrap_or_default();
+    let chunks = chunks.inspect(move |_| _ = &place).take_until(async move { shutdown.begun().await });
+    ([(CONTENT_TYPE, form.content_type())], Bytes::from_stream(chunks)).into_response()
+}
+
+/// Changes are no rows: a form that has no place for what a row is would show rows that were taken back.
+fn not_as_rows(form: Form) -> Problem {
+    let asked = form.content_type();
+    Error::new(Code::NotAcceptable, format!("changes have no form that is '{asked}'"))
+        .hint("ask for application/x-ndjson, or read the rows as they are with SELECT")
+        .into()
 }
 
 /// An error in the middle of an answer is its last line. Nothing is left to come.
@@ -286,12 +345,13 @@ async fn whole(mut output: Output, limit: usize) -> Result<RecordBatch> {
 }
 
 /// The rows of a view as `added`, then its changes, a line each.
-fn follow(live: Arc<Live>, left: usize) -> Result<Response> {
+fn follow(live: Arc<Live>, left: usize) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send + 'static> {
     let snapshot = live.snapshot()?;
     let lines = JsonRows::new(&live.schema);
     let times = crate::time::TimestampArray::from_value(0, snapshot.rows.num_rows());
     let first = Some(Changes::inserts(snapshot.rows, times));
-    let chunks = unfold((live.follow(snapshot.seq), lines, first, left), |(mut follower, lines, first, mut left)| async move {
+    let start = (live.follow(snapshot.seq), lines, first, left);
+    Ok(unfold(start, |(mut follower, lines, first, mut left)| async move {
         if left == 0 {
             return None;
         }
@@ -305,7 +365,7 @@ fn follow(live: Arc<Live>, left: usize) -> Result<Response> {
                     let error = Error::new(Code::Runtime, "this reader is too far behind: changes it has not read are forgotten")
                         .hint("read faster, or subscribe again: that begins with the rows as they are");
                     left = failed(&error, &mut bytes);
-                    return Some((Ok::<_, std::convert::Infallible>(Chunk::from(bytes)), (follower, lines, None, left)));
+                    return Some((Ok(Chunk::from(bytes)), (follower, lines, None, left)));
                 }
             },
         };
@@ -315,8 +375,7 @@ fn follow(live: Arc<Live>, left: usize) -> Result<Response> {
             left -= 1;
         }
         Some((Ok(Chunk::from(bytes)), (follower, lines, None, left)))
-    });
-    Ok(([(CONTENT_TYPE, Form::Ndjson.content_type())], Bytes::from_stream(chunks)).into_response())
+    }))
 }
 
 /// What is wrong with statements, without running them.
@@ -373,7 +432,7 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
             Ok(Answer::Rows(_) | Answer::Follow(_)) => {}
             Err(found) => errors.extend(found.into_iter().map(|error| error.at(statement.span))),
         }
-        if let sql::Kind::CreateView(create) = &statement.kind
+        if let Kind::CreateView(create) = &statement.kind
             && let Some(view) = trial.view(&create.name.text)
         {
             schema = Some(columns(view.plan.schema().as_arrow()));

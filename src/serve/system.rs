@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::auth::{Identity, Scope};
 use crate::feed::State as FeedState;
 use crate::time::Timestamp;
 use crate::view::Health;
@@ -38,6 +39,8 @@ struct Info {
     version: &'static str,
     started_at: String,
     uptime_seconds: u64,
+    /// `token`, or `none` where everybody may do everything.
+    auth: &'static str,
     tables: usize,
     views: usize,
 }
@@ -51,6 +54,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
         version: env!("CARGO_PKG_VERSION"),
         started_at: app.started.to_string(),
         uptime_seconds: uptime / 1_000_000_000,
+        auth: app.gate.mode(),
         tables: app.engine.tables().len(),
         views: app.engine.view_count(),
     })
@@ -60,7 +64,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
 #[derive(Serialize, ToSchema)]
 struct Report {
     status: &'static str,
-    /// What is not as it should be, as sentences.
+    /// What is not as it should be, as sentences; only for those who may read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
@@ -76,7 +80,7 @@ async fn alive() -> Json<Report> {
     (status = 200, body = Report, description = "All views run"),
     (status = 503, body = Report, description = "Some do not"),
 ))]
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Report>) {
+async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> (StatusCode, Json<Report>) {
     let mut problems = Vec::new();
     for table in app.engine.tables() {
         if table.feed_status().snapshot().state == FeedState::Failed {
@@ -91,8 +95,10 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, Json<Report>) {
             Some(Health::Running | Health::Ended | Health::Dropped) | None => {}
         }
     }
-    match problems.is_empty() {
-        true => (StatusCode::OK, Json(Report { status: "ready", problems })),
-        false => (StatusCode::SERVICE_UNAVAILABLE, Json(Report { status: "not ready", problems })),
-    }
+    let (code, status) = match problems.is_empty() {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
+    problems.retain(|_| identity.allows(&Scope::Read));
+    (code, Json(Report { status, problems }))
 }

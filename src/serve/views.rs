@@ -1,14 +1,15 @@
 //! Views over REST: make, look at, drop; their rows in several forms, waiting for a change where asked.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -18,13 +19,17 @@ use utoipa_axum::routes;
 use super::App;
 use super::app::single;
 use super::body::{Body, Query};
+use super::listen::Shutdown;
+use super::page::{Page, Part};
+use super::precondition::{check, tag};
 use super::problem::{Problem, Result};
 use super::rows::{self, Form};
+use super::sql::SQL_BYTES_MAX;
 use crate::engine::{Answer, Engine, View};
 use crate::error::{Code, Error};
 use crate::feed::Policy;
 use crate::format::infer::{field_type, identifier};
-use crate::sql::{Kind, Statement};
+use crate::sql::Statement;
 use crate::view::{Health, Live, Snapshot};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -138,69 +143,79 @@ struct Stats {
     state_rows: usize,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct Listed {
-    data: Vec<Shown>,
-    has_more: bool,
-    /// What to give as `starting_after` for the rest.
-    next: Option<String>,
-}
-
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 struct Listing {
-    /// At most so many, up to 500.
-    limit: usize,
-    /// The name of the last view of the page before.
+    /// At most so many; default 50, at most 500.
+    limit: Option<usize>,
+    /// Leave out so many first.
+    offset: usize,
+    /// The name or id of the last view of the page before.
     starting_after: Option<String>,
-    /// Only those in this state.
-    state: Option<String>,
     /// Only the one of this name.
     name: Option<String>,
+    /// Only those in this state, such as `running`.
+    state: Option<String>,
 }
 
-impl Default for Listing {
-    fn default() -> Self {
-        Listing { limit: 50, starting_after: None, state: None, name: None }
-    }
-}
-
-/// The longest page.
-const LIST_MAX: usize = 500;
+/// Longest name of a view.
+const NAME_MAX: usize = 63;
 
 /// The longest wait for a change: proxies give up on a silent answer after a minute.
 const WAIT_MAX: Duration = Duration::from_secs(50);
 
 /// Makes a view, which runs from then on.
-#[utoipa::path(post, path = "/views", tag = "views", params(Writing), request_body = ViewPost, responses(
-    (status = 201, body = Shown, description = "Made"),
-    (status = 200, body = Shown, description = "Would be made (dry run)"),
-    (status = 409, body = Problem, description = "The name is taken"),
-    (status = 422, body = Problem, description = "The query is wrong"),
-))]
-async fn create(State(app): State<Arc<App>>, Query(writing): Query<Writing>, Body(post): Body<ViewPost>) -> Result<Response> {
-    let statement = post.statement(false)?;
-    if writing.dry_run {
-        return Ok(Json(dry(&app, &post, &statement).await?).into_response());
-    }
-    made(&app, &post.name, &statement, StatusCode::CREATED).await
+#[utoipa::path(post, path = "/views", tag = "views", request_body = ViewPost,
+    params(Writing, ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is done once, for 24 hours")),
+    responses(
+        (status = 201, body = Shown, description = "Made"),
+        (status = 200, body = Shown, description = "Would be made (dry run)"),
+        (status = 409, body = Problem, description = "The name is taken"),
+        (status = 422, body = Problem, description = "The query is wrong"),
+    )
+)]
+async fn create(
+    State(app): State<Arc<App>>,
+    Query(writing): Query<Writing>,
+    headers: HeaderMap,
+    Body(post): Body<ViewPost>,
+) -> Result<Response> {
+    let request = format!("views {} {post:?}", writing.dry_run);
+    let write = async {
+        if writing.dry_run {
+            return dry(&app, &post, false).await;
+        }
+        let turn = app.changing().await;
+        turn.execute(&post.statement(false)?).await.map_err(located)?;
+        answer(&app.engine, &post.name, StatusCode::CREATED)
+    };
+    app.once.run(&headers, request, write).await
 }
 
-/// Makes a view, or another of its name in its place.
-#[utoipa::path(put, path = "/views/{id}", tag = "views", params(("id" = String, Path), Writing), request_body = ViewPut, responses(
-    (status = 200, body = Shown, description = "Replaced"),
-    (status = 201, body = Shown, description = "Made"),
-    (status = 409, body = Problem, description = "Other views read it"),
-    (status = 422, body = Problem, description = "The query is wrong"),
-))]
+/// Makes a view, or another in the place of that of its name. One that is so already goes on running.
+#[utoipa::path(put, path = "/views/{id}", tag = "views", request_body = ViewPut,
+    params(("id" = String, Path, description = "Name or id"), Writing,
+        ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
+    responses(
+        (status = 200, body = Shown, description = "Replaced"),
+        (status = 201, body = Shown, description = "Made"),
+        (status = 409, body = Problem, description = "Other views read it"),
+        (status = 412, body = Problem, description = "It is not in the state that the headers name"),
+        (status = 422, body = Problem, description = "The query is wrong"),
+    )
+)]
 async fn replace(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(writing): Query<Writing>,
+    headers: HeaderMap,
     Body(put): Body<ViewPut>,
 ) -> Result<Response> {
+    let turn = app.changing().await;
     let there = find(&app.engine, &id).ok();
+    check(&headers, there.as_ref().map(|view| tag_of(&app.engine, view)).as_ref())?;
     let name = there.as_ref().map_or(id, |view| view.name.clone());
     if put.name.as_ref().is_some_and(|given| *given != name) {
         let error =
@@ -209,56 +224,67 @@ async fn replace(
     }
     let ViewPut { name: _, query, emit, emit_interval, allowed_lateness, retention } = put;
     let post = ViewPost { name, query, emit, emit_interval, allowed_lateness, retention };
-    let statement = post.statement(true)?;
     if writing.dry_run {
-        return Ok(Json(dry(&app, &post, &statement).await?).into_response());
+        return dry(&app, &post, true).await;
     }
-    made(&app, &post.name, &statement, if there.is_some() { StatusCode::OK } else { StatusCode::CREATED }).await
+    let statement = post.statement(there.is_some())?;
+    match &there {
+        Some(view) if plain(&view.text) == plain(&statement.text) => answer(&app.engine, &view.name, StatusCode::OK),
+        _ => {
+            let done = turn.execute(&statement).await;
+            done.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
+            answer(&app.engine, &post.name, if there.is_some() { StatusCode::OK } else { StatusCode::CREATED })
+        }
+    }
 }
 
 /// The views in the order they were made.
-#[utoipa::path(get, path = "/views", tag = "views", params(Listing), responses((status = 200, body = Listed, description = "A page")))]
-async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Listed>> {
+#[utoipa::path(get, path = "/views", tag = "views", params(Listing), responses(
+    (status = 200, body = Page<Shown>, description = "A page"),
+))]
+async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Page<Shown>>> {
+    let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
     let views = app.engine.views();
-    let start = match &listing.starting_after {
-        Some(name) => {
-            views.iter().position(|view| view.name == *name || id(&app.engine, view) == *name).map_or(views.len(), |at| at + 1)
-        }
-        None => 0,
-    };
-    let wanted = |shown: &Shown| {
-        listing.state.as_ref().is_none_or(|state| shown.state == state)
-            && listing.name.as_ref().is_none_or(|name| shown.name == *name)
-    };
-    let limit = listing.limit.clamp(1, LIST_MAX);
-    let mut data: Vec<Shown> =
-        views[start..].iter().map(|view| shown(&app.engine, view)).filter(wanted).take(limit + 1).collect();
-    let has_more = data.len() > limit;
-    data.truncate(limit);
-    let next = data.last().filter(|_| has_more).map(|view| view.name.clone());
-    Ok(Json(Listed { data, has_more, next }))
+    let views = views.iter().map(|view| shown(&app.engine, view));
+    let wanted = views.filter(|view| is(&listing.name, &view.name) && is(&listing.state, view.state));
+    let part = Part { limit: listing.limit, offset: listing.offset, starting_after: listing.starting_after.as_deref() };
+    Ok(Json(Page::of(wanted, part, |view| [view.name.clone(), view.id.clone()])?))
 }
 
 /// A view and how far it has come.
-#[utoipa::path(get, path = "/views/{id}", tag = "views", params(("id" = String, Path)), responses(
-    (status = 200, body = Shown, description = "The view"),
+#[utoipa::path(get, path = "/views/{id}", tag = "views", params(("id" = String, Path, description = "Name or id")), responses(
+    (status = 200, body = Shown, description = "The view; the ETag is that of its definition"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Shown>> {
-    Ok(Json(shown(&app.engine, find(&app.engine, &id)?.as_ref())))
+async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response> {
+    let view = find(&app.engine, &id)?;
+    answer(&app.engine, &view.name, StatusCode::OK)
 }
 
 /// Drops a view; its streams end.
-#[utoipa::path(delete, path = "/views/{id}", tag = "views", params(("id" = String, Path), Dropping), responses(
-    (status = 204, description = "Dropped"),
-    (status = 404, body = Problem, description = "There is none"),
-    (status = 409, body = Problem, description = "Other views read it"),
-))]
-async fn drop_one(State(app): State<Arc<App>>, Path(id): Path<String>, Query(dropping): Query<Dropping>) -> Result<StatusCode> {
+#[utoipa::path(delete, path = "/views/{id}", tag = "views",
+    params(("id" = String, Path, description = "Name or id"), Dropping,
+        ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
+    responses(
+        (status = 204, description = "Dropped"),
+        (status = 404, body = Problem, description = "There is none"),
+        (status = 409, body = Problem, description = "Other views read it, or a named stream shows it"),
+        (status = 412, body = Problem, description = "It is not in the state that If-Match names"),
+    )
+)]
+async fn drop_one(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(dropping): Query<Dropping>,
+    headers: HeaderMap,
+) -> Result<StatusCode> {
+    let turn = app.changing().await;
     let view = find(&app.engine, &id)?;
+    check(&headers, Some(&tag_of(&app.engine, &view)))?;
     let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let dropped = app.execute_text(&format!("DROP VIEW {}{cascade}", identifier(&view.name))).await;
-    dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&view.name)))?;
+    let statement = single(&format!("DROP VIEW {}{cascade}", identifier(&view.name)))?;
+    let dropped = turn.execute(&statement).await;
+    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.engine.readers(&view.name)))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -290,15 +316,17 @@ async fn results(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
     Query(wanted): Query<Wanted>,
+    Extension(shutdown): Extension<Shutdown>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let view = find(&app.engine, &id)?;
-    let live = running(&view)?;
     let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
     let waits = wait_of(&headers);
-    let snapshot = fresh(live, &headers, waits.unwrap_or_default()).await?;
+    let (live, snapshot) = tokio::select! {
+        fresh = fresh(&app.engine, &id, &headers, waits.unwrap_or_default()) => fresh?,
+        () = shutdown.begun() => return Err(Problem::unavailable("the server stops", 1)),
+    };
     let applied = waits.map(|wait| (HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())));
-    let tag = tag(live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
+    let tag = state(&live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
     let mut response = match snapshot {
         None => StatusCode::NOT_MODIFIED.into_response(),
         Some(Snapshot { rows, seq, .. }) => {
@@ -306,11 +334,12 @@ async fn results(
             let rows = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await?;
             let start = wanted.offset.min(rows.num_rows());
             let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));
-            rows::answer(form, &rows, total, &position(live, seq))?
+            rows::answer(form, &rows, total, &position(&live, seq))?
         }
     };
     response.headers_mut().insert(ETAG, tag);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     if let Some((name, value)) = applied
         && let Ok(value) = HeaderValue::from_str(&value)
     {
@@ -388,42 +417,82 @@ impl ViewPost {
         .collect();
         let with = if options.is_empty() { String::new() } else { format!(" WITH ({})", options.join(", ")) };
         let replace = if or_replace { "OR REPLACE " } else { "" };
-        let name = format!("\"{}\"", self.name.replace('"', "\"\""));
-        let text = format!("CREATE {replace}VIEW {name}{with} AS\n{}", self.query.trim());
-        let statement = single(&text).map_err(located)?;
-        match &statement.kind {
-            Kind::CreateView(_) if !self.name.is_empty() => Ok(statement),
-            _ => Err(Problem::from(Error::new(Code::Query, "a view needs a name")).at("/name")),
+        let mut letters = self.name.bytes();
+        let is_name = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, b'_' | b'-'))
+            && self.name.len() <= NAME_MAX;
+        if !is_name {
+            let error = Error::new(Code::Syntax, "this is no name of a view");
+            let hint = format!("give a letter or `_`, then letters, digits, `_` and `-`, at most {NAME_MAX} in all");
+            return Err(Problem::from(error.hint(hint)).at("/name"));
         }
+        if self.query.len() > SQL_BYTES_MAX {
+            let error = Error::new(Code::TooLarge, format!("the query is longer than {SQL_BYTES_MAX} bytes"));
+            return Err(Problem::from(error.hint("make views of its parts")).at("/query"));
+        }
+        let text = format!("CREATE {replace}VIEW {}{with} AS\n{}", identifier(&self.name), self.query);
+        single(&text).map_err(located)
     }
+}
+
+/// A statement but for whether it may replace.
+fn plain(text: &str) -> String {
+    text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
+}
+
+/// Errors without their places: those are in a text that nobody has written.
+fn bare(errors: Vec<Error>) -> Vec<Error> {
+    let bare = |error: Error| {
+        let plain = Error::new(error.code(), error.message());
+        error.way_out().into_iter().fold(plain, |plain, hint| plain.hint(hint))
+    };
+    errors.into_iter().map(bare).collect()
 }
 
 /// Errors of a posted view: those in the query are told by their place in it.
 fn located(errors: Vec<Error>) -> Problem {
-    let pointer = |message: &str| {
-        let option = message.strip_prefix("option '").and_then(|rest| rest.split('\'').next());
-        option.map_or_else(|| "/query".to_string(), |option| format!("/{option}"))
-    };
-    let moved = errors.into_iter().map(|error| error.moved_up(1)).collect::<Vec<_>>();
-    Problem::from(moved).point(|mistake| Some(pointer(&mistake.message)))
+    let mut pointers = Vec::new();
+    let mut located = Vec::new();
+    for error in errors {
+        let option = error.message().strip_prefix("option '").and_then(|rest| rest.split('\'').next());
+        // The name and the options stand in the line above the query, which nobody has written.
+        let in_query = error.span().is_none_or(|span| span.start.line > 1);
+        let pointer = match option {
+            Some(option) => format!("/{option}"),
+            None if in_query => "/query".to_string(),
+            None => "/name".to_string(),
+        };
+        pointers.push(pointer);
+        match in_query {
+            true => located.push(error.moved_up(1)),
+            false => located.extend(bare(vec![error])),
+        }
+    }
+    let pointers = RefCell::new(pointers.into_iter());
+    Problem::from(located).point(|_| pointers.borrow_mut().next())
 }
 
-async fn made(app: &App, name: &str, statement: &Statement, status: StatusCode) -> Result<Response> {
-    app.execute(statement).await.map_err(located)?;
-    let view = find(&app.engine, name)?;
-    let location = HeaderValue::from_str(&format!("/v1/views/{name}"));
-    let mut response = (status, Json(shown(&app.engine, &view))).into_response();
-    if let (StatusCode::CREATED, Ok(location)) = (status, location) {
+/// The view of this name.
+fn answer(engine: &Engine, name: &str, status: StatusCode) -> Result<Response> {
+    let view = find(engine, name)?;
+    let mut response = (status, [(ETAG, tag_of(engine, &view))], Json(shown(engine, &view))).into_response();
+    if let (StatusCode::CREATED, Ok(location)) = (status, HeaderValue::from_str(&format!("/v1/views/{name}"))) {
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
 }
 
 /// What would be made: planned by an engine of its own with the same definitions.
-async fn dry(app: &App, post: &ViewPost, statement: &Statement) -> Result<Shown> {
+async fn dry(app: &App, post: &ViewPost, or_replace: bool) -> Result<Response> {
+    let statement = post.statement(or_replace)?;
     let trial = trial(app).await?;
-    trial.execute(statement).await.map_err(located)?;
-    Ok(shown(&trial, find(&trial, &post.name)?.as_ref()))
+    let planned = trial.execute(&statement).await;
+    planned.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
+    Ok(Json(shown(&trial, find(&trial, &post.name)?.as_ref())).into_response())
+}
+
+fn tag_of(engine: &Engine, view: &View) -> HeaderValue {
+    tag(&view.text, engine.made(&view.name).map_or(0, |made| made.updated.nanos()))
 }
 
 /// An engine with the same definitions, in which nothing runs.
@@ -523,29 +592,37 @@ fn silence(engine: &Engine, view: &View, report: &crate::operator::Report) -> Op
     silent.or_else(|| report.next_close.map(|close| format!("waiting for the watermark to reach {close}")))
 }
 
-/// The rows, or `None` if they are those that `If-None-Match` names and stay so for `wait`.
-async fn fresh(live: &Arc<Live>, headers: &HeaderMap, wait: Duration) -> Result<Option<Snapshot>> {
+/// The rows, or `None` if they are those that `If-None-Match` names and stay so for `wait`. A view that is made anew meanwhile is
+/// another state; one that is dropped is not there.
+async fn fresh(engine: &Engine, id: &str, headers: &HeaderMap, wait: Duration) -> Result<(Arc<Live>, Option<Snapshot>)> {
     let deadline = Instant::now() + wait;
-    let mut follower = live.follow(live.head());
+    // Only the rows are held while waiting: holding the view would keep it running after it is dropped.
+    let live = || find(engine, id).and_then(|view| running(&view).cloned());
+    let mut live_now = live()?;
     loop {
-        let snapshot = live.snapshot()?;
-        let tag = tag(live, snapshot.seq);
+        let mut follower = live_now.follow(live_now.head());
+        if live_now.health() == Health::Dropped {
+            live_now = live()?;
+            continue;
+        }
+        let snapshot = live_now.snapshot()?;
+        let tag = state(&live_now, snapshot.seq);
         let known =
             headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).flat_map(|list| list.split(','));
         let is_known = known
             .map(|known| known.trim().trim_start_matches("W/"))
             .any(|known| known == "*" || known.as_bytes() == tag.as_bytes());
         if !is_known {
-            return Ok(Some(snapshot));
+            return Ok((live_now, Some(snapshot)));
         }
-        let changed = tokio::time::timeout_at(deadline, follower.changed()).await;
-        if changed.is_err() || live.health() == Health::Dropped {
-            return Ok(None);
+        if tokio::time::timeout_at(deadline, follower.changed()).await.is_err() {
+            return Ok((live_now, None));
         }
     }
 }
 
-fn tag(live: &Live, seq: u64) -> HeaderValue {
+/// The ETag of rows.
+fn state(live: &Live, seq: u64) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{}\"", position(live, seq))).unwrap_or(HeaderValue::from_static("\"\""))
 }
 

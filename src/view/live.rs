@@ -252,7 +252,6 @@ impl Live {
     /// Drives a query over feeds until it ends, fails, or the task is dropped.
     pub async fn drive(self: Arc<Self>, mut run: Run) {
         let _ = self.progress.set(run.progress());
-        self.enter(Health::Running);
         loop {
             let done = match run.next().await {
                 Ok(Some(Message::Changes(changes))) => self.publish(changes, Timestamp::now()),
@@ -268,7 +267,6 @@ impl Live {
 
     /// Takes the rows of a query that DataFusion answers by itself.
     pub async fn fill(self: Arc<Self>, mut rows: SendableRecordBatchStream) {
-        self.enter(Health::Running);
         while let Some(batch) = rows.next().await {
             let published = batch.map_err(Error::from).and_then(|rows| {
                 let times = TimestampArray::from_value(0, rows.num_rows());
@@ -285,7 +283,10 @@ impl Live {
     pub fn enter(&self, health: Health) {
         match &health {
             Health::Failed(error) => tracing::warn!(view = self.name, reason = %error, "view failed"),
-            health => tracing::info!(view = self.name, ?health, "view"),
+            Health::Waiting => tracing::info!(view = self.name, "view waits"),
+            Health::Running => tracing::info!(view = self.name, "view runs"),
+            Health::Ended => tracing::info!(view = self.name, "view ended: its feeds have"),
+            Health::Dropped => tracing::debug!(view = self.name, "view is gone"),
         }
         {
             let mut state = self.state();

@@ -29,7 +29,7 @@ pub struct Encoded {
     /// Complete events, each ended by its blank line.
     pub bytes: Bytes,
     pub events: u64,
-    /// Events that were longer than [`MAX_EVENT_BYTES`].
+    /// Events that were longer than an event may be (4 MiB).
     pub oversized: u64,
     /// Changes whose template failed, so that they are in the default format.
     pub render_errors: u64,

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{FromRef, Path, State};
-use axum::http::header::LOCATION;
+use axum::http::header::{ETAG, LOCATION};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,6 +26,8 @@ use super::spec::StreamSpec;
 use super::streams::{Named, State as Fare, Streams, Write};
 use crate::error::{Code, Error};
 use crate::serve::body::{self, Body, Query};
+use crate::serve::drasi::{Envelope, envelope};
+use crate::serve::precondition;
 use crate::serve::problem::{Problem, Result};
 
 /// Below the base path.
@@ -147,7 +149,7 @@ async fn view_stream(State(streams): State<Arc<Streams>>, Path(id): Path<String>
         let error = Error::new(Code::BadOption, "the address names the view already").hint("leave view out, or use /v1/streams");
         return Err(bad_query(vec![error]));
     }
-    stream(streams.connect(&[id], &ask, &Visitor::of(&parts)), &ask)
+    stream(streams.connect(&[streams.view(&id)?], &ask, &Visitor::of(&parts)), &ask)
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -195,7 +197,7 @@ async fn view_changes(
         limit: polling.limit.unwrap_or(poll::LIMIT).clamp(1, poll::LIMIT_MAX),
         wait: Duration::from_secs(polling.wait.unwrap_or(0)).min(poll::WAIT_MAX),
     };
-    let (live, encoder) = streams.encoder(&id, shape, None)?;
+    let (live, encoder) = streams.encoder(&streams.view(&id)?, shape, None)?;
     match poll::poll(&live, &encoder, &asked).await {
         Ok(changes) => Ok(Json(changes)),
         Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
@@ -258,7 +260,7 @@ async fn create(
         return Ok(Json(streams.check(&value, Write::Create).map_err(problem)?).into_response());
     }
     let named = streams.put(&value, Write::Create).await.map_err(problem)?;
-    let mut response = (StatusCode::CREATED, Json(shown(&named))).into_response();
+    let mut response = answer(StatusCode::CREATED, &named);
     if let Ok(location) = HeaderValue::from_str(&format!("/v1/streams/{}", named.spec.id)) {
         response.headers_mut().insert(LOCATION, location);
     }
@@ -270,8 +272,8 @@ async fn create(
     (status = 200, body = StreamShown, description = "The stream"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<StreamShown>> {
-    Ok(Json(shown(&*find(&streams, &id)?)))
+async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Response> {
+    Ok(answer(StatusCode::OK, &*find(&streams, &id)?))
 }
 
 /// Makes a named stream, or another of its id in its place; its clients are sent to the new one.
@@ -279,12 +281,14 @@ async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Res
     (status = 200, body = StreamShown, description = "Replaced"),
     (status = 201, body = StreamShown, description = "Made"),
     (status = 409, body = Problem, description = "A path or the address is taken"),
+    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
     (status = 422, body = Problem, description = "The stream is wrong"),
 ))]
 async fn replace(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
     Query(writing): Query<Writing>,
+    headers: HeaderMap,
     Body(mut value): Body<Value>,
 ) -> Result<Response> {
     if let Some(members) = value.as_object_mut() {
@@ -297,18 +301,20 @@ async fn replace(
     if writing.dry_run {
         return Ok(Json(streams.check(&value, Write::Replace).map_err(problem)?).into_response());
     }
-    let status = if streams.find(&id).is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    let named = streams.put(&value, Write::Replace).await.map_err(problem)?;
-    Ok((status, Json(shown(&named))).into_response())
+    let old = streams.find(&id);
+    precondition::check(&headers, old.as_ref().map(|named| tag(named)).as_ref())?;
+    let status = if old.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(answer(status, &*streams.put(&value, Write::Replace).await.map_err(problem)?))
 }
 
 /// Removes a named stream; its clients are told.
 #[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
     (status = 204, description = "Removed"),
     (status = 404, body = Problem, description = "There is none"),
+    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
 ))]
-async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<StatusCode> {
-    find(&streams, &id)?;
+async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>, headers: HeaderMap) -> Result<StatusCode> {
+    precondition::check(&headers, Some(&tag(&*find(&streams, &id)?)))?;
     streams.remove(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -336,15 +342,6 @@ async fn stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Re
     Ok(Json(shown(&named)))
 }
 
-/// What Drasi's interface puts around every answer.
-#[derive(Debug, Serialize, ToSchema)]
-struct ReactionEnvelope<T> {
-    success: bool,
-    data: T,
-    #[schema(value_type = Option<String>)]
-    error: Option<&'static str>,
-}
-
 /// A named stream in Drasi's words.
 #[derive(Debug, Serialize, ToSchema)]
 struct Reaction {
@@ -362,45 +359,41 @@ struct Reaction {
     config: StreamShown,
 }
 
-fn told<T>(data: T) -> Json<ReactionEnvelope<T>> {
-    Json(ReactionEnvelope { success: true, data, error: None })
-}
-
 /// The named streams as reactions.
-#[utoipa::path(get, operation_id = "list_reactions", path = "/reactions", tag = "drasi", responses((status = 200, body = ReactionEnvelope<Vec<Reaction>>, description = "All of them")))]
-async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<ReactionEnvelope<Vec<Reaction>>> {
-    told(streams.list().iter().map(|named| Reaction::of(named)).collect())
+#[utoipa::path(get, operation_id = "list_reactions", path = "/reactions", tag = "drasi", responses((status = 200, body = Envelope<Vec<Reaction>>, description = "All of them")))]
+async fn reaction_list(State(streams): State<Arc<Streams>>) -> Json<Envelope<Vec<Reaction>>> {
+    envelope(streams.list().iter().map(|named| Reaction::of(named)).collect())
 }
 
 /// A named stream as a reaction.
 #[utoipa::path(get, operation_id = "get_reaction", path = "/reactions/{id}", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "The reaction"),
+    (status = 200, body = Envelope<Reaction>, description = "The reaction"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
-    Ok(told(Reaction::of(&*find(&streams, &id)?)))
+async fn reaction(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
+    Ok(envelope(Reaction::of(&*find(&streams, &id)?)))
 }
 
 /// Lets a stopped reaction run.
 #[utoipa::path(post, operation_id = "start_reaction", path = "/reactions/{id}/start", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "It runs"),
+    (status = 200, body = Envelope<Reaction>, description = "It runs"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
+async fn reaction_start(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.start(&named).await?;
-    Ok(told(Reaction::of(&named)))
+    Ok(envelope(Reaction::of(&named)))
 }
 
 /// Stops a reaction.
 #[utoipa::path(post, operation_id = "stop_reaction", path = "/reactions/{id}/stop", tag = "drasi", params(("id" = String, Path)), responses(
-    (status = 200, body = ReactionEnvelope<Reaction>, description = "It is stopped"),
+    (status = 200, body = Envelope<Reaction>, description = "It is stopped"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
-async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<ReactionEnvelope<Reaction>>> {
+async fn reaction_stop(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Result<Json<Envelope<Reaction>>> {
     let named = find(&streams, &id)?;
     streams.stop(&named).await;
-    Ok(told(Reaction::of(&named)))
+    Ok(envelope(Reaction::of(&named)))
 }
 
 impl Reaction {
@@ -420,6 +413,15 @@ impl Reaction {
             config: shown(named),
         }
     }
+}
+
+/// A stream with the tag of its definition.
+fn answer(status: StatusCode, named: &Named) -> Response {
+    (status, [(ETAG, tag(named))], Json(shown(named))).into_response()
+}
+
+fn tag(named: &Named) -> HeaderValue {
+    precondition::tag(&serde_json::to_string(&named.spec).unwrap_or_default(), &named.updated_at)
 }
 
 fn find(streams: &Streams, id: &str) -> Result<Arc<Named>> {

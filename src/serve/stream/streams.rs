@@ -29,7 +29,8 @@ use crate::engine::Engine;
 use crate::error::{Code, Error, Result, nearest};
 use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
-use crate::serve::turnstile::Turnstile;
+use crate::serve::turnstile::{Permit, Turnstile};
+use crate::serve::views::find;
 use crate::time::Timestamp;
 use crate::view::Live;
 
@@ -360,6 +361,11 @@ impl Streams {
         }
     }
 
+    /// The name of the view that a name or an id means.
+    pub fn view(&self, id: &str) -> Result<String, Problem> {
+        Ok(find(&self.engine, id)?.name.clone())
+    }
+
     /// The view's rows and changes.
     pub fn live(&self, view: &str) -> Result<Arc<Live>> {
         match self.engine.view(view).and_then(|view| view.live().cloned()) {
@@ -418,6 +424,11 @@ impl Streams {
         if errors.is_empty() { Ok(parts) } else { Err(errors.into()) }
     }
 
+    /// A place for an answer without an end; it counts with the streams.
+    pub fn place(&self, visitor: &Visitor) -> Result<Permit, Problem> {
+        self.limits.turnstile.enter(visitor.address, visitor.token.as_deref(), Instant::now())
+    }
+
     fn open(
         &self,
         parts: Vec<(Arc<Live>, Encoder)>,
@@ -426,8 +437,7 @@ impl Streams {
         visitor: &Visitor,
     ) -> Result<(Client, String), Problem> {
         let Outlet { named, counters, clients_max, heartbeat } = outlet;
-        let permit = self.limits.turnstile.enter(visitor.address, visitor.token.as_deref(), Instant::now());
-        let permit = permit.inspect_err(|_| Counters::add(&counters.refused, 1))?;
+        let permit = self.place(visitor).inspect_err(|_| Counters::add(&counters.refused, 1))?;
         let Some(open) = Open::enter(&counters, clients_max, &self.clients, permit) else {
             let detail = format!("the stream has {clients_max} clients, and takes no more");
             return Err(Problem::unavailable(detail, FULL_SECONDS));

@@ -4,22 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use streamgauge::Engine;
-use streamgauge::checkpoint::Store;
-use streamgauge::serve::auth::{self, Gate, Origins};
-use streamgauge::serve::guard::around;
-use streamgauge::serve::listen::{Shutdown, Stop, serve};
+use streamgauge::serve::listen::{Shutdown, Stop};
 use streamgauge::serve::settings::Settings;
-use streamgauge::serve::stream::{Limits, Streams, named, reactions, routes};
-use streamgauge::serve::turnstile::Turnstile;
-use streamgauge::sql;
+use streamgauge::serve::stream::Streams;
+use streamgauge::serve::{self, App};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use utoipa_axum::router::OpenApiRouter;
+use tokio::task::JoinHandle;
 
 use crate::support::server::{Answer, Server, Signal};
 
@@ -28,14 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server with the views `orders` and `alerts` over a feed that a test feeds.
 struct Gauge {
+    app: Arc<App>,
     streams: Arc<Streams>,
-    engine: Arc<Engine>,
-    store: Store,
-    gate: Gate,
     address: SocketAddr,
     signals: Vec<Signal>,
     _feed: Server,
-    _stop: Stop,
+    stop: Stop,
+    serving: JoinHandle<()>,
 }
 
 impl Gauge {
@@ -57,35 +48,17 @@ impl Gauge {
             }
         }
         let feed = Server::start([answer.stall()]).await;
-        let engine = Engine::keeping(streamgauge::feed::Policy::default()).unwrap();
-        let script = format!(
-            "CREATE TABLE feed (id TEXT, total BIGINT) WITH (connector = 'sse', endpoint = '{}');
-             CREATE VIEW orders AS SELECT id, total FROM feed;
-             CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000;",
-            feed.url()
-        );
-        let (statements, errors) = sql::parse(&script);
-        assert!(errors.is_empty(), "{errors:?}");
-        for statement in &statements {
-            engine.execute(statement).await.unwrap();
+        let server = open(settings).await;
+        for statement in [
+            &format!("CREATE TABLE feed (id TEXT, total BIGINT) WITH (connector = 'sse', endpoint = '{}')", feed.url()),
+            "CREATE VIEW orders AS SELECT id, total FROM feed",
+            "CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000",
+        ] {
+            server.app.execute_text(statement).await.unwrap();
         }
-        engine.start().unwrap();
-        let engine = Arc::new(engine);
-        let store = Store::in_memory().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let gate = Gate::new(&settings, store.clone()).unwrap();
-        let streams = streams(&engine, &store, address, &settings, &gate);
-        let (tokens, _) = auth::router::<Gate>().split_for_parts();
-        let (router, _) = OpenApiRouter::new().nest("/v1", routes()).nest("/api/v1", reactions()).split_for_parts();
-        let elsewhere = async |State(streams): State<Arc<Streams>>, request: Request| {
-            named(&streams, None, &request.into_parts().0).into_response()
-        };
-        let router = router.fallback(elsewhere).with_state(Arc::clone(&streams));
-        let router = streams.guarded(Router::new().nest("/v1", tokens.with_state(gate.clone())).merge(router));
-        let (stop, shutdown) = Shutdown::new();
-        tokio::spawn(serve(vec![listener], router, shutdown));
-        let gauge = Gauge { streams, engine, store, gate, address, signals, _feed: feed, _stop: stop };
+        let (app, address) = (Arc::clone(&server.app), server.addresses[0]);
+        let (stop, serving) = run(server).await;
+        let gauge = Gauge { streams: Arc::clone(&app.streams), app, address, signals, _feed: feed, stop, serving };
         gauge.feed(0);
         gauge
     }
@@ -124,16 +97,14 @@ impl Gauge {
     }
 }
 
-fn streams(engine: &Arc<Engine>, store: &Store, address: SocketAddr, settings: &Settings, gate: &Gate) -> Arc<Streams> {
-    let turnstile = Turnstile::new(&settings.http);
-    let limits = Limits { turnstile, heartbeat: settings.http.heartbeat, own: vec![address], off_loopback: false };
-    let streams = Streams::new(Arc::clone(engine), store.clone(), limits);
-    let gate = gate.clone();
-    let known = Arc::downgrade(&streams);
-    let origins = Origins::new(settings, move |path| known.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
-    let body_bytes_max = settings.http.body_bytes_max;
-    streams.guard_with(Arc::new(move |router| around(router, gate.clone(), origins.clone(), body_bytes_max)));
-    streams
+async fn open(settings: Settings) -> serve::Server {
+    serve::Server::open(Settings { bind: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap()
+}
+
+async fn run(server: serve::Server) -> (Stop, JoinHandle<()>) {
+    server.start().await.unwrap();
+    let (stop, shutdown) = Shutdown::new();
+    (stop, tokio::spawn(server.serve(shutdown)))
 }
 
 /// An address that is free now.
@@ -250,6 +221,9 @@ async fn a_view_is_followed_from_its_rows_on_and_resumed_where_a_client_left() {
     client.until(&format!("id: {epoch}-2\nevent: snapshot_end\n")).await;
     assert!(client.body.starts_with("retry: 3000\n\nevent: connected\ndata: {\"clientId\":\"c_"), "{}", client.body);
     assert!(client.body.contains("\n\ndata: {\"op\":\"added\",\"query\":\"orders\",\"after\":{\"id\":\"a\",\"total\":1}}\n\n"));
+    let (_, shown) = gauge.json("GET", "/v1/views/orders", Value::Null).await;
+    let by_id = gauge.get(&format!("/v1/views/{}/stream?limit=1", shown["id"].as_str().unwrap()), "").await;
+    assert_eq!(by_id.status, 200);
     gauge.feed(1);
     let third =
         format!("id: {epoch}-3\ndata: {{\"op\":\"added\",\"query\":\"orders\",\"after\":{{\"id\":\"c\",\"total\":3}}}}\n\n");
@@ -354,14 +328,15 @@ async fn a_server_that_stops_ends_all_streams() {
         client.until("event: connected").await;
         clients.push(client);
     }
-    gauge.streams.close().await;
+    gauge.stop.stop();
     for mut client in clients {
         let text = client.rest().await;
         let wait: u64 = text.rsplit_once("\n\nretry: ").unwrap().1.trim_end().parse().unwrap();
         assert!((1000..=10_000).contains(&wait), "{wait}");
     }
     gauge.alone().await;
-    assert_eq!(gauge.get("/v1/views/orders/stream", "").await.status, 503);
+    gauge.serving.await.unwrap();
+    assert!(TcpStream::connect(gauge.address).await.is_err());
 }
 
 #[tokio::test]
@@ -394,7 +369,7 @@ async fn a_view_that_is_dropped_ends_its_streams() {
     let gauge = Gauge::start(&["a=1"], 10).await;
     let mut client = gauge.get("/v1/views/alerts/stream", "").await;
     client.until("event: snapshot_end").await;
-    gauge.engine.execute(&sql::parse("DROP VIEW alerts").0[0]).await.unwrap();
+    gauge.app.execute_text("DROP VIEW alerts").await.unwrap();
     assert!(client.rest().await.ends_with("event: error\ndata: {\"reason\":\"dropped\",\"view\":\"alerts\"}\n\n"));
 }
 
@@ -424,7 +399,9 @@ async fn a_client_without_event_streams_polls_the_same_events() {
 
 #[tokio::test]
 async fn a_named_stream_has_an_address_paths_and_words_of_its_own() {
-    let gauge = Gauge::start(&["a=1", "b=2000"], 100).await;
+    let data = tempfile::tempdir().unwrap();
+    let settings = Settings { data: Some(data.path().into()), ..Settings::default() };
+    let gauge = Gauge::with(&["a=1", "b=2000"], settings.clone()).await;
     let address = free().await;
     let yaml = format!(
         "kind: sse
@@ -480,12 +457,15 @@ routes:
     assert!(TcpStream::connect(address).await.is_err(), "a stopped stream gives its port back");
     gauge.json("POST", "/v1/streams/dashboard-stream/start", Value::Null).await;
     assert_eq!(send(address, "GET", "/orders", "", "").await.status, 200);
-    gauge.streams.close().await;
-    let again = streams(&gauge.engine, &gauge.store, gauge.address, &Settings::default(), &gauge.gate);
-    again.restore().await.unwrap();
+    gauge.stop.stop();
+    gauge.serving.await.unwrap();
+    drop((gauge.app, gauge.streams));
+    let again = open(settings).await;
+    let (app, rest) = (Arc::clone(&again.app), again.addresses[0]);
+    let _running = run(again).await;
     assert_eq!(send(address, "GET", "/alerts", "", "").await.status, 200, "a stream is there again after a restart");
-    assert!(again.remove("dashboard-stream").await.unwrap());
-    assert!(again.list().is_empty() && TcpStream::connect(address).await.is_err());
+    assert_eq!(send(rest, "DELETE", "/v1/streams/dashboard-stream", "", "").await.status, 204);
+    assert!(app.streams.list().is_empty() && TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
@@ -573,10 +553,14 @@ async fn a_stream_without_a_port_is_where_the_rest_is() {
     let (_, list) = gauge.json("GET", "/v1/streams?limit=1", Value::Null).await;
     assert_eq!((&list["data"][0]["id"], &list["next"]), (&"one".into(), &"one".into()));
     assert_eq!(gauge.streams.users("alerts"), ["two"]);
+    assert_eq!(gauge.json("DELETE", "/v1/views/alerts", Value::Null).await.0, 409, "a stream shows it");
     let changed = json!({"views": ["orders"], "sse_path": "/other"});
     assert_eq!(gauge.json("PUT", "/v1/streams/one?dry_run=true", changed.clone()).await.1["sse_path"], "/other");
     let (code, replaced) = gauge.json("PUT", "/v1/streams/one", changed).await;
     assert_eq!((code, &replaced["sse_path"]), (200, &"/other".into()));
+    let seen = gauge.get("/v1/streams/one", "").await.header("etag").unwrap().to_string();
+    let stale = send(gauge.address, "DELETE", "/v1/streams/one", "if-match: \"old\"\r\n", "").await;
+    assert_eq!((stale.status, seen.len()), (412, 18));
     assert!(client.rest().await.ends_with("event: error\ndata: {\"reason\":\"stopped\"}\n\n"));
     assert_eq!((gauge.get("/events", "").await.status, gauge.get("/other", "").await.status), (404, 200));
     assert_eq!(gauge.json("DELETE", "/v1/streams/one", Value::Null).await.0, 204);

@@ -242,6 +242,35 @@ async fn the_api_definition_of_a_client_library_is_a_table() {
 }
 
 #[tokio::test]
+async fn a_table_of_changes_has_a_key() {
+    let (service, server) = (Service::start().await, silent().await);
+    let mut body = json!({
+        "name": "metrics",
+        "connector": "sse",
+        "config": {"endpoint": server.url(), "table": "public.metrics"},
+        "schema": {
+            "format": {"wal2json": {}},
+            "fields": [{"name": "id", "type": "BIGINT"}, {"name": "value", "type": "DOUBLE"}],
+            "primary_keys": ["id"],
+        },
+    });
+    let made = service.post(TABLES, body.clone()).await.with(201);
+    assert_eq!((&made["schema"]["primary_keys"], &made["schema"]["fields"][0]["nullable"]), (&json!(["id"]), &json!(false)));
+    let sent_back = service.change(Method::PUT, &format!("{TABLES}/metrics"), made.clone(), &[]).await.with(200);
+    assert_eq!(sent_back["schema"], made["schema"]);
+    body["name"] = "others".into();
+    body["schema"]["primary_keys"] = json!(["idd"]);
+    assert_eq!(pointers(&service.post(TABLES, body.clone()).await.with(422)), ["/schema/primary_keys/0"]);
+    body["schema"]["primary_keys"] = json!([]);
+    assert_eq!(pointers(&service.post(TABLES, body.clone()).await.with(422)), ["/schema/primary_keys"]);
+    body["config"]["primary_key"] = json!(["id"]);
+    assert_eq!(service.post(TABLES, body.clone()).await.with(201)["schema"]["primary_keys"], json!(["id"]));
+    body["name"] = "more".into();
+    body["config"]["primary_key"] = json!(["idd"]);
+    assert_eq!(pointers(&service.post(TABLES, body).await.with(422)), ["/config/primary_key"]);
+}
+
+#[tokio::test]
 async fn a_dry_run_makes_nothing_and_a_key_makes_it_once() {
     let (service, server) = (Service::start().await, silent().await);
     let dry = service.post(&format!("{TABLES}?dry_run=true"), table("a", &server)).await.with(200);
