@@ -25,7 +25,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle as Task;
-use tokio::time::timeout;
 
 /// Feeds of one `UNION ALL`.
 const UNITED: usize = 100;
@@ -36,7 +35,7 @@ const CONNECTING: usize = 256;
 /// Requests a second beside the load.
 const REQUESTS: u32 = 20;
 
-/// Of one in so many clients every event is looked into, not only its id.
+/// Of so many clients every event is looked into, not only its id.
 const CLOSELY: usize = 100;
 
 /// How long the last events may take to arrive.
@@ -94,16 +93,18 @@ fn clients(runtime: &Runtime, count: usize, rate: usize, seconds: usize) -> bool
     let before = server.memory();
     let events = rate * seconds;
     let start = Instant::now();
-    let clients = Clients::connect(runtime, server.address, &vec![("rows".to_string(), events); count]);
+    let clients = Clients::connect(runtime, server.address, &vec![Wanted::of("rows", 1, events); count]);
     let connecting = start.elapsed();
     std::thread::sleep(REST);
     let connected = server.memory();
-    let load = Load::start(&server);
+    let load = Load::start(&server, "rows");
     let published = feeds.publish(rate, seconds);
     let told = clients.end(runtime);
-    let load = load.end(&server);
     let whole = told.whole == count && published == events;
-    println!("{count} clients of one view, {published} changes in {seconds} s, all connected within {:.1} s", connecting.as_secs_f64());
+    println!(
+        "{count} clients of one view, {published} changes in {seconds} s, all connected within {:.1} s",
+        connecting.as_secs_f64()
+    );
     println!("  {} of {count} clients got every change in order; {}", told.whole, told.late());
     println!(
         "  server: {:.1} MiB before; a client takes {:.1} KiB connected, {:.1} KiB at the end, the history of the view included",
@@ -111,7 +112,7 @@ fn clients(runtime: &Runtime, count: usize, rate: usize, seconds: usize) -> bool
         (connected as f64 - before as f64) / count as f64,
         (server.memory() as f64 - before as f64) / count as f64,
     );
-    load.tell();
+    load.end();
     server.stop();
     whole
 }
@@ -132,7 +133,7 @@ fn feeds(runtime: &Runtime, count: usize, rate: usize, seconds: usize) -> bool {
              FROM (SELECT * FROM ({})) GROUP BY feed, window;",
             all.join(" UNION ALL ")
         );
-        expected.push((name, feeds.len() * rate * seconds));
+        expected.push(Wanted::of(&name, feeds.len(), rate * seconds));
     }
     let start = Instant::now();
     let server = Server::start(&script);
@@ -141,16 +142,15 @@ fn feeds(runtime: &Runtime, count: usize, rate: usize, seconds: usize) -> bool {
     std::thread::sleep(REST);
     let before = server.memory();
     let clients = Clients::connect(runtime, server.address, &expected);
-    let load = Load::start(&server);
+    let load = Load::start(&server, "rates_0");
     let published = feeds.publish(rate, seconds);
     let told = clients.end(runtime);
-    let load = load.end(&server);
     let counted = server.counted();
     let whole = told.whole == expected.len() && counted == published;
     println!("{count} feeds, {published} events in {seconds} s, all connected {:.1} s after the start", starting.as_secs_f64());
     println!("  the tables have counted {counted}; {} of {} views have every event; {}", told.whole, expected.len(), told.late());
     println!("  server: {:.1} MiB connected, {:.1} MiB at the end", before as f64 / 1024.0, server.memory() as f64 / 1024.0);
-    load.tell();
+    load.end();
     server.stop();
     whole
 }
@@ -212,7 +212,7 @@ impl Server {
     fn counted(&self) -> usize {
         let (mut counted, mut offset) = (0, 0);
         loop {
-            let (_, body) = request(self.address, &format!("GET /v1/connection_tables?limit=500&offset={offset}"), "").unwrap();
+            let (_, body) = request(self.address, &format!("/v1/connection_tables?limit=500&offset={offset}")).unwrap();
             let page: Value = serde_json::from_str(&body).unwrap();
             let tables = page["data"].as_array().unwrap();
             counted += tables.iter().map(|table| table["status"]["rows_total"].as_u64().unwrap() as usize).sum::<usize>();
@@ -295,9 +295,23 @@ impl Feeds {
 }
 
 /// Clients that are connected, each of one view.
-struct Clients {
-    readers: Vec<Task<Reader>>,
-    closely: usize,
+struct Clients(Vec<Task<Reader>>);
+
+/// What a client is to get.
+#[derive(Clone)]
+struct Wanted {
+    view: String,
+    changes: usize,
+    /// The sum of the column `n` of all changes.
+    sum: u64,
+}
+
+impl Wanted {
+    /// All events of so many feeds, numbered from 0 in each.
+    fn of(view: &str, feeds: usize, events: usize) -> Wanted {
+        let sum = feeds * events * events.saturating_sub(1) / 2;
+        Wanted { view: view.to_string(), changes: feeds * events, sum: sum as u64 }
+    }
 }
 
 /// What the clients tell at the end.
@@ -311,11 +325,11 @@ struct Told {
 
 impl Clients {
     /// Connects a client for each view and the number of changes it is to get.
-    fn connect(runtime: &Runtime, address: SocketAddr, views: &[(String, usize)]) -> Clients {
-        let closely = views.len().div_ceil(CLOSELY).min(views.len());
-        let every = views.len() / closely;
-        let connects = stream::iter(views.iter().enumerate()).map(|(index, (view, changes))| {
-            let mut reader = Reader::new(*changes, index % every == 0);
+    fn connect(runtime: &Runtime, address: SocketAddr, wanted: &[Wanted]) -> Clients {
+        let every = wanted.len().div_ceil(CLOSELY);
+        let connects = stream::iter(wanted.iter().enumerate()).map(|(index, wanted)| {
+            let view = &wanted.view;
+            let mut reader = Reader::new(wanted, index % every == 0);
             async move {
                 let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
                 let request = format!("GET /v1/views/{view}/stream?snapshot=false HTTP/1.1\r\nhost: localhost\r\n\r\n");
@@ -328,7 +342,7 @@ impl Clients {
             }
         });
         let readers = runtime.block_on(async { connects.buffer_unordered(CONNECTING).collect().await });
-        Clients { readers, closely }
+        Clients(readers)
     }
 
     /// Waits until all have what they are to get, or get no more.
@@ -336,7 +350,7 @@ impl Clients {
         let until = tokio::time::Instant::now() + PATIENCE;
         let (mut whole, mut delays, mut open) = (0, Vec::new(), Vec::new());
         runtime.block_on(async {
-            for mut reader in self.readers {
+            for mut reader in self.0 {
                 match tokio::time::timeout_at(until, &mut reader).await {
                     Ok(reader) => {
                         let mut reader = reader.unwrap();
@@ -349,7 +363,6 @@ impl Clients {
             }
         });
         delays.sort_unstable();
-        assert!(self.closely > 0);
         Told { whole, delays, _open: open }
     }
 }
@@ -363,9 +376,10 @@ impl Told {
 /// One client.
 struct Reader {
     socket: Option<tokio::net::TcpStream>,
-    /// The changes it is to get.
-    wanted: usize,
+    wanted: Wanted,
     changes: usize,
+    /// Of one that is looked at closely, the sum of the column `n` so far.
+    sum: u64,
     /// The number of the last change.
     last: Option<u64>,
     /// Whether a number did not follow the one before.
@@ -382,17 +396,18 @@ thread_local! {
 }
 
 impl Reader {
-    fn new(wanted: usize, closely: bool) -> Reader {
-        Reader { socket: None, wanted, changes: 0, last: None, gap: false, closely, delays: Vec::new(), rest: Vec::new() }
+    fn new(wanted: &Wanted, closely: bool) -> Reader {
+        let (delays, rest) = Default::default();
+        Reader { socket: None, wanted: wanted.clone(), changes: 0, sum: 0, last: None, gap: false, closely, delays, rest }
     }
 
     async fn read_all(mut self) -> Reader {
-        while self.changes < self.wanted && self.read().await {}
+        while self.changes < self.wanted.changes && self.read().await {}
         self
     }
 
     fn is_whole(&self) -> bool {
-        self.changes == self.wanted && !self.gap
+        self.changes == self.wanted.changes && !self.gap && (!self.closely || self.sum == self.wanted.sum)
     }
 
     /// Takes what has come; `false` at the end.
@@ -419,7 +434,8 @@ impl Reader {
     /// Checks the events that have ended. Their ids, which stand first in them, must follow one another.
     fn take(&mut self) {
         let rest = std::mem::take(&mut self.rest);
-        let end = memchr::memmem::rfind(&rest, b"\n\n").map_or(0, |end| end + 2);
+        // The last line end stays: the next id is found by it.
+        let end = memchr::memmem::rfind(&rest, b"\n\n").map_or(0, |end| end + 1);
         for at in memchr::memmem::find_iter(&rest[..end], b"\nid: ") {
             let event = &rest[at + 5..end];
             let line = &event[..memchr::memchr(b'\n', event).unwrap()];
@@ -431,8 +447,9 @@ impl Reader {
             }
             self.changes += 1;
             if self.closely {
-                let at = memchr::memmem::find(event, b"\"at\":").unwrap();
-                self.delays.push(now().saturating_sub(number_at(&event[at + 5..])));
+                let field = |name: &[u8]| number_at(&event[memchr::memmem::find(event, name).unwrap() + name.len()..]);
+                self.sum += field(b"\"n\":");
+                self.delays.push(now().saturating_sub(field(b"\"at\":")));
             }
         }
         self.rest = rest[end..].to_vec();
@@ -448,28 +465,75 @@ fn number_at(text: &[u8]) -> u64 {
     number(&text[..text.iter().position(|byte| !byte.is_ascii_digit()).unwrap()])
 }
 
-/// What is measured while events flow: requests, and the time of the processor.
+/// What else is measured while events flow: how soon requests are answered, and the time of the processor.
 struct Load {
     stop: Arc<AtomicBool>,
     requests: JoinHandle<Vec<(String, Vec<u64>)>>,
-    used: (Duration, Duration),
     start: Instant,
-    all: Option<(Vec<(String, Vec<u64>)>, f64, f64)>,
+    server: u32,
+    /// Processor time of the server and of this process before.
+    used: (Duration, Duration),
 }
 
 impl Load {
-    fn start(server: &Server) -> Load {
+    /// Asks for a table, a view and its rows, beside nothing at all.
+    fn start(server: &Server, view: &str) -> Load {
+        let paths = ["/v1/ping", "/v1/connection_tables/feed_0", "/v1/views/VIEW", "/v1/views/VIEW/results?limit=100"];
+        let paths = paths.map(|path| path.replace("VIEW", view));
         let stop = Arc::new(AtomicBool::new(false));
         let (address, stopped) = (server.address, Arc::clone(&stop));
-        let requests = std::thread::spawn(move || requests(address, &stopped));
-        let used = (processor(server.child.id()), processor(std::process::id()));
-        Load { stop, requests, used, start: Instant::now(), all: None }
+        let requests = std::thread::spawn(move || {
+            let mut waits: Vec<(String, Vec<u64>)> = paths.map(|path| (path, Vec::new())).into();
+            let start = Instant::now();
+            for number in 0.. {
+                std::thread::sleep(
+                    (start + number * Duration::from_secs(1) / REQUESTS).saturating_duration_since(Instant::now()),
+                );
+                if stopped.load(Relaxed) {
+                    break;
+                }
+                let next = number as usize % waits.len();
+                let (path, waits) = &mut waits[next];
+                let asked = Instant::now();
+                let (status, body) = request(address, path).expect("an answer");
+                assert_eq!(status, 200, "{path}: {body}");
+                waits.push(asked.elapsed().as_micros() as u64);
+            }
+            waits
+        });
+        let id = server.child.id();
+        Load { stop, requests, start: Instant::now(), server: id, used: (processor(id), processor(std::process::id())) }
     }
 
-    fn end(self, server: &Server) -> Load {
-        let _ = server;
-        self
+    /// Prints what it was.
+    fn end(self) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let cores = |used: Duration| used.as_secs_f64() / seconds;
+        let server = cores(processor(self.server) - self.used.0);
+        let here = cores(processor(std::process::id()) - self.used.1);
+        println!("  processor: server {server:.2} cores, feeds and clients {here:.2} cores");
+        self.stop.store(true, Relaxed);
+        for (path, mut waits) in self.requests.join().expect("requests are answered") {
+            waits.sort_unstable();
+            println!("  GET {path}: {}", spread(&waits));
+        }
     }
+}
 
-    fn tell(&self) {}
+/// Asks on a connection of its own; gives status and body.
+fn request(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect(address)?;
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((status, body.to_string()))
+}
+
+/// Median, 99th percentile and most of sorted microseconds.
+fn spread(sorted: &[u64]) -> String {
+    let Some(most) = sorted.last() else { return "nothing".into() };
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize] as f64 / 1e3;
+    format!("{:.1} ms median, {:.1} ms p99, {:.1} ms at most (of {})", at(0.5), at(0.99), *most as f64 / 1e3, sorted.len())
 }
