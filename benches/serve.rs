@@ -338,11 +338,11 @@ impl Clients {
                 while reader.last.is_none() {
                     assert!(reader.read().await, "the server refuses a client: {}", String::from_utf8_lossy(&reader.rest));
                 }
-                tokio::spawn(reader.read_all())
+                reader
             }
         });
-        let readers = runtime.block_on(async { connects.buffer_unordered(CONNECTING).collect().await });
-        Clients(readers)
+        let reading = connects.buffer_unordered(CONNECTING).map(|reader| tokio::spawn(reader.read_all()));
+        Clients(runtime.block_on(reading.collect()))
     }
 
     /// Waits until all have what they are to get, or get no more.
