@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -30,6 +30,11 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 
 /// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
 pub const HISTORY_CHANGES_MAX: u64 = 100_000;
+
+/// What an entry of the history takes beside its values, and what each of its columns does: changes that come one by one are mostly
+/// this.
+const ENTRY_BYTES: usize = 768;
+const COLUMN_BYTES: usize = 256;
 
 /// One view that runs.
 pub struct Live {
@@ -324,8 +329,8 @@ impl Entry {
 
     fn bytes(&self) -> usize {
         // A slice of a larger batch counts as its share.
-        self.changes.rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>()
-            + self.changes.len() * 16
+        let column = |column: &ArrayRef| COLUMN_BYTES + column.to_data().get_slice_memory_size().unwrap_or(0);
+        ENTRY_BYTES + self.changes.rows.columns().iter().map(column).sum::<usize>() + self.changes.len() * 16
     }
 }
 
@@ -401,7 +406,7 @@ fn next_epoch() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -456,6 +461,18 @@ mod tests {
             assert!(matches!(live.follow(after).next().await, Followed::Gap { oldest: told } if told == oldest), "{after}");
         }
         assert_eq!(entry(live.follow(oldest - 1).next().await).0, oldest);
+    }
+
+    #[test]
+    fn changes_that_come_one_by_one_keep_within_the_memory_of_the_history() {
+        let live = live();
+        let each = ENTRY_BYTES + COLUMN_BYTES;
+        let most = HISTORY_BYTES_MAX / each;
+        for number in 0..2 * most {
+            live.publish(numbers([number as i64]), Timestamp(1)).unwrap();
+        }
+        let kept = live.head() + 1 - live.oldest();
+        assert!(kept as usize <= most && kept as usize * 2 > most, "{kept} of {most}");
     }
 
     #[test]
