@@ -132,3 +132,41 @@ fn authorities(pem: &[u8], path: &Path) -> Result<Vec<Certificate>> {
         _ => Err(Error::new(Code::File, format!("the file '{}' holds no certificate in PEM", path.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::{Source, Spec};
+    use super::*;
+    use crate::options::{Given, TableOptions};
+
+    async fn made(pairs: &[(&str, &str)], policy: &Arc<Policy>) {
+        let given: Vec<Given> =
+            pairs.iter().map(|(name, value)| Given { name: (*name).into(), value: (*value).into(), span: None }).collect();
+        let Source::Http(request) = Spec::new(&TableOptions::read(&given).unwrap()).unwrap().source else { panic!("no request") };
+        client(&request, policy).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn feeds_share_a_client_unless_their_options_or_what_guards_them_differ() {
+        // Nobody else's clients have this timeout.
+        let timeout = Duration::from_millis(12_345);
+        let shared = || SHARED.lock().unwrap().iter().filter(|shared| shared.connect_timeout == timeout).count();
+        let feed = |endpoint| [("connector", "sse"), ("endpoint", endpoint), ("connect_timeout", "12345ms")];
+        let guarded = |reach| Arc::new(Policy { reach, ..Policy::default() });
+        let (open, metadata, other) = (guarded(Reach::Everywhere), guarded(Reach::NoMetadata), guarded(Reach::NoMetadata));
+        for (endpoint, policy, expect) in [
+            ("https://example.com/a", &open, 1),
+            ("https://example.org/b", &guarded(Reach::Everywhere), 1),
+            ("http://127.0.0.1/", &open, 2),
+            ("https://example.com/a", &metadata, 3),
+            ("https://example.org/b", &metadata, 3),
+            ("https://example.com/a", &other, 4),
+        ] {
+            made(&feed(endpoint), policy).await;
+            assert_eq!(shared(), expect, "{endpoint}");
+        }
+        let [connector, endpoint, timeout] = feed("https://example.com/a");
+        made(&[connector, endpoint, timeout, ("proxy", "http://proxy.example:3128")], &open).await;
+        assert_eq!(shared(), 4);
+    }
+}
