@@ -140,9 +140,10 @@ impl Changes {
         let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(wrong)?.clone();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|_| wrong())?;
+        let is_one = weights.iter().all(|weight| weight.unwrap_or(1) == 1);
         let weights = match weights.null_count() {
-            0 if !weights.is_empty() => Some(weights),
-            count if count == weights.len() => None,
+            _ if is_one => None,
+            0 => Some(weights),
             _ => return Err(wrong()),
         };
         Ok(Changes { rows, times, weights })

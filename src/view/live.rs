@@ -10,7 +10,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -36,6 +36,11 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 
 /// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
 pub const HISTORY_CHANGES_MAX: u64 = 100_000;
+
+/// What an entry of the history takes beside its values, and what each of its columns does: changes that come one by one are mostly
+/// this.
+const ENTRY_BYTES: usize = 768;
+const COLUMN_BYTES: usize = 256;
 
 /// What the names of frames begin with that are the view's own; operators have numbers.
 const LIVE: &str = "live";
@@ -347,7 +352,7 @@ impl Live {
         let mut origins = origins.clone();
         origins.push((self.epoch, *seq));
         saved::save(state, rows_kept, *seq, *at, &origins, || rows.batch(&self.schema))?;
-        chapters.save(state, history, &self.schema)
+        chapters.save(state, history)
     }
 
     /// Goes on from a state with a run of the same query, before anything is published.
@@ -432,8 +437,8 @@ impl Entry {
 
     fn bytes(&self) -> usize {
         // A slice of a larger batch counts as its share.
-        self.changes.rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>()
-            + self.changes.len() * 16
+        let column = |column: &ArrayRef| COLUMN_BYTES + column.to_data().get_slice_memory_size().unwrap_or(0);
+        ENTRY_BYTES + self.changes.rows.columns().iter().map(column).sum::<usize>() + self.changes.len() * 16
     }
 }
 
@@ -509,7 +514,7 @@ fn next_epoch() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -564,6 +569,18 @@ mod tests {
             assert!(matches!(live.follow(after).next().await, Followed::Gap { oldest: told } if told == oldest), "{after}");
         }
         assert_eq!(entry(live.follow(oldest - 1).next().await).0, oldest);
+    }
+
+    #[test]
+    fn changes_that_come_one_by_one_keep_within_the_memory_of_the_history() {
+        let live = live();
+        let each = ENTRY_BYTES + COLUMN_BYTES;
+        let most = HISTORY_BYTES_MAX / each;
+        for number in 0..2 * most {
+            live.publish(numbers([number as i64]), Timestamp(1)).unwrap();
+        }
+        let kept = live.head() + 1 - live.oldest();
+        assert!(kept as usize <= most && kept as usize * 2 > most, "{kept} of {most}");
     }
 
     #[test]

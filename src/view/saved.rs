@@ -51,7 +51,7 @@ struct Chapter {
 }
 
 impl Chapters {
-    pub fn save(&mut self, state: &mut Saver<'_>, history: &VecDeque<Arc<Entry>>, schema: &SchemaRef) -> Result<()> {
+    pub fn save(&mut self, state: &mut Saver<'_>, history: &VecDeque<Arc<Entry>>) -> Result<()> {
         let Some((oldest, latest)) = history.front().zip(history.back()).map(|(front, back)| (front.first, back.last)) else {
             self.0.clear();
             return Ok(());
@@ -67,30 +67,26 @@ impl Chapters {
         for Chapter { first, last, kept } in &mut self.0 {
             let from = history.partition_point(|entry| entry.last < *first);
             let entries = history.range(from..).take_while(|entry| entry.first <= *last);
-            state.keep(format_args!("{HISTORY}{first}"), kept, || written(entries, schema))?;
+            state.keep(format_args!("{HISTORY}{first}"), kept, || written(entries))?;
         }
         Ok(())
     }
 }
 
-/// Changes as [`Changes::to_batch`] gives them, and behind each the numbers of its entry and its time.
-fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>, schema: &SchemaRef) -> Result<RecordBatch> {
-    let mut batches = Vec::new();
-    for entry in entries {
-        let batch = entry.changes.to_batch()?;
-        let count = batch.num_rows();
-        let more: [ArrayRef; 3] = [
-            Arc::new(UInt64Array::from_value(entry.first, count)),
-            Arc::new(UInt64Array::from_value(entry.last, count)),
-            Arc::new(Int64Array::from_value(entry.at.nanos(), count)),
-        ];
-        let columns = batch.columns().iter().cloned().chain(more).enumerate();
-        batches.push(state::rows(columns.map(|(at, column)| (at.to_string(), column)), count)?);
-    }
-    match batches.first() {
-        Some(first) => Ok(arrow::compute::concat_batches(&first.schema(), &batches)?),
-        None => Ok(RecordBatch::new_empty(Arc::clone(schema))),
-    }
+/// The changes of all entries as [`Changes::to_batch`] gives them, and behind each the numbers of its entry and its time.
+fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Result<RecordBatch> {
+    let entries: Vec<&Arc<Entry>> = entries.collect();
+    let changes: Vec<Changes> = entries.iter().map(|entry| entry.changes.clone()).collect();
+    let batch = Changes::concat(&changes)?.to_batch()?;
+    let each = |of: fn(&Entry) -> u64| -> ArrayRef {
+        let values = entries.iter().flat_map(|entry| std::iter::repeat_n(of(entry), entry.changes.len()));
+        Arc::new(UInt64Array::from_iter_values(values))
+    };
+    let at = entries.iter().flat_map(|entry| std::iter::repeat_n(entry.at.nanos(), entry.changes.len()));
+    let more: [ArrayRef; 3] =
+        [each(|entry| entry.first), each(|entry| entry.last), Arc::new(Int64Array::from_iter_values(at))];
+    let columns = batch.columns().iter().cloned().chain(more).enumerate();
+    state::rows(columns.map(|(at, column)| (at.to_string(), column)), batch.num_rows())
 }
 
 /// The entries that [`written`] put into a batch.
