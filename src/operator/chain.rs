@@ -166,7 +166,6 @@ mod tests {
             }
             Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => "max".into(),
             Message::Watermark(watermark) => format!("~{}", watermark.time.nanos()),
-            Message::Checkpoint(epoch) => format!("#{epoch}"),
             Message::End => "end".into(),
         }
     }
@@ -198,7 +197,6 @@ mod tests {
                 (0, weighted(&[3, 2, 4], &[-1, 1, 1]), "-3@30, 4@40"),
                 (0, weighted(&[3, 4, 5], &[-1, 1, 1]), "-3@30 4@40 5@50"),
                 (0, at(7), "~7"),
-                (0, Message::Checkpoint(1), "#1"),
                 (0, Message::End, "end"),
             ],
         );

@@ -7,7 +7,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::rows::{BadRows, evaluate_rows};
-use super::{Message, Operator, Report};
+use super::{Loader, Message, Operator, Report, Saver};
 use crate::error::{Error, Result};
 
 /// Keeps the rows whose `predicate` is true; neither false nor NULL is. Of an update whose row enters or leaves, one half is left.
@@ -55,5 +55,13 @@ impl Operator for Filter {
 
     fn report(&self, report: &mut Report) {
         self.bad.report(report);
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        self.bad.save(state)
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        self.bad.load(state)
     }
 }

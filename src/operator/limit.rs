@@ -1,6 +1,11 @@
 //! `LIMIT` and `OFFSET` over a stream: its first rows, and then the end.
 
-use super::{Message, Operator};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, UInt64Array};
+use arrow::datatypes::UInt64Type;
+
+use super::{Loader, Message, Operator, Saver, state};
 use crate::error::{Error, Result};
 use crate::time::{Timestamp, Watermark};
 
@@ -58,5 +63,23 @@ impl Operator for Limit {
             (skip, Some(rows)) => format!("Limit: {rows} after {skip}"),
             (skip, None) => format!("Limit: all after {skip}"),
         }
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        let columns: [(_, ArrayRef); 3] = [
+            ("skip", Arc::new(UInt64Array::from_value(self.skip as u64, 1))),
+            ("rows", Arc::new(UInt64Array::from(vec![self.rows.map(|rows| rows as u64)]))),
+            ("ended", Arc::new(BooleanArray::from(vec![self.ended]))),
+        ];
+        state.put("limit", state::rows(columns, 1)?);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let mut saved = state.take("limit")?;
+        self.skip = saved.number::<UInt64Type>("skip")? as usize;
+        self.rows = saved.number_or_null::<UInt64Type>("rows")?.map(|rows| rows as usize);
+        self.ended = saved.flag("ended")?;
+        saved.end()
     }
 }

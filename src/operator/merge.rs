@@ -1,16 +1,18 @@
 //! `UNION ALL`: several streams as one.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::{Epoch, Message, Operator};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array};
+use arrow::datatypes::Int64Type;
+
+use super::{Loader, Message, Operator, Saver, state};
 use crate::error::Result;
 use crate::time::{Timestamp, Watermark};
 
 /// Passes rows of all inputs as they come.
 ///
 /// The watermark is the least of the inputs that are not idle; an input that sent none yet holds it back. Once all are idle, so
-/// is the whole, at the greatest of theirs. An input at the end of time is left out; the whole ends with the last one. A checkpoint
-/// passes once every input brought it: what an input sends behind its mark waits until then.
+/// is the whole, at the greatest of theirs. An input at the end of time is left out; the whole ends with the last one.
 pub struct Merge {
     inputs: Vec<Input>,
     /// The last watermark sent.
@@ -20,9 +22,6 @@ pub struct Merge {
 #[derive(Default)]
 struct Input {
     watermark: Option<Watermark>,
-    /// The checkpoint it brought that others have not.
-    checkpoint: Option<Epoch>,
-    held: VecDeque<Message>,
     ended: bool,
 }
 
@@ -39,19 +38,11 @@ impl Merge {
     }
 
     fn take(&mut self, input: usize, message: Message, out: &mut Vec<Message>) {
-        if self.inputs[input].checkpoint.is_some() {
-            self.inputs[input].held.push_back(message);
-            return;
-        }
         match message {
             Message::Changes(_) => out.push(message),
             Message::Watermark(watermark) => {
                 self.inputs[input].watermark = Some(watermark);
                 self.send_watermark(out);
-            }
-            Message::Checkpoint(epoch) => {
-                self.inputs[input].checkpoint = Some(epoch);
-                self.send_checkpoint(out);
             }
             Message::End => {
                 self.inputs[input].ended = true;
@@ -59,7 +50,6 @@ impl Merge {
                     out.push(Message::End);
                 } else {
                     self.send_watermark(out);
-                    self.send_checkpoint(out);
                 }
             }
         }
@@ -84,22 +74,6 @@ impl Merge {
             out.push(Message::Watermark(watermark));
         }
     }
-
-    fn send_checkpoint(&mut self, out: &mut Vec<Message>) {
-        if !self.inputs.iter().all(|input| input.ended || input.checkpoint.is_some()) {
-            return;
-        }
-        let Some(epoch) = self.inputs.iter().filter_map(|input| input.checkpoint).max() else { return };
-        out.push(Message::Checkpoint(epoch));
-        for input in &mut self.inputs {
-            input.checkpoint = None;
-        }
-        for input in 0..self.inputs.len() {
-            for message in std::mem::take(&mut self.inputs[input].held) {
-                self.take(input, message, out);
-            }
-        }
-    }
 }
 
 impl Operator for Merge {
@@ -110,6 +84,34 @@ impl Operator for Merge {
 
     fn describe(&self) -> String {
         format!("Merge: {} streams", self.inputs.len())
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        // The last row is what was sent.
+        let watermarks = || self.inputs.iter().map(|input| input.watermark).chain([self.sent]);
+        let columns: [(_, ArrayRef); 3] = [
+            ("watermark", Arc::new(Int64Array::from_iter(watermarks().map(|known| known.map(|known| known.time.nanos()))))),
+            ("idle", Arc::new(BooleanArray::from_iter(watermarks().map(|known| Some(known.is_some_and(|known| known.idle)))))),
+            ("ended", Arc::new(BooleanArray::from_iter(self.inputs.iter().map(|input| Some(input.ended)).chain([Some(false)])))),
+        ];
+        state.put("inputs", state::rows(columns, self.inputs.len() + 1)?);
+        Ok(())
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let mut saved = state.take("inputs")?;
+        if saved.len() != self.inputs.len() + 1 {
+            return Err(saved.misfit(format!("is not about {} inputs", self.inputs.len())));
+        }
+        let (times, idle) = (saved.numbers_or_null::<Int64Type>("watermark")?, saved.flags("idle")?);
+        let ended = saved.flags("ended")?;
+        let watermark =
+            |row: usize| times.is_valid(row).then(|| Watermark { time: Timestamp(times.value(row)), idle: idle.value(row) });
+        for (row, input) in self.inputs.iter_mut().enumerate() {
+            *input = Input { watermark: watermark(row), ended: ended.value(row) };
+        }
+        self.sent = watermark(self.inputs.len());
+        saved.end()
     }
 }
 
@@ -143,7 +145,6 @@ mod tests {
             Message::Watermark(Watermark { time: Timestamp::MIN, idle: true }) => "idle none".into(),
             Message::Watermark(Watermark { time, idle: false }) => time.nanos().to_string(),
             Message::Watermark(Watermark { time, idle: true }) => format!("idle {}", time.nanos()),
-            Message::Checkpoint(epoch) => format!("#{epoch}"),
             Message::End => "end".into(),
         }
     }
@@ -193,18 +194,5 @@ mod tests {
     fn inputs_that_never_sent_anything_are_idle_together() {
         let never = || Message::Watermark(Watermark::idle(Timestamp::MIN));
         check(&[(0, never(), ""), (1, never(), "idle none"), (0, at(5), "5"), (0, never(), "idle 5")]);
-    }
-
-    #[test]
-    fn a_checkpoint_waits_for_all_inputs_and_nothing_overtakes_it() {
-        check(&[
-            (1, at(2), ""),
-            (0, Message::Checkpoint(1), ""),
-            (0, at(5), ""),
-            (1, at(3), ""),
-            (1, Message::Checkpoint(1), "#1 3"),
-            (0, Message::Checkpoint(2), ""),
-            (1, Message::End, "5 #2"),
-        ]);
     }
 }

@@ -1,7 +1,8 @@
 //! Messages in, messages out: the parts a running query is made of. Nothing here waits, reads a clock or reaches a socket.
 //!
-//! What runs between operators is a [`Message`]: changes, a watermark, a checkpoint mark, the end. They keep their order; nothing
-//! overtakes a batch. A watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it.
+//! What runs between operators is a [`Message`]: changes, a watermark, the end. They keep their order; nothing overtakes a batch. A
+//! watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it. A checkpoint is taken
+//! between two messages, of all operators at once ([`Chain::save`]).
 
 pub mod chain;
 pub mod emit;
@@ -31,15 +32,12 @@ pub use limit::Limit;
 pub use merge::Merge;
 pub use over::{Order, Over, OverSpec};
 pub use project::Project;
-pub use state::{Content, Frame, Part};
+pub use state::{Content, Cut, Epoch, Frame, Loader, Part, Saver};
 pub use window_aggregate::{WindowAggregate, WindowAggregateSpec};
 
 use crate::change::Changes;
 use crate::error::Result;
 use crate::time::{Timestamp, Watermark};
-
-/// The number of a checkpoint; it grows by one with each.
-pub type Epoch = u64;
 
 /// What travels in a stream, in order.
 #[derive(Debug, Clone)]
@@ -47,14 +45,13 @@ pub type Epoch = u64;
 pub enum Message {
     Changes(Changes),
     Watermark(Watermark),
-    Checkpoint(Epoch),
     /// Nothing follows. A feed that ends sends the watermark [`Timestamp::MAX`] just before.
     End,
 }
 
 /// One step of a running query: state, and a function from messages to messages.
 ///
-/// An operator passes every watermark, checkpoint and end on (a watermark perhaps held back by rows it keeps), after the rows they release.
+/// An operator passes every watermark and the end on (a watermark perhaps held back by rows it keeps), after the rows they release.
 pub trait Operator: Send {
     /// Takes one message of input `input` (0 where there is only one) and appends what follows from it to `out`.
     fn push(&mut self, input: usize, message: Message, out: &mut Vec<Message>) -> Result<()>;
@@ -64,6 +61,19 @@ pub trait Operator: Send {
 
     /// Adds what a user may want to know about the state: late rows, open windows, the next close.
     fn report(&self, _report: &mut Report) {}
+
+    /// Gives everything that later results depend on. It changes none of them, except that the last digits of a variance, a covariance
+    /// or a regression over an open window, and an approximate percentile within its error, may come out as they would had the rows
+    /// so far been merged from another window. After an error the operator is not to be used any more.
+    fn save(&mut self, _state: &mut Saver) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes what another of the same plan saved, being itself as new; from here on it says exactly what that one says. After an
+    /// error it is not to be used.
+    fn load(&mut self, _state: &mut Loader) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What the operators of a chain tell about themselves, for `SHOW STATUS` and the status line.

@@ -8,7 +8,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::rows::{BadRows, evaluate_rows};
-use super::{Message, Operator, Report};
+use super::{Loader, Message, Operator, Report, Saver};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 
@@ -68,5 +68,13 @@ impl Operator for Project {
 
     fn report(&self, report: &mut Report) {
         self.bad.report(report);
+    }
+
+    fn save(&mut self, state: &mut Saver) -> Result<()> {
+        self.bad.save(state)
+    }
+
+    fn load(&mut self, state: &mut Loader) -> Result<()> {
+        self.bad.load(state)
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array, new_empty_array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array, UInt64Array, new_empty_array};
 use arrow::compute::concat;
+use arrow::datatypes::{Int64Type, UInt64Type};
 use arrow::util::display::array_value_to_string;
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::{BAD_SAMPLES, BadRow, LATE_SAMPLES, LateRow, Report};
+use super::{BAD_SAMPLES, BadRow, LATE_SAMPLES, LateRow, Loader, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::time::Timestamp;
@@ -93,6 +94,37 @@ impl BadRows {
         report.bad_rows += self.count;
         report.bad_samples.extend(self.samples.iter().cloned());
     }
+
+    /// No frame where there are none, as nearly always.
+    pub fn save(&self, state: &mut Saver) -> Result<()> {
+        let samples = || self.samples.iter();
+        let columns: [(_, ArrayRef); 4] = [
+            ("count", Arc::new(UInt64Array::from_value(self.count, self.samples.len()))),
+            ("time", Arc::new(Int64Array::from_iter_values(samples().map(|sample| sample.time.nanos())))),
+            ("reason", Arc::new(StringArray::from_iter_values(samples().map(|sample| &sample.reason)))),
+            ("row", Arc::new(StringArray::from_iter_values(samples().map(|sample| &sample.row)))),
+        ];
+        if self.count > 0 {
+            state.put("bad", state::rows(columns, self.samples.len())?);
+        }
+        Ok(())
+    }
+
+    pub fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let Some(mut saved) = state.take_if_there("bad") else { return Ok(()) };
+        let counts = saved.numbers::<UInt64Type>("count")?;
+        let times = saved.numbers::<Int64Type>("time")?;
+        let (reasons, rows) = (saved.texts("reason")?, saved.texts("row")?);
+        self.count = counts.values().first().copied().unwrap_or(0);
+        self.samples = (0..saved.len().min(BAD_SAMPLES))
+            .map(|at| BadRow {
+                time: Timestamp(times.value(at)),
+                reason: reasons.value(at).to_string(),
+                row: rows.value(at).to_string(),
+            })
+            .collect();
+        saved.end()
+    }
 }
 
 /// The rows that came too late: how many, and the last few.
@@ -116,6 +148,37 @@ impl LateRows {
     pub fn report(&self, report: &mut Report) {
         report.late_rows += self.count;
         report.late_samples.extend(self.samples.iter().cloned());
+    }
+
+    /// No frame where there are none, as nearly always.
+    pub fn save(&self, state: &mut Saver) -> Result<()> {
+        let samples = || self.samples.iter();
+        let columns: [(_, ArrayRef); 4] = [
+            ("count", Arc::new(UInt64Array::from_value(self.count, self.samples.len()))),
+            ("time", Arc::new(Int64Array::from_iter_values(samples().map(|sample| sample.time.nanos())))),
+            ("watermark", Arc::new(Int64Array::from_iter_values(samples().map(|sample| sample.watermark.nanos())))),
+            ("row", Arc::new(StringArray::from_iter_values(samples().map(|sample| &sample.row)))),
+        ];
+        if self.count > 0 {
+            state.put("late", state::rows(columns, self.samples.len())?);
+        }
+        Ok(())
+    }
+
+    pub fn load(&mut self, state: &mut Loader) -> Result<()> {
+        let Some(mut saved) = state.take_if_there("late") else { return Ok(()) };
+        let counts = saved.numbers::<UInt64Type>("count")?;
+        let (times, watermarks) = (saved.numbers::<Int64Type>("time")?, saved.numbers::<Int64Type>("watermark")?);
+        let rows = saved.texts("row")?;
+        self.count = counts.values().first().copied().unwrap_or(0);
+        self.samples = (0..saved.len().min(LATE_SAMPLES))
+            .map(|at| LateRow {
+                time: Timestamp(times.value(at)),
+                watermark: Timestamp(watermarks.value(at)),
+                row: rows.value(at).to_string(),
+            })
+            .collect();
+        saved.end()
     }
 }
 

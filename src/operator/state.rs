@@ -1,6 +1,21 @@
-//! The state of operators as named tables of rows, for a checkpoint and back.
+//! The state of operators as named tables of rows, for a checkpoint and back: what is given at a cut, and how it is read again.
+//!
+//! A frame stands for itself: it names no number that only another frame explains, unless both belong to one operator and are always
+//! given together. So a frame that did not change need not be given again.
 
-use arrow::array::RecordBatch;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, StringArray, StructArray,
+};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::error::{Code, Error, Result};
+
+/// The number of a checkpoint; it grows by one with each and is never used twice.
+pub type Epoch = u64;
 
 /// One table of rows. The name is unique within its [`Part`] and made of `[a-z0-9/_.-]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,7 +27,7 @@ pub struct Frame {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     Rows(RecordBatch),
-    /// The same rows as in the frame of this name in the last checkpoint that was written.
+    /// The same rows as in the frame of this name in the checkpoint [`Cut::written`].
     Unchanged,
 }
 
@@ -23,4 +38,265 @@ pub struct Part {
     /// Of the definition and the plan that the frames belong to: under another one they mean nothing.
     pub fingerprint: String,
     pub frames: Vec<Frame>,
+}
+
+/// Which checkpoint is being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub epoch: Epoch,
+    /// The last checkpoint that is safely on disk; `None` asks for everything in full.
+    pub written: Option<Epoch>,
+}
+
+/// Takes the frames of one owner, whose names it prefixes.
+pub struct Saver<'a> {
+    frames: &'a mut Vec<Frame>,
+    cut: Cut,
+    path: String,
+}
+
+impl<'a> Saver<'a> {
+    pub fn new(cut: Cut, frames: &'a mut Vec<Frame>) -> Self {
+        Saver { frames, cut, path: String::new() }
+    }
+
+    /// Takes the frames of a part of the owner, whose names go on with `name`.
+    pub fn within(&mut self, name: impl std::fmt::Display) -> Saver<'_> {
+        Saver { path: format!("{}{name}/", self.path), cut: self.cut, frames: self.frames }
+    }
+
+    pub fn put(&mut self, name: impl std::fmt::Display, rows: RecordBatch) {
+        self.frames.push(Frame { name: format!("{}{name}", self.path), content: Content::Rows(lean(rows)) });
+    }
+
+    /// A frame whose owner tells in `kept` when it changes. The rows are asked for only if they must be given.
+    pub fn keep(
+        &mut self,
+        name: impl std::fmt::Display,
+        kept: &mut Kept,
+        rows: impl FnOnce() -> Result<RecordBatch>,
+    ) -> Result<()> {
+        if kept.since.is_some_and(|since| self.cut.written.is_some_and(|written| since <= written)) {
+            self.frames.push(Frame { name: format!("{}{name}", self.path), content: Content::Unchanged });
+        } else {
+            self.put(name, rows()?);
+            kept.since.get_or_insert(self.cut.epoch);
+        }
+        Ok(())
+    }
+}
+
+/// Since when the rows of a frame are what they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Kept {
+    /// The first checkpoint that has them.
+    since: Option<Epoch>,
+}
+
+impl Kept {
+    /// The rows are others now.
+    pub fn changed(&mut self) {
+        self.since = None;
+    }
+}
+
+/// Columns by name, for a frame. `rows` counts also where there are no columns.
+pub fn rows<N: Into<String>>(columns: impl IntoIterator<Item = (N, ArrayRef)>, rows: usize) -> Result<RecordBatch> {
+    let (fields, columns): (Vec<Field>, Vec<ArrayRef>) =
+        columns.into_iter().map(|(name, column)| (Field::new(name, column.data_type().clone(), true), column)).unzip();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
+}
+
+/// Texts that are seen through views keep the whole batches alive that they came in, and would all be written.
+fn lean(rows: RecordBatch) -> RecordBatch {
+    if !rows.schema_ref().fields().iter().any(|field| has_views(field.data_type())) {
+        return rows;
+    }
+    let columns = rows.columns().iter().map(lean_column).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(rows.schema(), columns, &options).expect("the same rows in less memory")
+}
+
+fn has_views(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8View | DataType::BinaryView => true,
+        DataType::List(field) | DataType::LargeList(field) => has_views(field.data_type()),
+        DataType::Struct(fields) => fields.iter().any(|field| has_views(field.data_type())),
+        _ => false,
+    }
+}
+
+fn lean_column(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        data_type if !has_views(data_type) => Arc::clone(column),
+        DataType::Utf8View => {
+            let view = column.as_string_view();
+            let held: usize = view.data_buffers().iter().map(|buffer| buffer.len()).sum();
+            if held > 2 * view.total_buffer_bytes_used() { Arc::new(view.gc()) } else { Arc::clone(column) }
+        }
+        DataType::BinaryView => {
+            let view = column.as_binary_view();
+            let held: usize = view.data_buffers().iter().map(|buffer| buffer.len()).sum();
+            if held > 2 * view.total_buffer_bytes_used() { Arc::new(view.gc()) } else { Arc::clone(column) }
+        }
+        DataType::List(field) => {
+            let list = column.as_list::<i32>();
+            let values = lean_column(list.values());
+            Arc::new(ListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
+        }
+        DataType::LargeList(field) => {
+            let list = column.as_list::<i64>();
+            let values = lean_column(list.values());
+            Arc::new(LargeListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
+        }
+        DataType::Struct(fields) if !fields.is_empty() => {
+            let record = column.as_struct();
+            let columns = record.columns().iter().map(lean_column).collect();
+            Arc::new(StructArray::new(fields.clone(), columns, record.nulls().cloned()))
+        }
+        _ => Arc::clone(column),
+    }
+}
+
+/// Gives the frames of one owner back, whose names it prefixes. Whatever does not fit is an error, for the bytes come from a disk.
+pub struct Loader<'a> {
+    frames: &'a mut BTreeMap<String, RecordBatch>,
+    path: String,
+}
+
+impl<'a> Loader<'a> {
+    pub fn new(frames: &'a mut BTreeMap<String, RecordBatch>) -> Self {
+        Loader { frames, path: String::new() }
+    }
+
+    pub fn within(&mut self, name: impl std::fmt::Display) -> Loader<'_> {
+        Loader { path: format!("{}{name}/", self.path), frames: self.frames }
+    }
+
+    pub fn take(&mut self, name: impl std::fmt::Display) -> Result<Rows> {
+        let name = format!("{}{name}", self.path);
+        self.find(&name).ok_or_else(|| misfit(&name, "is missing"))
+    }
+
+    /// The frame of this name, if its owner had a reason to give one.
+    pub fn take_if_there(&mut self, name: impl std::fmt::Display) -> Option<Rows> {
+        self.find(&format!("{}{name}", self.path))
+    }
+
+    /// All frames of the owner whose names go on with `prefix`, and the rest of each name.
+    pub fn take_all(&mut self, prefix: &str) -> Vec<(String, Rows)> {
+        let prefix = format!("{}{prefix}", self.path);
+        let names: Vec<String> = self
+            .frames
+            .range(prefix.clone()..)
+            .map(|(name, _)| name.clone())
+            .take_while(|name| name.starts_with(&prefix))
+            .collect();
+        names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_string(), self.find(&name)?))).collect()
+    }
+
+    fn find(&mut self, name: &str) -> Option<Rows> {
+        let rows = self.frames.remove(name)?;
+        Some(Rows { frame: name.to_string(), rows, next: 0 })
+    }
+}
+
+/// A frame that is read column by column, in the order in which they were given.
+pub struct Rows {
+    frame: String,
+    rows: RecordBatch,
+    next: usize,
+}
+
+impl Rows {
+    pub fn len(&self) -> usize {
+        self.rows.num_rows()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next column, which has this name and type.
+    pub fn column(&mut self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
+        let at = self.next;
+        match self.rows.schema_ref().fields().get(at) {
+            Some(field) if field.name() == name && field.data_type() == data_type => {
+                self.next += 1;
+                Ok(Arc::clone(self.rows.column(at)))
+            }
+            Some(field) => {
+                Err(self.misfit(format!("has {} of type {} for {name} of type {data_type}", field.name(), field.data_type())))
+            }
+            None => Err(self.misfit(format!("has no column {name}"))),
+        }
+    }
+
+    /// The next column, of numbers without NULL.
+    pub fn numbers<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<PrimitiveArray<T>> {
+        let column = self.numbers_or_null::<T>(name)?;
+        if column.null_count() > 0 { Err(self.misfit(format!("has no value in {name}"))) } else { Ok(column) }
+    }
+
+    pub fn numbers_or_null<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<PrimitiveArray<T>> {
+        Ok(self.column(name, &T::DATA_TYPE)?.as_primitive::<T>().clone())
+    }
+
+    /// The number in the next column of a frame of one row.
+    pub fn number<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<T::Native> {
+        self.one()?;
+        Ok(self.numbers::<T>(name)?.value(0))
+    }
+
+    /// The number or NULL in the next column of a frame of one row.
+    pub fn number_or_null<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<Option<T::Native>> {
+        self.one()?;
+        let column = self.numbers_or_null::<T>(name)?;
+        Ok(column.is_valid(0).then(|| column.value(0)))
+    }
+
+    /// The next column, of truths without NULL.
+    pub fn flags(&mut self, name: &str) -> Result<BooleanArray> {
+        let column = self.column(name, &DataType::Boolean)?;
+        if column.null_count() > 0 {
+            Err(self.misfit(format!("has no value in {name}")))
+        } else {
+            Ok(column.as_boolean().clone())
+        }
+    }
+
+    /// The truth in the next column of a frame of one row.
+    pub fn flag(&mut self, name: &str) -> Result<bool> {
+        self.one()?;
+        Ok(self.flags(name)?.value(0))
+    }
+
+    /// The next column, of texts without NULL.
+    pub fn texts(&mut self, name: &str) -> Result<StringArray> {
+        let column = self.column(name, &DataType::Utf8)?;
+        if column.null_count() > 0 { Err(self.misfit(format!("has no value in {name}"))) } else { Ok(column.as_string().clone()) }
+    }
+
+    /// All columns must have been read.
+    pub fn end(self) -> Result<()> {
+        match self.rows.schema_ref().fields().get(self.next) {
+            Some(field) => Err(self.misfit(format!("has a column {} too many", field.name()))),
+            None => Ok(()),
+        }
+    }
+
+    /// An error about what this frame says.
+    pub fn misfit(&self, problem: impl std::fmt::Display) -> Error {
+        misfit(&self.frame, problem)
+    }
+
+    fn one(&self) -> Result<()> {
+        if self.len() == 1 { Ok(()) } else { Err(self.misfit(format!("has {} rows instead of one", self.len()))) }
+    }
+}
+
+/// An error about the saved frame `frame`.
+pub fn misfit(frame: &str, problem: impl std::fmt::Display) -> Error {
+    Error::new(Code::Data, format!("the saved state does not fit the query: {frame} {problem}"))
 }

@@ -118,8 +118,8 @@ impl Operator for WindowAggregate {
                 out.push(Message::Watermark(Watermark { time: Timestamp(to), idle: watermark.idle }));
                 Ok(())
             }
-            other @ (Message::Checkpoint(_) | Message::End) => {
-                out.push(other);
+            Message::End => {
+                out.push(Message::End);
                 Ok(())
             }
         }

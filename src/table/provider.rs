@@ -253,7 +253,7 @@ impl PartitionStream for Rows {
             while let Some(message) = subscription.next().await {
                 match message? {
                     Message::Changes(changes) => return Ok(Some((changes.rows, Ok(subscription)))),
-                    Message::Watermark(_) | Message::Checkpoint(_) => {}
+                    Message::Watermark(_) => {}
                     Message::End => break,
                 }
             }

@@ -144,7 +144,7 @@ impl Reader {
 fn weight(message: &Message) -> u32 {
     let rows = match message {
         Message::Changes(changes) => changes.len(),
-        Message::Watermark(_) | Message::Checkpoint(_) | Message::End => 0,
+        Message::Watermark(_) | Message::End => 0,
     };
     u32::try_from(rows.saturating_add(1).min(CASUAL_QUEUE)).unwrap_or(u32::MAX)
 }

@@ -414,10 +414,6 @@ impl Operator for Over {
                 out.push(Message::Watermark(self.watermark));
                 Ok(())
             }
-            Message::Checkpoint(epoch) => {
-                out.push(Message::Checkpoint(epoch));
-                Ok(())
-            }
             Message::End => {
                 self.advance(Timestamp::MAX, out)?;
                 out.push(Message::End);

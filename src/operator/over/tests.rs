@@ -113,7 +113,6 @@ fn show(message: &Message) -> Vec<String> {
         }
         Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => vec!["watermark max".into()],
         Message::Watermark(watermark) => vec![format!("watermark {}", watermark.time.nanos() / SECOND)],
-        Message::Checkpoint(epoch) => vec![format!("checkpoint {epoch}")],
         Message::End => vec!["end".into()],
     }
 }
@@ -150,7 +149,6 @@ fn lead_waits_for_its_own_partition_only_and_holds_the_watermark_back() {
     assert_eq!(watermark(&mut over, 9), ["3 a 3: 4", "watermark 1"]);
     rows(&mut over, &[(9, Some("quiet"), Some(5))]);
     assert_eq!(watermark(&mut over, 10), ["1 quiet 1: 5", "watermark 4"]);
-    assert_eq!(push(&mut over, Message::Checkpoint(7)), ["checkpoint 7"]);
     assert_eq!(
         push(&mut over, Message::Watermark(Watermark::at(Timestamp::MAX))),
         ["4 a 4: -1", "9 quiet 5: -1", "watermark max"]

@@ -48,7 +48,7 @@ impl Said {
                     }
                     self.watermark = watermark.time.nanos();
                 }
-                Message::Checkpoint(_) | Message::End => panic!("nobody sent {message:?}"),
+                Message::End => panic!("nobody sent {message:?}"),
             }
         }
     }

@@ -150,7 +150,6 @@ fn script(operator: &mut WindowAggregate, steps: Vec<(Message, &[&str])>) {
                 Message::Watermark(Watermark { time, idle }) => {
                     shown.push(format!("~{}{}", time.nanos(), if idle { " idle" } else { "" }));
                 }
-                Message::Checkpoint(epoch) => shown.push(format!("#{epoch}")),
                 Message::End => shown.push("end".into()),
             }
         }
@@ -185,7 +184,6 @@ fn a_window_comes_out_when_the_watermark_reaches_its_end_and_before_it() {
             (at(10), &["+a 0..10 2 6", "+b 0..10 1 3", "~10"]),
             (Message::Watermark(Watermark::idle(Timestamp(11))), &["~11 idle"]),
             (at(4), &["~11"]),
-            (Message::Checkpoint(7), &["#7"]),
             (at(i64::MAX), &["+a 10..20 1 5", "~9223372036854775807"]),
             (Message::End, &["end"]),
         ],

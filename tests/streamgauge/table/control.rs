@@ -47,7 +47,7 @@ async fn rows(subscription: &mut Subscription, count: usize) -> Result<usize, Er
         while rows < count {
             match subscription.next().await.expect("the table goes on")? {
                 Message::Changes(changes) => rows += changes.len(),
-                Message::Watermark(_) | Message::Checkpoint(_) => {}
+                Message::Watermark(_) => {}
                 Message::End => break,
             }
         }
