@@ -1,3 +1,5 @@
+//! What an archive promises, held against a model, on a disk that breaks its own promises.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
