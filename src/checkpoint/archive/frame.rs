@@ -142,7 +142,7 @@ mod tests {
             ("null", Arc::new(NullArray::new(4))),
             ("boolean", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), Some(true)]))),
             ("i8", Arc::new(Int8Array::from_iter(numbers.map(|n| n.map(|n| n as i8))))),
-            ("i32", Arc::new(Int32Array::from_iter(numbers.map(|n| n.map(|n| n as i32))))),
+            ("i32", Arc::new(Int32Array::from_iter(numbers))),
             ("i64", Arc::new(Int64Array::from_iter(numbers.map(|n| n.map(|n| n as i64))))),
             ("u64", Arc::new(UInt64Array::from(vec![0, u64::MAX, 2, 3]))),
             ("f32", Arc::new(Float32Array::from(vec![Some(1.5), None, Some(f32::MAX), Some(f32::MIN_POSITIVE)]))),

@@ -1,3 +1,5 @@
+//! What an archive promises, held against a model, on a disk that breaks its own promises.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,12 +41,15 @@ fn half(epoch: Epoch, full: bool) -> Vec<Part> {
     vec![part("table/t", vec![("old", old), ("new", Content::Rows(rows([epoch as i64])))])]
 }
 
+/// Rows by name, and since when they are what they are.
+type Frames = BTreeMap<String, (RecordBatch, Epoch)>;
+
 /// State that changes at random, and what it was at each checkpoint.
 struct World {
     rng: Rng,
     /// Rows in a frame, at most.
     rows_max: i64,
-    parts: BTreeMap<String, (u32, BTreeMap<String, (RecordBatch, Epoch)>)>,
+    parts: BTreeMap<String, (u32, Frames)>,
     /// Everything that was ever to be written.
     history: BTreeMap<Epoch, Vec<Part>>,
 }
@@ -91,7 +96,7 @@ impl World {
                 name: name.clone(),
                 content: content(rows, *since),
             };
-            let part = |(name, (fingerprint, frames)): (&String, &(u32, BTreeMap<_, _>))| Part {
+            let part = |(name, (fingerprint, frames)): (&String, &(u32, Frames))| Part {
                 name: name.clone(),
                 fingerprint: fingerprint.to_string(),
                 frames: frames.iter().map(frame).collect(),
@@ -338,6 +343,69 @@ fn a_later_format_is_said_and_not_taken_for_damage() {
          run the version that wrote it, or a newer one, or give another data directory"
     );
     assert_eq!(disk.files().len(), 2);
+}
+
+#[test]
+fn a_manifest_that_promises_more_than_there_is_is_damage() {
+    let disk = Fickle::default();
+    let mut archive = open(&disk).archive;
+    archive.write(1, half(1, true)).unwrap();
+    archive.write(2, half(2, false)).unwrap();
+    let Base { manifest, .. } = archive.base.as_ref().unwrap();
+    let place = |frame: usize, edit: fn(&mut Place)| {
+        let mut manifest = manifest.clone();
+        edit(&mut manifest.parts[0].frames[frame].place);
+        manifest
+    };
+    let mut twice = manifest.clone();
+    twice.parts[0].frames = vec![twice.parts[0].frames[0].clone(); 3];
+    let needs = |length: u64| Manifest { needs: BTreeMap::from([(1, length)]), ..manifest.clone() };
+    for (manifest, reason) in [
+        (Manifest { epoch: 3, ..manifest.clone() }, "it says that it is checkpoint 3"),
+        (Manifest { needs: BTreeMap::new(), ..manifest.clone() }, "it does not list the file of 'old'"),
+        (needs(99), "'old' does not lie within its file"),
+        (needs(u64::MAX), "it needs '0000000001.ckpt', and it has "),
+        (place(0, |place| place.length = u64::MAX), "'old' does not lie within its file"),
+        (place(1, |place| place.length = u64::MAX - place.offset), "'new' does not lie within its file"),
+        (place(1, |place| place.offset = u64::MAX), "'new' does not lie within its file"),
+        (place(1, |place| place.length -= 1), "the bytes of a frame do not match their checksum"),
+        (place(1, |place| place.offset = 0), "the bytes of a frame do not match their checksum"),
+        (twice, "'old' does not lie within its file"),
+    ] {
+        let disk = disk.copy();
+        let mut writer = Writer::create(&disk, &file(2), 2).unwrap();
+        writer.frame(&rows([2])).unwrap();
+        writer.finish(&manifest).unwrap();
+        let opened = open(&disk);
+        assert_eq!(opened.loaded.unwrap().parts, half(1, true));
+        assert!(opened.damaged[0].reason.starts_with(reason), "{}", opened.damaged[0]);
+    }
+}
+
+#[test]
+fn a_disk_that_refuses_to_be_read_is_not_taken_for_damage() {
+    let disk = Fickle::default();
+    let mut archive = open(&disk).archive;
+    for epoch in 1..=3 {
+        archive.write(epoch, half(epoch, epoch != 3)).unwrap();
+    }
+    let mut refused = 0;
+    for step in 0.. {
+        let disk = disk.copy();
+        disk.upset(step, Trouble::Once);
+        match Archive::open_on(Box::new(disk.clone()), PathBuf::from(PLACE)) {
+            Ok(opened) => assert_eq!((opened.loaded.unwrap().epoch, opened.damaged.len()), (3, 0)),
+            Err(error) => {
+                assert!(error.code() == Code::Data && error.message().ends_with("once"), "{error}");
+                refused += 1;
+            }
+        }
+        if disk.steps() <= step {
+            break;
+        }
+        assert_eq!(open(&disk).loaded.unwrap().parts, half(3, true));
+    }
+    assert!(refused > 3, "{refused}");
 }
 
 #[test]

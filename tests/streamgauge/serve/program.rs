@@ -59,6 +59,11 @@ impl Process {
         process
     }
 
+    /// Everything it said so far.
+    pub(super) fn said(&self) -> String {
+        self.said.borrow().clone()
+    }
+
     fn id(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -94,7 +99,7 @@ impl Process {
         said
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let response = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
         serde_json::from_str(&response.text().await.unwrap()).unwrap()
     }
