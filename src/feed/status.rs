@@ -40,6 +40,17 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [State; 8] = [
+        State::NotRead,
+        State::Connecting,
+        State::Connected,
+        State::BackingOff,
+        State::Paused,
+        State::Disconnected,
+        State::Failed,
+        State::Completed,
+    ];
+
     /// The word that people see.
     pub fn as_str(self) -> &'static str {
         match self {

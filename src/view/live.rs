@@ -17,6 +17,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use tokio::sync::watch;
 
+use super::latency::Latency;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run};
 use crate::change::Changes;
@@ -46,6 +47,7 @@ pub struct Live {
     /// Memory of the encodings in the history.
     encoded_bytes: Arc<AtomicUsize>,
     progress: OnceLock<Arc<Progress>>,
+    latency: Latency,
 }
 
 /// One expression of the view's own `ORDER BY`: it orders every snapshot.
@@ -76,6 +78,21 @@ pub enum Health {
     Failed(Error),
     /// Dropped, or replaced: nothing follows.
     Dropped,
+}
+
+impl Health {
+    pub const WORDS: [&str; 5] = ["waiting", "running", "ended", "failed", "dropped"];
+
+    /// The word for it in metrics and answers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Health::Waiting => "waiting",
+            Health::Running => "running",
+            Health::Ended => "ended",
+            Health::Failed(_) => "failed",
+            Health::Dropped => "dropped",
+        }
+    }
 }
 
 /// Changes that were published together, numbered `first..=last`.
@@ -129,6 +146,7 @@ impl Live {
             head: watch::Sender::new(0),
             encoded_bytes: Arc::default(),
             progress: OnceLock::new(),
+            latency: Latency::default(),
         }
     }
 
@@ -162,6 +180,11 @@ impl Live {
     /// How far the query has come, once it runs over feeds.
     pub fn progress(&self) -> Option<&Arc<Progress>> {
         self.progress.get()
+    }
+
+    /// How long results took: from the table that had rows or a watermark ready to the changes that anyone can read.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// Rows that stand now, and their memory with that of the history.
@@ -254,7 +277,13 @@ impl Live {
         let _ = self.progress.set(run.progress());
         loop {
             let done = match run.next().await {
-                Ok(Some(Message::Changes(changes))) => self.publish(changes, Timestamp::now()),
+                Ok(Some(Message::Changes(changes))) => {
+                    let published = self.publish(changes, Timestamp::now());
+                    if let Some(handed_out) = run.handed_out() {
+                        self.latency.add(handed_out.elapsed());
+                    }
+                    published
+                }
                 Ok(Some(_)) => continue,
                 Ok(None) => return self.enter(Health::Ended),
                 Err(error) => Err(error),

@@ -141,6 +141,7 @@ struct Writing {
     (status = 200, content_type = "text/event-stream", body = String, description = "Events until the client leaves"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
+    (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
     (status = 429, body = Problem, description = "This client has too many streams"),
     (status = 503, body = Problem, description = "Too many clients"),
 ))]
@@ -180,6 +181,7 @@ struct Polling {
     (status = 200, body = ViewChanges, description = "What came after, perhaps nothing yet"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
+    (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
 ))]
 async fn view_changes(
     State(streams): State<Arc<Streams>>,
@@ -218,8 +220,9 @@ async fn view_changes(
             content((StreamList = "application/json"), (String = "text/event-stream"))),
         (status = 400, body = Problem, description = "A parameter is wrong"),
         (status = 404, body = Problem, description = "There is no such view"),
+        (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
         (status = 429, body = Problem, description = "This client has too many streams"),
-    (status = 503, body = Problem, description = "Too many clients"),
+        (status = 503, body = Problem, description = "Too many clients"),
     ))]
 async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Response> {
     let query = parts.uri.query().unwrap_or_default();
@@ -282,13 +285,18 @@ async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Res
 }
 
 /// Makes a named stream, or another of its id in its place; its clients are sent to the new one.
-#[utoipa::path(put, operation_id = "put_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path), Writing), request_body = StreamSpec, responses(
-    (status = 200, body = StreamShown, description = "Replaced"),
-    (status = 201, body = StreamShown, description = "Made"),
-    (status = 409, body = Problem, description = "A path or the address is taken"),
-    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
-    (status = 422, body = Problem, description = "The stream is wrong"),
-))]
+#[utoipa::path(put, operation_id = "put_stream", path = "/streams/{id}", tag = "streams", request_body = StreamSpec,
+    params(("id" = String, Path), Writing,
+        ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
+    responses(
+        (status = 200, body = StreamShown, description = "Replaced"),
+        (status = 201, body = StreamShown, description = "Made"),
+        (status = 409, body = Problem, description = "A path or the address is taken"),
+        (status = 412, body = Problem, description = "It is not in the state that the headers name"),
+        (status = 422, body = Problem, description = "The stream is wrong"),
+    )
+)]
 async fn replace(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
@@ -313,11 +321,14 @@ async fn replace(
 }
 
 /// Removes a named stream; its clients are told.
-#[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
-    (status = 204, description = "Removed"),
-    (status = 404, body = Problem, description = "There is none"),
-    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
-))]
+#[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, body = Problem, description = "There is none"),
+        (status = 412, body = Problem, description = "It is not in the state that If-Match names"),
+    )
+)]
 async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>, headers: HeaderMap) -> Result<StatusCode> {
     precondition::check(&headers, Some(&tag(&*find(&streams, &id)?)))?;
     streams.remove(&id).await?;

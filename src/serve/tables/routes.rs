@@ -116,13 +116,13 @@ struct Listing {
 }
 
 /// What tables can be made of.
-#[utoipa::path(get, path = "/connectors", tag = "tables", responses((status = 200, body = Page<Connector>, description = "All of them")))]
+#[utoipa::path(get, operation_id = "list_connectors", path = "/connectors", tag = "tables", responses((status = 200, body = Page<Connector>, description = "All of them")))]
 async fn all_connectors() -> Json<Page<&'static Connector>> {
     Json(Page { data: connectors().iter().collect(), has_more: false, next: None })
 }
 
 /// What a connector takes.
-#[utoipa::path(get, path = "/connectors/{id}", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(get, operation_id = "get_connector", path = "/connectors/{id}", tag = "tables", params(("id" = String, Path)), responses(
     (status = 200, body = Connector, description = "With the JSON Schema of its options"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -136,7 +136,7 @@ async fn one_connector(Path(id): Path<String>) -> Result<Json<&'static Connector
 ///
 /// Without fields the server looks at the feed, for 5 seconds at most; if that gives nothing, the whole event becomes one column
 /// `value JSON`, and a warning says why.
-#[utoipa::path(post, path = "/connection_tables", tag = "tables", request_body = ConnectionTablePost,
+#[utoipa::path(post, operation_id = "create_table", path = "/connection_tables", tag = "tables", request_body = ConnectionTablePost,
     params(Making, ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is done once, for 24 hours")),
     responses(
         (status = 201, body = ConnectionTable, description = "Made"),
@@ -157,8 +157,9 @@ async fn create(
 }
 
 /// The tables in the order they were made.
-#[utoipa::path(get, path = "/connection_tables", tag = "tables", params(Listing), responses(
+#[utoipa::path(get, operation_id = "list_tables", path = "/connection_tables", tag = "tables", params(Listing), responses(
     (status = 200, body = Page<ConnectionTable>, description = "A page"),
+    (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Response> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
@@ -179,7 +180,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
 }
 
 /// A table and what it is doing.
-#[utoipa::path(get, path = "/connection_tables/{id}", tag = "tables", params(("id" = String, Path, description = "Name or id")), responses(
+#[utoipa::path(get, operation_id = "get_table", path = "/connection_tables/{id}", tag = "tables", params(("id" = String, Path, description = "Name or id")), responses(
     (status = 200, body = ConnectionTable, description = "The table; the ETag is that of its definition"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -189,7 +190,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Resp
 }
 
 /// Makes a table, or another one in the place of that of its name.
-#[utoipa::path(put, path = "/connection_tables/{id}", tag = "tables", request_body = ConnectionTablePost,
+#[utoipa::path(put, operation_id = "put_table", path = "/connection_tables/{id}", tag = "tables", request_body = ConnectionTablePost,
     params(("id" = String, Path, description = "Name or id"), Making,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
@@ -222,7 +223,7 @@ async fn replace(
 /// Changes a table by a merge patch (RFC 7396).
 ///
 /// Headers, events, reconnecting and timeouts change while the table lives. Endpoint and fields need a new table: `recreate=true`.
-#[utoipa::path(patch, path = "/connection_tables/{id}", tag = "tables",
+#[utoipa::path(patch, operation_id = "patch_table", path = "/connection_tables/{id}", tag = "tables",
     request_body(content = Object, content_type = "application/merge-patch+json"),
     params(("id" = String, Path, description = "Name or id"), Changing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
@@ -251,7 +252,7 @@ async fn change(
 }
 
 /// Drops a table; its connection closes.
-#[utoipa::path(delete, path = "/connection_tables/{id}", tag = "tables",
+#[utoipa::path(delete, operation_id = "delete_table", path = "/connection_tables/{id}", tag = "tables",
     params(("id" = String, Path, description = "Name or id"), Dropping,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
     responses(

@@ -42,7 +42,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Closes the connection until `resume`, which goes on where the feed stopped.
-#[utoipa::path(post, path = "/connection_tables/{id}/pause", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "pause_table", path = "/connection_tables/{id}/pause", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will pause"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -51,7 +51,7 @@ async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Re
 }
 
 /// Ends a pause or a disconnection.
-#[utoipa::path(post, path = "/connection_tables/{id}/resume", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "resume_table", path = "/connection_tables/{id}/resume", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will go on"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -60,7 +60,7 @@ async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
 }
 
 /// Closes the connection; nothing connects again before `reconnect`.
-#[utoipa::path(post, path = "/connection_tables/{id}/disconnect", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "disconnect_table", path = "/connection_tables/{id}/disconnect", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will close"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -69,7 +69,7 @@ async fn disconnect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
 }
 
 /// Connects anew and at once, whatever the feed was doing: also one that was given up.
-#[utoipa::path(post, path = "/connection_tables/{id}/reconnect", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "reconnect_table", path = "/connection_tables/{id}/reconnect", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will connect, as soon as anybody reads it"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -190,7 +190,7 @@ struct Looking {
 }
 
 /// The latest events of a table's feed, wanted or not.
-#[utoipa::path(get, path = "/connection_tables/{id}/events", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_events", path = "/connection_tables/{id}/events", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<EventShown>, description = "Events as they came"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -199,7 +199,7 @@ async fn events(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>)
 }
 
 /// The events that could not be read, and why: the dead letters.
-#[utoipa::path(get, path = "/connection_tables/{id}/errors", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_errors", path = "/connection_tables/{id}/errors", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<BadShown>, description = "The latest of them"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -208,7 +208,7 @@ async fn errors(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>)
 }
 
 /// What the feed went through: connections, their ends and why.
-#[utoipa::path(get, path = "/connection_tables/{id}/logs", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_logs", path = "/connection_tables/{id}/logs", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<TurnShown>, description = "The latest turns"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -217,7 +217,7 @@ async fn logs(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>) -
 }
 
 /// The latest events, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/events/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_events", path = "/connection_tables/{id}/events/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = EventShown, content_type = "text/event-stream", description = "One in each event"),
@@ -235,7 +235,7 @@ async fn events_stream(
 }
 
 /// The latest dead letters, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/errors/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_errors", path = "/connection_tables/{id}/errors/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = BadShown, content_type = "text/event-stream", description = "One in each event"),
@@ -253,7 +253,7 @@ async fn errors_stream(
 }
 
 /// The latest turns, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/logs/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_logs", path = "/connection_tables/{id}/logs/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = TurnShown, content_type = "text/event-stream", description = "One in each event"),

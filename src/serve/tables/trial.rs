@@ -59,7 +59,6 @@ pub struct Progress {
     pub message: String,
     /// With the last line: the data of the first events.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
     pub sample: Option<Vec<Value>>,
     /// With the last line: the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +71,6 @@ pub struct Tested {
     pub success: bool,
     pub message: String,
     /// The data of the first events: JSON where it is JSON, else text.
-    #[schema(value_type = Vec<Object>)]
     pub sample_data: Vec<Value>,
     pub statistics: Statistics,
     /// The columns that the events suggest.
@@ -108,7 +106,7 @@ pub struct SchemaTested {
 /// Connects to the feed of a table that is not made, for 5 seconds at most.
 ///
 /// The answer is an event stream of lines of progress; with `Accept: application/json`, one object at the end.
-#[utoipa::path(post, path = "/connection_tables/test", tag = "tables", request_body = ConnectionTablePost, responses(
+#[utoipa::path(post, operation_id = "test_table", path = "/connection_tables/test", tag = "tables", request_body = ConnectionTablePost, responses(
     (status = 200, description = "How it went, well or not", content(
         (Progress = "text/event-stream"), (Tested = "application/json"),
     )),
@@ -146,7 +144,7 @@ async fn test(State(app): State<Arc<App>>, headers: HeaderMap, Body(body): Body<
 }
 
 /// Says what a body means, without making a table: its statement, its mistakes, and the columns where it has none.
-#[utoipa::path(post, path = "/connection_tables/schemas/test", tag = "tables", request_body = ConnectionTablePost, responses(
+#[utoipa::path(post, operation_id = "test_schema", path = "/connection_tables/schemas/test", tag = "tables", request_body = ConnectionTablePost, responses(
     (status = 200, body = SchemaTested, description = "Whether it can be made"),
     (status = 422, body = Problem, description = "The body has not the form of a table"),
 ))]
