@@ -76,7 +76,7 @@ struct Results {
 #[derive(Serialize, ToSchema)]
 #[schema(as = SqlOutcome)]
 struct Outcome {
-    /// The statement, as written.
+    /// The statement as written, but for secrets in it.
     statement: String,
     /// What is worth knowing about it, as sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -117,6 +117,7 @@ struct Column {
 async fn run(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Identity>,
+    Extension(shutdown): Extension<Shutdown>,
     parts: Parts,
     Body(script): Body<Script>,
 ) -> Result<Response> {
@@ -140,10 +141,13 @@ async fn run(
     for (index, statement) in statements.iter().enumerate() {
         let answer = app.execute(statement).await.map_err(|errors| wrong(errors, statement))?;
         if index + 1 == count && form != Form::Json {
-            return stream(&app, answer, form, script.limit, &parts).await;
+            return shutdown.or(stream(&app, answer, form, script.limit, &parts)).await;
         }
-        let mut outcome = outcome(&app, answer, limit, timeout).await?;
-        outcome.statement = statement.text.clone();
+        let mut outcome = shutdown.or(outcome(&app, answer, limit, timeout)).await?;
+        outcome.statement = match &statement.kind {
+            Kind::CreateTable(create) => create.shown(),
+            _ => statement.text.clone(),
+        };
         results.push(outcome);
     }
     Ok(Json(Results { results }).into_response())

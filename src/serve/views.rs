@@ -285,10 +285,7 @@ async fn drop_one(
     let turn = app.changing().await;
     let view = find(&app.engine, &id)?;
     check(&headers, Some(&tag_of(&app.engine, &view)))?;
-    let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let statement = single(&format!("DROP VIEW {}{cascade}", identifier(&view.name)))?;
-    let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.engine.readers(&view.name)))?;
+    turn.remove("VIEW", &view.name, dropping.cascade).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -328,17 +325,15 @@ async fn results(
 ) -> Result<Response> {
     let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
     let waits = wait_of(&headers);
-    let (live, snapshot) = tokio::select! {
-        fresh = fresh(&app.engine, &id, &headers, waits.unwrap_or_default()) => fresh?,
-        () = shutdown.begun() => return Err(Problem::unavailable("the server stops", 1)),
-    };
+    let (live, snapshot) = shutdown.or(fresh(&app.engine, &id, &headers, waits.unwrap_or_default())).await?;
     let applied = waits.map(|wait| (HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())));
     let tag = state(&live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
     let mut response = match snapshot {
         None => StatusCode::NOT_MODIFIED.into_response(),
         Some(Snapshot { rows, seq, .. }) => {
             let total = rows.num_rows();
-            let rows = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await?;
+            let selected = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await;
+            let rows = selected.map_err(unselected)?;
             let start = wanted.offset.min(rows.num_rows());
             let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));
             rows::answer(form, &rows, total, &position(&live, seq))?
@@ -450,13 +445,13 @@ fn plain(text: &str) -> String {
     text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
 }
 
-/// Errors without their places: those are in a text that nobody has written.
-fn bare(errors: Vec<Error>) -> Vec<Error> {
-    let bare = |error: Error| {
-        let plain = Error::new(error.code(), error.message());
-        error.way_out().into_iter().fold(plain, |plain, hint| plain.hint(hint))
-    };
-    errors.into_iter().map(bare).collect()
+/// Why a condition or an order is wrong: whatever it names, the view itself is there.
+fn unselected(error: Error) -> Problem {
+    let problem = Problem::from(error.unplaced());
+    match problem.status() {
+        StatusCode::NOT_FOUND => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => problem,
+    }
 }
 
 /// Errors of a posted view: those in the query are told by their place in it.
@@ -469,13 +464,14 @@ fn located(errors: Vec<Error>) -> Problem {
         let in_query = error.span().is_none_or(|span| span.start.line > 1);
         let pointer = match option {
             Some(option) => format!("/{option}"),
-            None if in_query => "/query".to_string(),
+            // A query that is not there is missed at the end of that line.
+            None if in_query || error.code() == Code::Syntax => "/query".to_string(),
             None => "/name".to_string(),
         };
         pointers.push(pointer);
         match in_query {
             true => located.push(error.moved_up(1)),
-            false => located.extend(bare(vec![error])),
+            false => located.push(error.unplaced()),
         }
     }
     let pointers = RefCell::new(pointers.into_iter());

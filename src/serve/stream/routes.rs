@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRef, Path, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -27,6 +27,7 @@ use super::streams::{Named, State as Fare, Streams, Write};
 use crate::error::{Code, Error};
 use crate::serve::body::{self, Body, Query};
 use crate::serve::drasi::{Envelope, envelope};
+use crate::serve::listen::Shutdown;
 use crate::serve::precondition;
 use crate::serve::problem::{Problem, Result};
 
@@ -186,6 +187,7 @@ async fn view_changes(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
     Query(polling): Query<Polling>,
+    Extension(shutdown): Extension<Shutdown>,
 ) -> Result<Json<ViewChanges>> {
     let mut shape = Shape::default();
     let given = [("format", &polling.format), ("ops", &polling.ops), ("columns", &polling.columns), ("where", &polling.r#where)];
@@ -200,11 +202,14 @@ async fn view_changes(
         wait: Duration::from_secs(polling.wait.unwrap_or(0)).min(poll::WAIT_MAX),
     };
     let (live, encoder) = streams.encoder(&streams.view(&id)?, shape, None)?;
-    match poll::poll(&live, &encoder, &asked).await {
-        Ok(changes) => Ok(Json(changes)),
-        Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
-        Err(error) => Err(error.into()),
-    }
+    let polled = async {
+        match poll::poll(&live, &encoder, &asked).await {
+            Ok(changes) => Ok(Json(changes)),
+            Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
+            Err(error) => Err(error.into()),
+        }
+    };
+    shutdown.or(polled).await
 }
 
 /// Follows several views on one connection (`?view=a&view=b`), or, without `view`, lists the named streams.

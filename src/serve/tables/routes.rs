@@ -23,7 +23,6 @@ use super::statement::{Fault, Rendered};
 use super::{mask, steer, trial};
 use crate::engine::Engine;
 use crate::error::{Code, Error};
-use crate::format::infer::identifier;
 use crate::serve::App;
 use crate::serve::body::{self, Body, Query};
 use crate::serve::page::{Page, Part};
@@ -273,10 +272,7 @@ async fn drop_one(
     let table = find(&app.engine, &id)?;
     check(&headers, Some(&tag_of(&app.engine, &table)))?;
     let name = table.spec().name.clone();
-    let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let statement = crate::serve::app::single(&format!("DROP TABLE {}{cascade}", identifier(&name)))?;
-    let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&name)))?;
+    turn.remove("TABLE", &name, dropping.cascade).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -301,12 +297,9 @@ pub fn find(engine: &Engine, name: &str) -> Result<Arc<Table>> {
 
 /// What is wrong with a body as a problem. Places in a statement that nobody has written do not show.
 pub fn problem(faults: Vec<Fault>) -> Problem {
-    let bare = |error: &Error| {
-        let plain = Error::new(error.code(), error.message());
-        error.way_out().into_iter().fold(plain, |error, hint| error.hint(hint))
-    };
-    let errors: Vec<Error> = faults.iter().map(|fault| bare(&fault.error)).collect();
-    let pointers = RefCell::new(faults.into_iter().map(|fault| fault.pointer));
+    let (pointers, errors): (Vec<String>, Vec<Error>) =
+        faults.into_iter().map(|Fault { pointer, error }| (pointer, error.unplaced())).unzip();
+    let pointers = RefCell::new(pointers.into_iter());
     Problem::from(errors).point(|_| pointers.borrow_mut().next().filter(|pointer| !pointer.is_empty()))
 }
 

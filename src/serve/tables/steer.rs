@@ -127,7 +127,7 @@ struct TurnShown {
 trait Shown: Serialize + Send + Sync + 'static {
     type Entry: Clone + Send + Sync;
     fn journal(table: &Table) -> &Journal<Self::Entry>;
-    fn of(entry: Self::Entry) -> Self;
+    fn of(table: &Table, entry: Self::Entry) -> Self;
 }
 
 impl Shown for EventShown {
@@ -135,9 +135,9 @@ impl Shown for EventShown {
     fn journal(table: &Table) -> &Journal<RecentEvent> {
         table.feed_status().recent()
     }
-    fn of(entry: RecentEvent) -> Self {
-        let RecentEvent { received, kind, id, data, filtered } = entry;
-        EventShown { received_at: received.to_string(), kind, id, data, filtered }
+    fn of(table: &Table, RecentEvent { received, kind, id, data, filtered }: RecentEvent) -> Self {
+        let shown = |text: String| table.feed_status().shown(&text);
+        EventShown { received_at: received.to_string(), kind: shown(kind), id: shown(id), data: shown(data), filtered }
     }
 }
 
@@ -146,9 +146,10 @@ impl Shown for BadShown {
     fn journal(table: &Table) -> &Journal<Sample> {
         table.status().samples()
     }
-    fn of(Sample { received, bad }: Sample) -> Self {
-        let received_at = received.to_string();
-        BadShown { received_at, reason: bad.reason, offset: bad.offset, kind: bad.kind, id: bad.id, data: bad.data }
+    fn of(table: &Table, Sample { received, bad }: Sample) -> Self {
+        let shown = |text: String| table.feed_status().shown(&text);
+        let (reason, kind, id, data) = (shown(bad.reason), shown(bad.kind), shown(bad.id), shown(bad.data));
+        BadShown { received_at: received.to_string(), reason, offset: bad.offset, kind, id, data }
     }
 }
 
@@ -157,7 +158,7 @@ impl Shown for TurnShown {
     fn journal(table: &Table) -> &Journal<Happening> {
         table.feed_status().log()
     }
-    fn of(Happening { at, state, reason }: Happening) -> Self {
+    fn of(_: &Table, Happening { at, state, reason }: Happening) -> Self {
         TurnShown { at: at.to_string(), state: state.to_string().replace(' ', "_"), reason }
     }
 }
@@ -274,7 +275,7 @@ fn latest<T: Shown>(app: &App, id: &str, looking: &Looking) -> Result<Response> 
     let entries = T::journal(&table).after(looking.after);
     let skipped = entries.len().saturating_sub(looking.limit.unwrap_or(LIMIT_DEFAULT));
     let next = entries.last().map_or(looking.after.min(T::journal(&table).last()), |(number, _)| *number);
-    let numbered = |(number, entry)| Numbered { number, entry: T::of(entry) };
+    let numbered = |(number, entry)| Numbered { number, entry: T::of(&table, entry) };
     let latest = Latest { data: entries.into_iter().skip(skipped).map(numbered).collect(), next };
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(latest)).into_response())
 }
@@ -320,7 +321,7 @@ fn follow<T: Shown>(
     let place = Place { app: Arc::clone(app), shutdown, table, number, left: following.limit.unwrap_or(u64::MAX) };
     let chunks = stream::unfold(place, async |mut place| {
         let entries = place.next::<T>().await?;
-        let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(entry))).collect();
+        let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(&place.table, entry))).collect();
         Some((stream::iter(events), place))
     });
     let events = futures::StreamExt::flatten(chunks);

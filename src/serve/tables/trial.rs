@@ -208,6 +208,7 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
         read = peek.read(EVENTS_MAX, TIME_MAX) => read,
         never = watch => never,
     };
+    let feed = Arc::clone(&status);
     let status = status.snapshot();
     let summary = &peek.summary;
     let fields = summary.columns().iter().map(|column| FieldPost::typed(&column.name, &column.sql_type)).collect::<Vec<_>>();
@@ -217,7 +218,8 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
         Ok(()) if bad.is_empty() => format!("{} events came", summary.events()),
         Ok(()) => format!("{} events came, and not all can be read", summary.events()),
     };
-    let sample = |data: &str| serde_json::from_str(data).unwrap_or_else(|_| Value::from(data));
+    let shown = |text: &str| feed.shown(text);
+    let sample = |data: &str| serde_json::from_str(&shown(data)).unwrap_or_else(|_| shown(data).into());
     Tested {
         success: read.is_ok(),
         message,
@@ -231,7 +233,7 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
             types: summary.kinds().map(|(name, count)| (name.to_string(), count.into())).collect(),
         },
         inferred_schema: fields,
-        decode_errors: bad,
+        decode_errors: bad.iter().map(|reason| shown(reason)).collect(),
     }
 }
 
