@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::DataType;
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
 
@@ -245,7 +245,11 @@ impl Answer for Aggregates {
     fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
         let mut saved = state.take("frames")?;
         let spans = Span::load(&mut saved, tapes)?;
-        let (retracted, made) = (saved.numbers::<UInt64Type>("retracted")?, saved.flags("made")?);
+        let (retracted, made) = (saved.counts("retracted")?, saved.flags("made")?);
+        let grew = |key: usize| retracted.value(key) == 0 && (made.value(key) || spans[key].rows() == 0);
+        if self.motion == Motion::Grows && !(0..spans.len()).all(grew) {
+            return Err(saved.misfit("lacks rows that have left"));
+        }
         self.keys = spans
             .into_iter()
             .zip(retracted.values())
