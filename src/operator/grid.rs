@@ -270,7 +270,11 @@ impl Windows for GridWindows {
             self.panes.entry(start).or_default().frozen = Some(frozen);
         }
         for (name, rows) in state.take_all("said/") {
-            self.said.insert(state::number(&name)?, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
+            let end: i64 = state::number(&name)?;
+            if end.checked_sub(self.grid.width()).is_none_or(|start| start.rem_euclid(self.grid.slide()) != 0) {
+                return Err(rows.misfit("is of no window"));
+            }
+            self.said.insert(end, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
         }
         let mut saved = state.take("touched")?;
         self.touched = saved.numbers::<Int64Type>("start")?.values().iter().copied().collect();

@@ -155,7 +155,8 @@ fn assert_near(left: &ArrayRef, right: &ArrayRef, share: f64, at: usize) {
     }
 }
 
-/// Changes one number of a frame, or loses a column or a row. Returns whether there was one.
+/// Changes one number of a frame, or loses a column or a row. Returns whether there was one. What stands in states is not looked at:
+/// only an aggregate knows what it means.
 pub fn damage(random: &mut fastrand::Rng, rows: &mut RecordBatch) -> bool {
     if rows.num_columns() == 0 {
         return false;
@@ -165,7 +166,7 @@ pub fn damage(random: &mut fastrand::Rng, rows: &mut RecordBatch) -> bool {
         0 => drop(rows.remove_column(at)),
         1 if rows.num_rows() > 0 => *rows = rows.slice(0, rows.num_rows() - 1),
         2 if rows.num_rows() > 0 => *rows = rows.slice(1, rows.num_rows() - 1),
-        _ if rows.num_rows() > 0 => {
+        _ if rows.num_rows() > 0 && rows.schema_ref().field(at).name() != "state" => {
             let row = random.usize(0..rows.num_rows());
             let number = [0, 1, 2, 17, -1, i64::MIN, i64::MAX, random.i64(..)][random.usize(0..8)];
             let column = rows.column(at);
