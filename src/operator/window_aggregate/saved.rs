@@ -7,7 +7,7 @@ use datafusion::logical_expr::Operator::{Divide, GtEq};
 use datafusion::physical_expr::expressions::{binary, col, lit};
 
 use super::oracle::{Step, feed, seeds, shapes};
-use super::tests::{changes, operator, operators, schema};
+use super::tests::{Row, changes, operator, operators, schema};
 use super::*;
 use crate::operator::state::survival::{self, Feed, Likeness, left_out, through_ipc};
 use crate::operator::{Chain, Content, Cut, Filter, Frame, Hold, Limit, Merge, Project, Tree};
@@ -33,9 +33,17 @@ const NEAR: &[&str] = &[
     "regr_slope(f, o), regr_count(f, o), regr_avgx(f, o), regr_sxx(f, o), regr_r2(f, o)",
 ];
 
+/// Keys that come and go, so that dictionaries forget some.
+const KEYS: &[&str] = &["a", "b", "a key that no view holds", "c", "d", "another key that no view holds", "e", "f", "g"];
+
 fn messages(random: &mut fastrand::Rng, count: usize, disorder: i64, delay: i64) -> Feed {
+    let of_its_time = |mut row: Row| {
+        let age = row.time.div_euclid(40) + row.order % 3;
+        row.key = row.key.map(|_| KEYS[age.rem_euclid(KEYS.len() as i64) as usize]);
+        row
+    };
     let message = |step| match step {
-        Step::Rows(rows) => Message::Changes(changes(&rows)),
+        Step::Rows(rows) => Message::Changes(changes(&rows.into_iter().map(of_its_time).collect::<Vec<_>>())),
         Step::Watermark(time) => Message::Watermark(Watermark::at(Timestamp(time))),
     };
     feed(random, count, disorder, delay).into_iter().map(|step| (0, message(step))).collect()
