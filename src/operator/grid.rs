@@ -59,11 +59,8 @@ impl GridWindows {
 
     /// The start of a pane, from the name of its frame.
     fn pane_start(&self, name: &str) -> Result<i64> {
-        let start: i64 = state::number(name)?;
-        match self.grid.pane_of(start) {
-            Some(pane) if pane == start => Ok(start),
-            _ => Err(state::misfit(name, "is no start of a pane")),
-        }
+        let start = state::number(name)?;
+        if self.grid.pane_of(start) == Some(start) { Ok(start) } else { Err(state::misfit(name, "is no start of a pane")) }
     }
 
     /// The ends of the windows of a pane.
@@ -273,14 +270,24 @@ impl Windows for GridWindows {
             self.panes.entry(start).or_default().frozen = Some(frozen);
         }
         for (name, rows) in state.take_all("said/") {
-            self.said.insert(state::number(&name)?, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
+            let end: i64 = state::number(&name)?;
+            if end.checked_sub(self.grid.width()).is_none_or(|start| start.rem_euclid(self.grid.slide()) != 0) {
+                return Err(rows.misfit("is of no window"));
+            }
+            self.said.insert(end, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
         }
         let mut saved = state.take("touched")?;
         self.touched = saved.numbers::<Int64Type>("start")?.values().iter().copied().collect();
+        if self.touched.iter().any(|start| self.grid.pane_of(*start) != Some(*start)) {
+            return Err(saved.misfit("names what is no pane"));
+        }
         saved.end()?;
         let mut saved = state.take("sliding")?;
         let bounds = saved.numbers::<Int64Type>("bound")?;
-        let bounds = bounds.values().as_ref().try_into().map_err(|_| saved.misfit("has not three bounds"))?;
+        let bounds: [i64; 3] = bounds.values().as_ref().try_into().map_err(|_| saved.misfit("has not three bounds"))?;
+        if !bounds.is_sorted() || (bounds[0] < bounds[2] && bounds[2] > basis.watermark) {
+            return Err(saved.misfit("has bounds that cannot be"));
+        }
         saved.end()?;
         self.sliding.rebuild(&self.panes, bounds, &basis.aggregates)
     }

@@ -345,8 +345,8 @@ fn load_said(basis: &Basis, state: &mut Loader) -> Result<Vec<Said>> {
     let mut start = 0;
     for (count, end) in counts.values().iter().zip(ends.values()) {
         let count = *count as usize;
-        if start + count > rows.num_rows() {
-            return Err(saved.misfit("counts more rows than were said"));
+        if start + count > rows.num_rows() || *end == i64::MIN {
+            return Err(saved.misfit("has what nobody said"));
         }
         said.push(Said { rows: rows.slice(start, count), end: *end });
         start += count;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, StringArray, StructArray,
+    RecordBatchOptions, StringArray, StructArray, UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type};
 
 use crate::error::{Code, Error, Result};
 
@@ -211,6 +211,9 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// No count of rows gets near to this, and none that starts below overflows.
+const MOST: u64 = 1 << 62;
+
 /// A frame that is read column by column, in the order in which they were given.
 pub struct Rows {
     frame: String,
@@ -251,6 +254,16 @@ impl Rows {
     pub fn numbers<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<PrimitiveArray<T>> {
         let column = self.numbers_or_null::<T>(name)?;
         if column.null_count() > 0 { Err(self.misfit(format!("has no value in {name}"))) } else { Ok(column) }
+    }
+
+    /// The next column, of counts that can go on for longer than any feed.
+    pub fn counts(&mut self, name: &str) -> Result<UInt64Array> {
+        let counts = self.numbers::<UInt64Type>(name)?;
+        if counts.values().iter().any(|count| *count > MOST) {
+            Err(self.misfit(format!("counts too much in {name}")))
+        } else {
+            Ok(counts)
+        }
     }
 
     pub fn numbers_or_null<T: ArrowPrimitiveType>(&mut self, name: &str) -> Result<PrimitiveArray<T>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::DataType;
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
 
@@ -72,9 +72,9 @@ impl Aggregates {
         })
     }
 
-    /// Makes the accumulators of these partitions, from a row of `states` each.
-    fn restore(&mut self, keys: impl Iterator<Item = usize>, states: &[ArrayRef]) -> Result<()> {
-        for (row, key) in keys.enumerate() {
+    /// Makes the accumulators of partitions, each from a row of `states`: pairs of the two.
+    fn restore(&mut self, keys: impl Iterator<Item = (usize, usize)>, states: &[ArrayRef]) -> Result<()> {
+        for (key, row) in keys {
             let mut accumulator = self.accumulator()?;
             accumulator.merge_batch(&slice(states, row, 1))?;
             self.keys[key].accumulator = Some(accumulator);
@@ -232,10 +232,12 @@ impl Answer for Aggregates {
             }
         }
         let columns = columns.into_iter().map(|values| Ok(ScalarValue::iter_to_array(values)?)).collect::<Result<Vec<_>>>()?;
-        // What is more than a number may have been moved out of the accumulator, not copied.
-        if !types.iter().all(is_plain) {
-            self.restore(made.values().set_indices(), &columns)?;
-        }
+        // A list may have been moved out, a mean comes back rounded, and a sum that is NULL does not tell what rounding left in it.
+        // Whoever loads the states must not know better than who goes on.
+        let copied =
+            types.iter().all(is_plain) && matches!(self.aggregate.function.fun().name(), "count" | "sum" | "avg" | "min" | "max");
+        let lossy = |row: usize| !copied || columns.iter().any(|column| column.is_null(row));
+        self.restore(made.values().set_indices().zip(0..).filter(|(_, row)| lossy(*row)), &columns)?;
         state.put("states", state::rows(columns.into_iter().map(|column| ("state", column)), made.true_count())?);
         Ok(())
     }
@@ -243,7 +245,11 @@ impl Answer for Aggregates {
     fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
         let mut saved = state.take("frames")?;
         let spans = Span::load(&mut saved, tapes)?;
-        let (retracted, made) = (saved.numbers::<UInt64Type>("retracted")?, saved.flags("made")?);
+        let (retracted, made) = (saved.counts("retracted")?, saved.flags("made")?);
+        let grew = |key: usize| retracted.value(key) == 0 && (made.value(key) || spans[key].rows() == 0);
+        if self.motion == Motion::Grows && !(0..spans.len()).all(grew) {
+            return Err(saved.misfit("lacks rows that have left"));
+        }
         self.keys = spans
             .into_iter()
             .zip(retracted.values())
@@ -256,7 +262,7 @@ impl Answer for Aggregates {
             }
             let columns = types.iter().map(|data_type| states.column("state", data_type)).collect::<Result<Vec<_>>>()?;
             states.end()?;
-            self.restore(made.values().set_indices(), &columns)?;
+            self.restore(made.values().set_indices().zip(0..), &columns)?;
         }
         self.keys.resize_with(tapes.len(), Running::default);
         saved.end()

@@ -122,7 +122,7 @@ impl Answer for Ranks {
 
     fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
         let mut saved = state.take("ranks")?;
-        let (ranks, times) = (saved.numbers::<UInt64Type>("rank")?, saved.numbers::<Int64Type>("time")?);
+        let (ranks, times) = (saved.counts("rank")?, saved.numbers::<Int64Type>("time")?);
         let ranks = ranks.values().iter().zip(times.values());
         self.keys = ranks.map(|(rank, time)| Rank { rank: *rank, time: *time }).collect();
         self.keys.resize(tapes.len(), Rank::default());
@@ -225,7 +225,7 @@ impl Answer for Values {
         let mut positions = positions.values().iter().copied();
         let mut saved = state.take("values")?;
         let spans = Span::load(&mut saved, tapes)?;
-        let (entered, picked) = (saved.numbers::<UInt64Type>("entered")?, saved.numbers::<UInt64Type>("picked")?);
+        let (entered, picked) = (saved.counts("entered")?, saved.counts("picked")?);
         let picks = spans.into_iter().zip(entered.values()).zip(picked.values()).map(|((span, entered), picked)| Picks {
             span,
             entered: *entered as usize,

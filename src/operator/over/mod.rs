@@ -4,6 +4,8 @@ mod aggregate;
 mod answer;
 mod function;
 mod log;
+#[cfg(test)]
+mod saved;
 mod tape;
 #[cfg(test)]
 mod tests;

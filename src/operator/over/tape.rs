@@ -92,8 +92,8 @@ pub fn load(log: &Log, state: &mut Loader) -> Result<Vec<Tape>> {
     let mut entries =
         positions.values().iter().zip(times.values()).map(|(position, time)| Entry { position: *position, time: *time });
     let mut saved = state.take("tapes")?;
-    let (firsts, nexts) = (saved.numbers::<UInt64Type>("first")?, saved.numbers::<UInt64Type>("next")?);
-    let ends = saved.numbers::<UInt64Type>("end")?;
+    let (firsts, nexts) = (saved.counts("first")?, saved.counts("next")?);
+    let ends = saved.counts("end")?;
     let mut tapes = Vec::with_capacity(saved.len());
     for row in 0..saved.len() {
         let (first, next, end) = (firsts.value(row), nexts.value(row), ends.value(row));
@@ -165,7 +165,7 @@ impl Span {
 
     /// The spans in the next columns of a frame, a row each for the first of `tapes`.
     pub fn load(saved: &mut state::Rows, tapes: &[Tape]) -> Result<Vec<Span>> {
-        let (starts, ends) = (saved.numbers::<UInt64Type>("start")?, saved.numbers::<UInt64Type>("end")?);
+        let (starts, ends) = (saved.counts("start")?, saved.counts("end")?);
         let spans = starts.values().iter().zip(ends.values()).map(|(start, end)| Span { start: *start, end: *end });
         let spans: Vec<Span> = spans.collect();
         let fits = |(span, tape): (&Span, &Tape)| span.start <= span.end && span.end <= tape.end();

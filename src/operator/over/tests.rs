@@ -17,10 +17,10 @@ use super::*;
 use crate::error::Code;
 use crate::operator::LateRow;
 
-const SECOND: i64 = 1_000_000_000;
+pub(super) const SECOND: i64 = 1_000_000_000;
 
 /// A row in the order of arrival: seconds, key, value.
-type Row = (i64, Option<&'static str>, Option<i64>);
+pub(super) type Row = (i64, Option<&'static str>, Option<i64>);
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
@@ -31,7 +31,7 @@ fn schema() -> SchemaRef {
     ]))
 }
 
-fn changes(rows: &[Row], first: usize) -> Changes {
+pub(super) fn changes(rows: &[Row], first: usize) -> Changes {
     let times = TimestampArray::from_iter_values(rows.iter().map(|row| row.0 * SECOND));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.clone()),
@@ -56,6 +56,8 @@ fn session(rows: RecordBatch) -> SessionContext {
 /// The window node of `SELECT *, functions FROM t` as DataFusion plans it.
 fn window(functions: &str) -> Window {
     let context = session(RecordBatch::new_empty(schema()));
+    // The arguments stay in the node, also those that occur twice.
+    context.remove_optimizer_rule("common_sub_expression_eliminate");
     let sql = format!("SELECT *, {functions} FROM t");
     let plan = block_on(async { context.sql(&sql).await.unwrap().into_optimized_plan().unwrap() });
     let mut found = None;
@@ -69,7 +71,7 @@ fn window(functions: &str) -> Window {
     found.expect("a query with a window function")
 }
 
-fn spec(functions: &str, order: Order) -> Result<OverSpec> {
+pub(super) fn spec(functions: &str, order: Order) -> Result<OverSpec> {
     let window = window(functions);
     assert_eq!(window.input.schema().as_arrow().fields(), schema().fields());
     let output = Arc::new(window.schema.as_arrow().clone());
@@ -346,7 +348,7 @@ fn rows_are_right_over_many_compactions_of_the_log() {
 }
 
 /// Functions that see rows of one time in the order of arrival.
-const BY_ROW: &[&str] = &[
+pub(super) const BY_ROW: &[&str] = &[
     "ROW_NUMBER() OVER w",
     "LAG(v) OVER w",
     "LAG(v, 2, -7) OVER w",
@@ -375,7 +377,7 @@ const BY_ROW: &[&str] = &[
 ];
 
 /// Functions that see rows of one time together.
-const BY_TIME: &[&str] = &[
+pub(super) const BY_TIME: &[&str] = &[
     "RANK() OVER w",
     "DENSE_RANK() OVER w",
     "SUM(v) OVER w",
@@ -391,15 +393,16 @@ const BY_TIME: &[&str] = &[
 ];
 
 /// How far rows are out of order, in seconds.
-const DELAY: i64 = 4;
+pub(super) const DELAY: i64 = 4;
+
+/// DataFusion 55 drops the PARTITION BY and ORDER BY of `w` in `OVER (w ROWS …)`, so they are written out.
+pub(super) fn spelled(functions: &str, w: &str) -> String {
+    functions.replace("OVER w", &format!("OVER ({w})")).replace("OVER (w ", &format!("OVER ({w} "))
+}
 
 /// Runs `functions` over the rows in batches of the given sizes, and as one batch query; both as one batch, by arrival.
 fn both(functions: &str, keys: &str, tie: &str, input: &[Row], cuts: &[usize]) -> (RecordBatch, RecordBatch) {
-    // DataFusion 55 drops the PARTITION BY and ORDER BY of `w` in `OVER (w ROWS …)`, so they are written out.
-    let spelled = |order: &str| {
-        let base = format!("{keys} ORDER BY {order}");
-        functions.replace("OVER w", &format!("OVER ({base})")).replace("OVER (w ", &format!("OVER ({base} "))
-    };
+    let spelled = |order: &str| spelled(functions, &format!("{keys} ORDER BY {order}"));
     let mut over = over(&spelled("ts"));
     let (mut first, mut greatest, mut cuts) = (0, i64::MIN, cuts.iter().cycle());
     let mut out = Vec::new();
@@ -466,7 +469,7 @@ fn assert_same(ours: &RecordBatch, batch: &RecordBatch) {
 }
 
 /// Rows that come at most [`DELAY`] seconds out of order.
-fn input() -> impl Strategy<Value = Vec<Row>> {
+pub(super) fn input() -> impl Strategy<Value = Vec<Row>> {
     let key = prop_oneof![Just(None), Just(Some("a")), Just(Some("b")), Just(Some("a longer key than a view holds"))];
     let row = (0..40i64, 0..DELAY, key, prop::option::weighted(0.8, -5..5i64));
     prop::collection::vec(row, 1..80).prop_map(|mut rows| {
@@ -475,11 +478,11 @@ fn input() -> impl Strategy<Value = Vec<Row>> {
     })
 }
 
-fn chosen(functions: &'static [&'static str]) -> impl Strategy<Value = String> {
+pub(super) fn chosen(functions: &'static [&'static str]) -> impl Strategy<Value = String> {
     prop::sample::subsequence(functions, 1..6).prop_map(|functions| functions.join(", "))
 }
 
-fn keys() -> impl Strategy<Value = &'static str> {
+pub(super) fn keys() -> impl Strategy<Value = &'static str> {
     prop_oneof![3 => Just("PARTITION BY k"), 1 => Just(""), 1 => Just("PARTITION BY k, v")]
 }
 

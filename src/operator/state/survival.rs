@@ -1,9 +1,10 @@
 //! A chain that is saved, one that is put in its place, and one that nobody disturbs: they must say the same to the last digit.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
@@ -152,4 +153,40 @@ fn assert_near(left: &ArrayRef, right: &ArrayRef, share: f64, at: usize) {
         let near = (left - right).abs() <= share * left.abs().max(right.abs()).max(1.0);
         assert!(near || left.to_bits() == right.to_bits(), "after message {at}: {left} {right}");
     }
+}
+
+/// Changes one number of a frame, or loses a column or a row. Returns whether there was one. What stands in states is not looked at:
+/// only an aggregate knows what it means.
+pub fn damage(random: &mut fastrand::Rng, rows: &mut RecordBatch) -> bool {
+    if rows.num_columns() == 0 {
+        return false;
+    }
+    let at = random.usize(0..rows.num_columns());
+    match random.u8(0..8) {
+        0 => drop(rows.remove_column(at)),
+        1 if rows.num_rows() > 0 => *rows = rows.slice(0, rows.num_rows() - 1),
+        2 if rows.num_rows() > 0 => *rows = rows.slice(1, rows.num_rows() - 1),
+        _ if rows.num_rows() > 0 && rows.schema_ref().field(at).name() != "state" => {
+            let row = random.usize(0..rows.num_rows());
+            let number = [0, 1, 2, 17, -1, i64::MIN, i64::MAX, random.i64(..)][random.usize(0..8)];
+            let column = rows.column(at);
+            let changed: ArrayRef = match column.data_type() {
+                DataType::Int64 => Arc::new(swap::<Int64Type>(column, row, number)),
+                DataType::UInt64 => Arc::new(swap::<UInt64Type>(column, row, number as u64)),
+                DataType::UInt32 => Arc::new(swap::<UInt32Type>(column, row, number as u32)),
+                _ => return false,
+            };
+            let mut columns = rows.columns().to_vec();
+            columns[at] = changed;
+            *rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn swap<T: ArrowPrimitiveType>(column: &ArrayRef, row: usize, number: T::Native) -> PrimitiveArray<T> {
+    let mut values = column.as_primitive::<T>().values().to_vec();
+    values[row] = number;
+    PrimitiveArray::new(values.into(), column.nulls().cloned())
 }

@@ -7,10 +7,10 @@ use datafusion::logical_expr::Operator::{Divide, GtEq};
 use datafusion::physical_expr::expressions::{binary, col, lit};
 
 use super::oracle::{Step, feed, seeds, shapes};
-use super::tests::{changes, operator, operators, schema};
+use super::tests::{Row, changes, operator, operators, schema};
 use super::*;
 use crate::operator::state::survival::{self, Feed, Likeness, left_out, through_ipc};
-use crate::operator::{Chain, Cut, Filter, Frame, Hold, Limit, Merge, Project, Tree};
+use crate::operator::{Chain, Content, Cut, Filter, Frame, Hold, Limit, Merge, Project, Tree};
 
 /// Aggregates whose states merge without loss, in groups that fit one query.
 const EXACT: &[&str] = &[
@@ -33,9 +33,17 @@ const NEAR: &[&str] = &[
     "regr_slope(f, o), regr_count(f, o), regr_avgx(f, o), regr_sxx(f, o), regr_r2(f, o)",
 ];
 
+/// Keys that come and go, so that dictionaries forget some.
+const KEYS: &[&str] = &["a", "b", "a key that no view holds", "c", "d", "another key that no view holds", "e", "f", "g"];
+
 fn messages(random: &mut fastrand::Rng, count: usize, disorder: i64, delay: i64) -> Feed {
+    let of_its_time = |mut row: Row| {
+        let age = row.time.div_euclid(40) + row.order % 3;
+        row.key = row.key.map(|_| KEYS[age.rem_euclid(KEYS.len() as i64) as usize]);
+        row
+    };
     let message = |step| match step {
-        Step::Rows(rows) => Message::Changes(changes(&rows)),
+        Step::Rows(rows) => Message::Changes(changes(&rows.into_iter().map(of_its_time).collect::<Vec<_>>())),
         Step::Watermark(time) => Message::Watermark(Watermark::at(Timestamp(time))),
     };
     feed(random, count, disorder, delay).into_iter().map(|step| (0, message(step))).collect()
@@ -171,7 +179,7 @@ fn a_state_that_does_not_fit_is_refused() {
         unknown.push(Frame { name: "7/windows".into(), ..frames[0].clone() });
         refused(unknown, "a frame too many");
         let mut unresolved = frames.clone();
-        unresolved[0].content = crate::operator::Content::Unchanged;
+        unresolved[0].content = Content::Unchanged;
         refused(unresolved, "a frame that is elsewhere");
         for (at, frame) in frames.iter().enumerate() {
             let mut less = frames.clone();
@@ -185,6 +193,40 @@ fn a_state_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_state_with_any_number_changed_is_refused_or_gone_on_with() {
+    let feed = messages(&mut fastrand::Rng::with_seed(5), 120, 10, 10);
+    let (first, rest) = feed.split_at(feed.len() / 2);
+    for shape in [Shape::hop(10, 30).unwrap(), Shape::session(10).unwrap()] {
+        let emission = Emission { early: Some(Duration::from_nanos(7)), allowed_lateness: Duration::from_nanos(40) };
+        let operators = operators(shape, "sum(f), max(s), median(v)", true, emission);
+        let chain = || Chain::new(Tree::operator(operators(), vec![Tree::source(0, "Source: t")]));
+        let mut saved = chain();
+        first.iter().for_each(|(source, message)| saved.push(*source, message.clone(), &mut Vec::new()).unwrap());
+        let frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut refused = 0;
+        for _ in 0..600 {
+            let mut frames = frames.clone();
+            let at = random.usize(0..frames.len());
+            let Content::Rows(rows) = &mut frames[at].content else { panic!("not given") };
+            if survival::damage(&mut random, rows) {
+                let mut chain = chain();
+                match chain.load(frames) {
+                    Err(error) => {
+                        refused += 1;
+                        assert_eq!(error.code(), Code::Data, "{error}");
+                    }
+                    Ok(()) => {
+                        rest.iter().for_each(|(source, message)| drop(chain.push(*source, message.clone(), &mut Vec::new())))
+                    }
+                }
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+}
+
+#[test]
 fn a_state_with_values_that_no_aggregate_gives_is_refused() {
     let chain = || {
         let operator = operator(Shape::tumble(10).unwrap(), "count(v)", true, Emission::default());
@@ -194,7 +236,7 @@ fn a_state_with_values_that_no_aggregate_gives_is_refused() {
     saved.push(0, messages(&mut fastrand::Rng::with_seed(5), 40, 10, 10)[0].1.clone(), &mut Vec::new()).unwrap();
     let mut frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
     let frame = frames.iter_mut().find(|frame| frame.name.contains("open/")).unwrap();
-    let crate::operator::Content::Rows(rows) = &mut frame.content else { panic!("not given") };
+    let Content::Rows(rows) = &mut frame.content else { panic!("not given") };
     let mut columns = rows.columns().to_vec();
     columns[1] = Arc::new(Int64Array::new_null(rows.num_rows()));
     *rows = RecordBatch::try_new(rows.schema(), columns).unwrap();
