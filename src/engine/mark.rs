@@ -28,6 +28,10 @@ impl Engine {
             let marked = lock(&self.marked);
             for view in self.views() {
                 if let Some(kept) = &view.kept {
+                    let ended = states.remove(&kept.live.last_part_name()).filter(|part| part.fingerprint == kept.fingerprint);
+                    if ended.is_some_and(|part| kept.settle(part.frames)) {
+                        continue;
+                    }
                     let state = self.state_of(kept, &mut states, &resumed);
                     tables.extend(kept.run(state, *marked)?);
                 }
@@ -94,9 +98,18 @@ impl Engine {
             let are_marked = sources.iter().all(|source| tables.iter().any(|table| Arc::ptr_eq(table, source)));
             live.health() == Health::Running && !sources.is_empty() && are_marked
         };
-        let views = self.views();
-        let views = views.iter().filter_map(|view| view.live()).filter(|live| runs(live)).map(|live| live.part_name());
-        tables.iter().map(|table| table.part_name()).chain(views).collect()
+        let mut parts: Vec<String> = tables.iter().map(|table| table.part_name()).collect();
+        for view in self.views() {
+            let Some(kept) = &view.kept else { continue };
+            let sources = self.sources(&view.name);
+            let is_endless = !sources.is_empty() && sources.iter().all(|table| !table.spec().finite);
+            if runs(&kept.live) {
+                parts.push(kept.live.part_name());
+            } else if kept.live.health() == Health::Ended && is_endless {
+                kept.live.take_last_part(&mark, &kept.fingerprint);
+            }
+        }
+        parts
     }
 
     /// The part of a table or view that is gone, or has ended, is not waited for.
