@@ -53,12 +53,16 @@ impl Engine {
             let name = table.spec().name.clone();
             let Some(part) = states.remove(&table.part_name()) else { continue };
             let read = match part.fingerprint == table.fingerprint() {
-                true => table.resume_at(part.frames).map_err(|error| error.to_string()),
+                true => table.resume_at(part.frames.clone()).map_err(|error| error.to_string()),
                 false => Err("it has been defined anew".into()),
             };
             match read {
-                Ok(()) => drop(resumed.insert(name)),
-                Err(reason) => tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew"),
+                Ok(true) => drop(resumed.insert(name)),
+                Ok(false) => {}
+                Err(reason) => {
+                    tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew");
+                    table.begin_after(part.frames);
+                }
             }
         }
         resumed
