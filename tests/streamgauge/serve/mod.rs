@@ -2,6 +2,7 @@
 
 mod crash;
 mod describe;
+mod gaps;
 mod guard;
 mod named;
 mod program;
