@@ -103,7 +103,10 @@ async fn gaps_bad_events_and_turns_are_there_after_restarts() {
         (look(&second, "gaps").await, look(&second, "errors").await, look(&second, "logs").await);
     assert_eq!((&more_gaps[0], &more_bad[0], &more_log[..log.len()]), (&gaps[0], &bad[0], &log[..]));
     assert_eq!((numbers(&more_gaps), numbers(&more_bad)), (vec![1, 2], vec![1, 2]));
-    assert_eq!((&more_gaps[1]["last_id"], &more_gaps[1]["next_id"], &more_gaps[1]["missing"]), (&json!("14"), &json!("20"), &json!(5)));
+    assert_eq!(
+        (&more_gaps[1]["last_id"], &more_gaps[1]["next_id"], &more_gaps[1]["missing"]),
+        (&json!("14"), &json!("20"), &json!(5))
+    );
     assert!(numbers(&more_log).iter().copied().eq(1..=more_log.len() as u64), "{more_log:?}");
     let status = second.get(&format!("{TABLES}/a")).await.with(200)["status"].clone();
     second.stop().await;

@@ -94,7 +94,8 @@ async fn show_gaps_lists_them_by_table_and_by_view() {
     for statement in ["SHOW GAPS", "SHOW GAPS FOR t", "SHOW GAPS FOR v"] {
         let rows = show(statement).await.unwrap();
         assert_eq!(rows.len(), 1, "{statement}");
-        let (expected, end) = ("table=t, from=", "last id=, next id=b, missing=unknown, reason=the feed has no id to go on after");
+        let (expected, end) =
+            ("table=t, from=", "last id=, next id=b, missing=unknown, reason=the feed has no id to go on after");
         assert!(rows[0].starts_with(expected) && rows[0].ends_with(end), "{rows:?}");
     }
     assert!(show("SHOW GAPS FOR w").await.unwrap().is_empty());

@@ -86,7 +86,8 @@ async fn round(seed: u64) {
     let mut process = start(dir.path(), &url).await;
     // What came before there is a checkpoint is not known to have come.
     for table in ["one", "two"] {
-        while process.get(&format!("/v1/connection_tables/{table}")).await["status"]["events_total"].as_u64() < Some(FIRST as u64) {
+        while process.get(&format!("/v1/connection_tables/{table}")).await["status"]["events_total"].as_u64() < Some(FIRST as u64)
+        {
             sleep(Duration::from_millis(5)).await;
         }
     }
