@@ -92,6 +92,8 @@ pub(super) struct Thread {
     /// When the last event came.
     last_at: Option<Timestamp>,
     ids: Ids,
+    /// What `ids` were until one of the events since the last [`Thread::read`] was no step.
+    counted: Option<Ids>,
     /// A connection has come about and no event yet.
     broken: Option<Break>,
     /// Until the next event: there is no place to go on from.
@@ -100,7 +102,7 @@ pub(super) struct Thread {
 
 /// What ids are, as far as events show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Ids {
+enum Ids {
     #[default]
     Unseen,
     /// Numbers, each one more than the one before within a connection.
@@ -131,7 +133,7 @@ impl Thread {
 
     /// Begins anew after a place that is lost.
     pub(super) fn after(Lost { at, last_id }: Lost) -> Self {
-        Thread { last_at: Some(at), ids: Ids::Other, broken: None, lost: Some(last_id) }
+        Thread { last_at: Some(at), ids: Ids::Other, lost: Some(last_id), ..Thread::default() }
     }
 
     pub(super) fn last_at(&self) -> Option<Timestamp> {
@@ -168,27 +170,25 @@ impl Thread {
                 (Ids::Counted { last, steps }, Some(next)) if last.checked_add(1) == Some(next) => {
                     Ids::Counted { last: next, steps: steps + 1 }
                 }
-                _ => Ids::Other,
+                _ => {
+                    self.counted = Some(self.ids);
+                    Ids::Other
+                }
             };
         }
         None
     }
 
-    /// What ids are now, to be set again by [`Thread::forgive`].
-    pub(super) fn ids(&self) -> Ids {
-        self.ids
-    }
-
-    /// Events were dropped unseen since ids were `before`: what looks like a hole is none of the server's.
-    pub(super) fn forgive(&mut self, before: Ids, last_id: &str) {
-        if let (Ids::Counted { steps, .. }, Some(last)) = (before, number(last_id)) {
-            self.ids = Ids::Counted { last, steps };
-        }
-    }
-
     /// All events up to now have been told.
     pub(super) fn read(&mut self, at: Timestamp) {
-        self.last_at = Some(at);
+        (self.last_at, self.counted) = (Some(at), None);
+    }
+
+    /// Among the events before the next [`Thread::read`] were some that nobody saw, up to `last_id`: a hole in the ids is no one's fault.
+    pub(super) fn forgive(&mut self, last_id: &str) {
+        if let (Ids::Counted { steps, .. }, Some(last)) = (self.counted.unwrap_or(self.ids), number(last_id)) {
+            self.ids = Ids::Counted { last, steps };
+        }
     }
 
     fn mend(&mut self, broken: Break, id: &str, at: Timestamp) -> Option<Gap> {
@@ -235,9 +235,8 @@ mod tests {
                 thread = Thread::of(thread.last_at(), thread.count());
                 thread.connected(&last_id, reason, how == "?");
             } else if let Some(id) = word.strip_suffix('!') {
-                let before = thread.ids();
                 last_id = id.into();
-                thread.forgive(before, &last_id);
+                thread.forgive(&last_id);
             } else {
                 let id = if word == "-" { "" } else { word };
                 gaps.extend(thread.event(id, at));

@@ -296,8 +296,8 @@ impl Feed {
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
         let (recent, thread) = (&mut self.recent, &mut self.thread);
-        let (ids_before, mut gap) = (thread.ids(), None);
         let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
+        let mut gap = None;
         let mut keep = |event: &Event<'_>, filtered: bool| {
             if kept < RECENT_A_READ {
                 kept += 1;
@@ -331,6 +331,9 @@ impl Feed {
         let bytes = body.decode(&mut sort);
         let decoder = &mut body.decoder;
         let oversized = decoder.oversized() - before.1;
+        if oversized > 0 {
+            thread.forgive(decoder.last_event_id().unwrap_or_default());
+        }
         if events + filtered > 0 {
             thread.read(received);
         }
@@ -338,7 +341,6 @@ impl Feed {
             self.status.gap(&self.spec.shown(), gap);
         }
         if oversized > 0 {
-            thread.forgive(ids_before, decoder.last_event_id().unwrap_or_default());
             self.status.warn(format!(
                 "an event was larger than max_event_bytes ({} bytes) and was dropped; raise the option to keep such events",
                 self.spec.max_event_bytes

@@ -22,6 +22,7 @@ struct Guarded {
     reader: String,
     document: Value,
     feed: Server,
+    _data: tempfile::TempDir,
 }
 
 /// An operation of the document.
@@ -36,6 +37,8 @@ impl Guarded {
         let mut settings = Settings::default();
         settings.auth.token = Some(ADMIN.to_string().into());
         settings.http.body_bytes_max = BODY_BYTES_MAX;
+        let data = tempfile::tempdir().unwrap();
+        settings.data = Some(data.path().into());
         let service = Service::start_with(settings).await;
         let feed =
             Server::start([Feed::stream().event("message", r#"{"id": "a", "total": 7}"#).event("message", "{").stall()]).await;
@@ -56,7 +59,7 @@ impl Guarded {
         let token = admin("/v1/tokens", json!({"name": "reader", "scopes": ["read"]})).await.with(201);
         let reader = token["token"].as_str().unwrap().to_string();
         let document = service.get("/openapi.json").await.with(200);
-        Guarded { service, reader, document, feed }
+        Guarded { service, reader, document, feed, _data: data }
     }
 
     fn operations(&self) -> Vec<Operation<'_>> {
@@ -243,6 +246,7 @@ async fn every_operation_can_be_done() {
         ("resume_table", "second", Value::Null, 202),
         ("disconnect_table", "second", Value::Null, 202),
         ("reconnect_table", "second", Value::Null, 202),
+        ("take_checkpoint", "", Value::Null, 201),
         ("create_view", "", json!({"name": "copy", "query": "SELECT id FROM second"}), 201),
         ("put_view", "copy", json!({"query": "SELECT id, total FROM second"}), 200),
         ("validate_sql", "", json!({"sql": "SELECT id FROM copy"}), 200),
@@ -366,7 +370,7 @@ async fn info_tells_what_may_be_expected() {
     assert_eq!((&info["auth"], &info["tables"], &info["views"]), (&json!("token"), &json!(1), &json!(1)));
     assert_eq!(info["limits"]["body_bytes_max"], BODY_BYTES_MAX);
     assert!(info["limits"]["streams_max"].is_u64() && info["limits"]["streams_per_address_max"].is_null(), "{info}");
-    assert_eq!(info["features"], json!({"connectors": ["sse"], "keeps": false, "files": false}));
+    assert_eq!(info["features"], json!({"connectors": ["sse"], "keeps": true, "files": false}));
 }
 
 #[tokio::test]
@@ -396,6 +400,8 @@ async fn the_metrics_tell_of_the_server_its_tables_views_and_streams() {
         "streamgauge_table_events_total{table=\"feed\"} 2".into(),
         "streamgauge_table_rows_total{table=\"feed\"} 1".into(),
         "streamgauge_table_bad_total{table=\"feed\"} 1".into(),
+        "streamgauge_table_gaps_total{table=\"feed\"} 0".into(),
+        "streamgauge_table_gap_seconds_total{table=\"feed\"} 0.0".into(),
         "streamgauge_table_reconnects_total{table=\"feed\",cause=\"broken\"} 0".into(),
         "streamgauge_view_state{view=\"orders\",state=\"running\"} 1".into(),
         "streamgauge_view_changes_total{view=\"orders\"} 1".into(),
