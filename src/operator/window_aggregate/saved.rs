@@ -115,7 +115,7 @@ fn pipeline(windows: [WindowAggregate; 2]) -> Chain {
     };
     let branches = windows.into_iter().enumerate().map(branch).collect();
     let held = Tree::operator(Hold::new(Duration::from_nanos(5)), vec![Tree::operator(Merge::new(2), branches)]);
-    Chain::new(Tree::operator(Limit::new(3, Some(60)), vec![held]))
+    Chain::new(Tree::operator(Limit::new(3, Some(200)), vec![held]))
 }
 
 #[test]
@@ -123,15 +123,11 @@ fn a_whole_chain_survives_at_any_message() {
     let pipelines = pipelines();
     let pipelines = std::panic::AssertUnwindSafe(&pipelines);
     seeds(30, |random| {
+        let mut sources = [0, 1].map(|source| (source, messages(random, 120, 20, 15).into_iter()));
         let mut feed: Feed = Vec::new();
-        for source in [0, 1] {
-            let mut next = 0;
-            for (_, message) in messages(random, 120, 20, 15) {
-                next = random.usize(next..=feed.len().max(next));
-                let at = (next + 1).min(feed.len());
-                feed.insert(at, (source, message));
-                next = at;
-            }
+        while sources.iter().any(|(_, left)| left.len() > 0) {
+            let (source, left) = &mut sources[random.usize(0..2)];
+            feed.extend(left.next().map(|(_, message)| (*source, message)));
         }
         feed.extend([(0, Message::End), (1, Message::End)]);
         survival::check(*pipelines, &feed, &cuts(random, feed.len()), Likeness::States);
