@@ -11,6 +11,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::LogicalPlan;
@@ -103,6 +104,9 @@ pub struct Output {
 
 /// Batches of results that may wait for their reader: then the query waits, and with it the feed.
 const OUTPUT_QUEUE: usize = 8;
+
+/// Most nodes of a plan. A view stands in a plan as what it is made of, and views over views could double it with each.
+const NODES_MAX: usize = 500;
 
 impl Drop for Output {
     fn drop(&mut self) {
@@ -483,15 +487,26 @@ impl Engine {
         let mut query = query.clone();
         sql::rewrite(&mut query, &|table| self.columns(table))?;
         let state = session.state();
-        let plan = state.statement_to_plan(statement(&query)).await;
-        plan.map_err(|error| {
+        let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
             let tables: Vec<String> = {
                 let catalog = self.catalog();
                 catalog.tables().map(|(name, _)| name).chain(catalog.views().map(|(name, _)| name)).map(str::to_string).collect()
             };
             let functions: Vec<String> = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs()).collect();
             sql::explain_error(error, &query, Names { tables: &tables, functions: &functions })
-        })
+        })?;
+        let mut nodes = 0;
+        plan.apply(|_| {
+            nodes += 1;
+            Ok(if nodes > NODES_MAX { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        })?;
+        match nodes > NODES_MAX {
+            true => {
+                Err(Error::new(Code::Query, format!("with the views that it reads, the query has more than {NODES_MAX} parts"))
+                    .hint("read from views that are less deep"))
+            }
+            false => Ok(plan),
+        }
     }
 
     /// The columns of a table or view, if there is one of that name.

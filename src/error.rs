@@ -154,6 +154,12 @@ impl Error {
         self
     }
 
+    /// The same without its place: where that is in a text that nobody has written.
+    pub fn unplaced(mut self) -> Self {
+        self.0.span = None;
+        self
+    }
+
     /// The same with a place so many lines higher: where a text was put into another below them.
     pub fn moved_up(mut self, lines: u64) -> Self {
         if let Some(span) = &mut self.0.span {

@@ -9,13 +9,19 @@ use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
 use tracing_subscriber::EnvFilter;
 
+/// As much as the main thread has: queries are planned by recursion, deep within a request.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     // The server has a log of its own.
     if !matches!(args.command, Command::Serve(_)) {
         log(args.verbose);
     }
-    let exit = tokio::runtime::Runtime::new()
+    let exit = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
         .map_err(|error| Error::new(Code::Runtime, format!("no threads: {error}")))
         .and_then(|runtime| runtime.block_on(dispatch(args.command, args.verbose)));
     match exit {
@@ -54,20 +60,24 @@ async fn interrupted() {
     }
 }
 
-/// Until Ctrl-C, or until the system asks the program to end.
-async fn stopped() {
+/// Until Ctrl-C, or until the system asks the program to end, which is heard from this call on.
+fn stopped() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                () = interrupted() => {}
-                _ = terminate.recv() => {}
+    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    async {
+        #[cfg(unix)]
+        match terminate {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    () = interrupted() => {}
+                    _ = terminate.recv() => {}
+                }
+                return;
             }
-            return;
+            Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
         }
-        Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
+        interrupted().await
     }
-    interrupted().await
 }
 
 /// Logs go to standard error: errors, or more by `-v`; `RUST_LOG` decides where it is set. What a user must know, the verbs say.

@@ -92,7 +92,10 @@ pub(super) async fn open(
         let response = send(client, request, &method, &url, &place, &headers, body.as_ref()).await?;
         status.answered(response.status().as_u16());
         let Some(target) = redirect(&response, &url, &place, &filled.secrets)? else {
-            return judge(response, &place, last_id, &filled.secrets, &mut warn).await;
+            let answer = judge(response, &place, last_id, &filled.secrets, &mut warn).await;
+            // What the server repeats of them in its events is not shown either.
+            status.hide(filled.secrets);
+            return answer;
         };
         let answer = response.status();
         if answer == StatusCode::SEE_OTHER && method != Method::HEAD

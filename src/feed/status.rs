@@ -1,11 +1,12 @@
 //! What a feed is doing and has done, for everyone who asks: counted by its reader, read by others at any time.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::journal::Journal;
 use super::parser::Event;
+use super::secrets::Secrets;
 use crate::error::{Code, Error};
 use crate::time::Timestamp;
 
@@ -39,6 +40,17 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [State; 8] = [
+        State::NotRead,
+        State::Connecting,
+        State::Connected,
+        State::BackingOff,
+        State::Paused,
+        State::Disconnected,
+        State::Failed,
+        State::Completed,
+    ];
+
     /// The word that people see.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -155,7 +167,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// The living status of one feed, shared between its reader and its watchers. Holds no secret.
+/// The living status of one feed, shared between its reader and its watchers. Shows no secret.
 #[derive(Debug)]
 pub struct Status {
     events: AtomicU64,
@@ -170,6 +182,8 @@ pub struct Status {
     slow: Mutex<Slow>,
     log: Journal<Happening>,
     recent: Journal<RecentEvent>,
+    /// What the latest connection knows and a server may repeat.
+    secrets: Mutex<Secrets>,
 }
 
 /// What became of the events of one read.
@@ -267,6 +281,7 @@ impl Status {
             }),
             log: Journal::new(HAPPENINGS),
             recent: Journal::new(RECENT_EVENTS),
+            secrets: Mutex::default(),
         }
     }
 
@@ -385,6 +400,16 @@ impl Status {
         self.slow(|slow| slow.http_status = Some(status));
     }
 
+    /// Takes what a connection knows and nobody may see.
+    pub(super) fn hide(&self, secrets: Secrets) {
+        *self.secrets.lock().unwrap_or_else(PoisonError::into_inner) = secrets;
+    }
+
+    /// A text that the feed's server sent, `***` in place of each secret that it was told itself.
+    pub fn shown(&self, text: &str) -> String {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).hide(text)
+    }
+
     pub(super) fn keep(&self, event: RecentEvent) {
         self.recent.write(event);
     }
@@ -418,6 +443,6 @@ impl Status {
     }
 
     fn slow<T>(&self, action: impl FnOnce(&mut Slow) -> T) -> T {
-        action(&mut self.slow.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        action(&mut self.slow.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -6,12 +6,14 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::auth::Gate;
 use super::once::Once;
+use super::problem::Problem;
 use super::settings::Settings;
 use super::stream::Streams;
 use crate::checkpoint::{Definition, Of, Store};
 use crate::engine::{Answer, Engine};
 use crate::error::{Code, Error};
 use crate::feed::Policy;
+use crate::format::infer::identifier;
 use crate::sql::{self, Kind, Statement};
 use crate::table::Spec;
 use crate::time::Timestamp;
@@ -67,6 +69,25 @@ impl App {
         super::start::policy(&self.settings, self.settings.feeds.files)
     }
 
+    /// What is in the way of dropping a table or view: the views that read it, and the named streams that show it. With `cascade`
+    /// only streams, also those of the views that would go along.
+    pub fn dependants(&self, name: &str, cascade: bool) -> Vec<String> {
+        let readers = if cascade { Vec::new() } else { self.engine.readers(name) };
+        readers.into_iter().chain(self.going(name, cascade).iter().flat_map(|view| self.streams.users(view))).collect()
+    }
+
+    /// A table or view, and with `cascade` all views that read it, themselves or through others.
+    fn going(&self, name: &str, cascade: bool) -> Vec<String> {
+        let mut going = vec![name.to_string()];
+        let mut next = 0;
+        while let Some(name) = going.get(next).filter(|_| cascade) {
+            let readers = self.engine.readers(name);
+            going.extend(readers);
+            next += 1;
+        }
+        going
+    }
+
     /// Keeps what is defined, so that a restart finds it.
     pub fn keep(&self) -> Result<(), Error> {
         let definitions = self.engine.definitions().into_iter().map(|definition| {
@@ -106,6 +127,20 @@ impl Changing<'_> {
         answer
     }
 
+    /// Drops a `TABLE` or `VIEW` for a request that names it in its address; what is in the way is told as that.
+    pub async fn remove(&self, what: &str, name: &str, cascade: bool) -> Result<(), Problem> {
+        let in_the_way = |problem: Problem| problem.dependants(self.app.dependants(name, cascade));
+        let readers = self.app.engine.readers(name);
+        if !cascade && !readers.is_empty() {
+            let error = Error::new(Code::InUse, format!("'{name}' is read by {}", readers.join(", ")));
+            return Err(in_the_way(error.hint("drop those first, or say cascade=true").into()));
+        }
+        let cascade = if cascade { " CASCADE" } else { "" };
+        let statement = single(&format!("DROP {what} {}{cascade}", identifier(name)))?;
+        let dropped = self.execute(&statement).await;
+        dropped.map(drop).map_err(|errors| in_the_way(errors.into_iter().map(Error::unplaced).collect::<Vec<_>>().into()))
+    }
+
     /// Gives a table another definition while it lives.
     pub async fn reconfigure(&self, spec: Spec) -> Result<(), Error> {
         self.app.engine.reconfigure(spec)?;
@@ -115,16 +150,7 @@ impl Changing<'_> {
     /// A view that a named stream shows stays.
     fn spare_what_streams_show<'a>(&self, names: impl Iterator<Item = &'a str>, cascade: bool) -> Result<(), Vec<Error>> {
         for name in names {
-            let mut going = vec![name.to_string()];
-            if cascade {
-                let mut next = 0;
-                while let Some(name) = going.get(next) {
-                    let readers = self.app.engine.readers(name);
-                    going.extend(readers);
-                    next += 1;
-                }
-            }
-            for view in going {
+            for view in self.app.going(name, cascade) {
                 if let Some(stream) = self.app.streams.users(&view).first() {
                     let error = Error::new(Code::InUse, format!("'{view}' is shown by the stream '{stream}'"));
                     return Err(vec![error.hint(format!("remove the stream first: DELETE /v1/streams/{stream}"))]);

@@ -48,6 +48,7 @@ struct QueryShown {
 
 /// The rows of a view.
 #[derive(Serialize, ToSchema)]
+#[schema(as = QueryResults)]
 struct Results {
     #[schema(value_type = Vec<Object>)]
     results: Box<RawValue>,

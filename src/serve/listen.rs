@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::problem::Problem;
 use crate::error::{Code, Error, Result};
 
 /// What a connection gets to finish in once the server stops: with the signal and the last writes, all is over within five seconds.
@@ -75,6 +76,15 @@ impl Shutdown {
             pending::<()>().await;
         }
         futures::future::select_all(waits.drain(..)).await;
+    }
+
+    /// What comes of `work`, or 503 if the shutdown begins first: for handlers that wait.
+    pub async fn or<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.begun() => Err(Problem::unavailable("the server stops", 1)),
+        }
     }
 }
 

@@ -6,9 +6,10 @@ use std::io::IsTerminal;
 use axum::http::Uri;
 use tracing_subscriber::EnvFilter;
 
+use super::auth::SECRET_PREFIXES;
 use super::settings::LogFormat;
 
-/// Parameters of an address whose values are nobody's business.
+/// Parameters of an address whose values are nobody's business; our own tokens and tickets are hidden wherever they stand.
 const SECRET_PARAMETERS: &[&str] = &["token", "ticket"];
 
 /// Starts the log: what a request was and what became of it, feeds that come and go, more by `verbose`. `RUST_LOG` decides where it is set.
@@ -30,8 +31,10 @@ pub fn shown(uri: &Uri) -> Cow<'_, str> {
     let Some(query) = uri.query() else { return uri.path().into() };
     let parameter = |part: &str| {
         let name = part.split('=').next().unwrap_or_default();
-        let plain: String = url::form_urlencoded::parse(name.as_bytes()).map(|(name, _)| name.into_owned()).collect();
-        if SECRET_PARAMETERS.contains(&plain.as_str()) { format!("{name}=***") } else { part.to_string() }
+        let is_secret = url::form_urlencoded::parse(part.as_bytes()).any(|(name, value)| {
+            SECRET_PARAMETERS.contains(&&*name) || SECRET_PREFIXES.iter().any(|prefix| value.contains(prefix))
+        });
+        if is_secret { format!("{name}=***") } else { part.to_string() }
     };
     format!("{}?{}", uri.path(), query.split('&').map(parameter).collect::<Vec<_>>().join("&")).into()
 }
@@ -49,6 +52,7 @@ mod tests {
             ("/s?limit=5&ticket=hush", "/s?limit=5&ticket=***"),
             ("/s?t%6Fken=hush", "/s?t%6Fken=***"),
             ("/s?token", "/s?token=***"),
+            ("/s?tokn=sg_hush&a=st_hush", "/s?tokn=***&a=***"),
         ] {
             assert_eq!(shown(&address.parse().unwrap()), expect);
         }

@@ -3,10 +3,12 @@
 mod app;
 pub mod auth;
 pub mod body;
+mod describe;
 mod drasi;
 pub mod guard;
 pub mod listen;
 pub mod log;
+pub mod metrics;
 mod once;
 mod page;
 mod precondition;
@@ -25,9 +27,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::http::Method;
+use axum::response::{IntoResponse, Redirect, Response};
 use sha2::{Digest, Sha256};
-use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use app::App;
@@ -36,21 +38,6 @@ pub use start::Server;
 use self::problem::Problem;
 use self::stream::Streams;
 use crate::error::{Code, Error};
-
-/// The description of everything that can be asked.
-#[derive(OpenApi)]
-#[openapi(
-    info(title = "Streamgauge", description = "Server-Sent Event feeds as SQL tables, and views that stay up to date."),
-    tags(
-        (name = "server", description = "The server itself"),
-        (name = "tables", description = "Tables over feeds"),
-        (name = "views", description = "Queries that are kept up to date"),
-        (name = "streams", description = "Changes of views as event streams"),
-        (name = "sql", description = "Statements"),
-        (name = "drasi", description = "The same by the names that Drasi has for it"),
-    )
-)]
-struct Api;
 
 /// Everything below `/v1`.
 fn api(app: &Arc<App>) -> OpenApiRouter {
@@ -65,26 +52,28 @@ fn api(app: &Arc<App>) -> OpenApiRouter {
     OpenApiRouter::new().merge(own).merge(streams).merge(gate)
 }
 
-/// All routes of the server, and their description. What is at none of them may be a named stream.
-pub fn router(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
+/// All routes of the server. What is at none of them may be a named stream.
+pub fn router(app: Arc<App>) -> Router {
     // Other products of this kind have their interface there.
     let (same, _) = api(&app).split_for_parts();
     let drasi = drasi::routes().with_state(Arc::clone(&app));
     let reactions = stream::reactions().with_state(Arc::clone(&app.streams));
-    let (router, description) = OpenApiRouter::with_openapi(Api::openapi())
+    let (router, description) = describe::base()
         .merge(system::health().with_state(Arc::clone(&app)))
+        .merge(metrics::routes().with_state(Arc::clone(&app)))
         .nest("/v1", api(&app))
         .nest("/api/v1", OpenApiRouter::new().merge(drasi).merge(reactions))
         .split_for_parts();
     let elsewhere = Router::new().fallback(elsewhere).with_state(Arc::clone(&app.streams));
-    (router.merge(Router::new().nest("/api/v1", same)).merge(elsewhere), description)
+    router.merge(describe::routes(&description)).merge(Router::new().nest("/api/v1", same)).merge(elsewhere)
 }
 
-/// A named stream on the address of the REST interface, or nothing.
+/// A named stream on the address of the REST interface, or nothing; the root tells what else there is.
 async fn elsewhere(State(streams): State<Arc<Streams>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     match streams.at(None, parts.uri.path()) {
         Some(_) => stream::named(&streams, None, &parts).into_response(),
+        None if parts.uri.path() == "/" && parts.method == Method::GET => Redirect::temporary("/docs/").into_response(),
         None => {
             let error =
                 Error::new(Code::NoRoute, format!("nothing is at {}", parts.uri.path())).hint("see /docs for what there is");

@@ -55,6 +55,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// Statements to run.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SqlPost)]
 struct Script {
     /// One or more statements, separated by `;`.
     #[schema(example = "SELECT * FROM rolling_metrics LIMIT 5")]
@@ -67,13 +68,15 @@ struct Script {
 
 /// What the statements gave, one after the other.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlResults)]
 struct Results {
     results: Vec<Outcome>,
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlOutcome)]
 struct Outcome {
-    /// The statement, as written.
+    /// The statement as written, but for secrets in it.
     statement: String,
     /// What is worth knowing about it, as sentences.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -90,6 +93,7 @@ struct Outcome {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlColumn)]
 struct Column {
     name: String,
     #[serde(rename = "type")]
@@ -99,15 +103,21 @@ struct Column {
 /// Runs statements. All of them are parsed before the first one runs; the first that fails ends the rest.
 ///
 /// With `Accept: application/x-ndjson` the rows of the last query come as they are there, and go on until the client leaves.
-#[utoipa::path(post, path = "/sql", tag = "sql", request_body = Script, responses(
-    (status = 200, body = Results, description = "What they gave"),
+#[utoipa::path(post, operation_id = "run_sql", path = "/sql", tag = "sql", request_body = Script, responses(
+    (status = 200, description = "What they gave, in the form that Accept asks for", content(
+        (Results = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+    )),
     (status = 403, body = Problem, description = "One of them needs another scope: `write` to make or drop, `admin` to SET; none has run"),
+    (status = 404, body = Problem, description = "What one of them is about is not there; those before it have run"),
     (status = 406, body = Problem, description = "The rows have no such form"),
+    (status = 409, body = Problem, description = "A name is taken, or what is to be dropped is in use; those before it have run"),
     (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
+    (status = 502, body = Problem, description = "A feed that a query reads fails"),
 ))]
 async fn run(
     State(app): State<Arc<App>>,
     Extension(identity): Extension<Identity>,
+    Extension(shutdown): Extension<Shutdown>,
     parts: Parts,
     Body(script): Body<Script>,
 ) -> Result<Response> {
@@ -131,10 +141,13 @@ async fn run(
     for (index, statement) in statements.iter().enumerate() {
         let answer = app.execute(statement).await.map_err(|errors| wrong(errors, statement))?;
         if index + 1 == count && form != Form::Json {
-            return stream(&app, answer, form, script.limit, &parts).await;
+            return shutdown.or(stream(&app, answer, form, script.limit, &parts)).await;
         }
-        let mut outcome = outcome(&app, answer, limit, timeout).await?;
-        outcome.statement = statement.text.clone();
+        let mut outcome = shutdown.or(outcome(&app, answer, limit, timeout)).await?;
+        outcome.statement = match &statement.kind {
+            Kind::CreateTable(create) => create.shown(),
+            _ => statement.text.clone(),
+        };
         results.push(outcome);
     }
     Ok(Json(Results { results }).into_response())
@@ -380,6 +393,7 @@ fn follow(live: Arc<Live>, left: usize) -> Result<impl Stream<Item = Result<Chun
 
 /// What is wrong with statements, without running them.
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlValidated)]
 struct Validated {
     valid: bool,
     errors: Vec<Wrong>,
@@ -394,6 +408,7 @@ struct Validated {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SqlMistake)]
 struct Wrong {
     code: String,
     #[serde(flatten)]
@@ -404,6 +419,7 @@ struct Wrong {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = SqlToValidate)]
 struct Checked {
     #[schema(example = "CREATE VIEW v AS SELECT count(*) FROM metrics")]
     #[serde(alias = "query")]
@@ -411,7 +427,7 @@ struct Checked {
 }
 
 /// Checks statements against what there is: all errors with their places, nothing runs and nothing is made.
-#[utoipa::path(post, path = "/sql/validate", tag = "sql", request_body = Checked, responses(
+#[utoipa::path(post, operation_id = "validate_sql", path = "/sql/validate", tag = "sql", request_body = Checked, responses(
     (status = 200, body = Validated, description = "What is wrong with them"),
 ))]
 async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> Result<Json<Validated>> {

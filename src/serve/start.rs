@@ -64,8 +64,7 @@ impl Server {
         };
         streams.guard_with(Arc::new(guard));
         let app = Arc::new(App::new(engine, settings, store, gate, Arc::clone(&streams)));
-        let (router, _) = super::router(Arc::clone(&app));
-        let router = streams.guarded(router);
+        let router = streams.guarded(super::router(Arc::clone(&app)));
         Ok(Server { app, addresses, listeners, router })
     }
 

@@ -12,9 +12,10 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::auth::{Identity, Scope};
+use super::page::LIMIT_MAX;
 use crate::feed::State as FeedState;
 use crate::time::Timestamp;
-use crate::view::Health;
+use crate::view::{HISTORY_CHANGES_MAX, Health};
 
 /// Below the base path.
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -27,7 +28,7 @@ pub fn health() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Says "Pong".
-#[utoipa::path(get, path = "/ping", tag = "server", responses((status = 200, body = String, description = "The server is there")))]
+#[utoipa::path(get, operation_id = "ping", path = "/ping", tag = "server", responses((status = 200, content_type = "application/json", body = String, description = "The server is there")))]
 async fn ping() -> Json<&'static str> {
     Json("Pong")
 }
@@ -43,10 +44,37 @@ struct Info {
     auth: &'static str,
     tables: usize,
     views: usize,
+    features: Features,
+    limits: InfoLimits,
+}
+
+/// What depends on how the server was started.
+#[derive(Serialize, ToSchema)]
+struct Features {
+    connectors: Vec<&'static str>,
+    /// Definitions survive a restart.
+    keeps: bool,
+    /// Requests may make tables over files of the server.
+    files: bool,
+}
+
+/// What the server refuses to exceed.
+#[derive(Serialize, ToSchema)]
+struct InfoLimits {
+    body_bytes_max: usize,
+    sql_bytes_max: usize,
+    streams_max: usize,
+    streams_per_token_max: usize,
+    /// Null: 50, but as many as there may be at all for this machine.
+    streams_per_address_max: Option<usize>,
+    /// Members of a page.
+    page_max: usize,
+    /// Changes of a view that a stream can go on from.
+    history_changes_max: u64,
 }
 
 /// Version, uptime and how much there is.
-#[utoipa::path(get, path = "/info", tag = "server", responses((status = 200, body = Info, description = "About this server")))]
+#[utoipa::path(get, operation_id = "info", path = "/info", tag = "server", responses((status = 200, body = Info, description = "About this server")))]
 async fn info(State(app): State<Arc<App>>) -> Json<Info> {
     let uptime = Timestamp::now().nanos().saturating_sub(app.started.nanos()).max(0) as u64;
     Json(Info {
@@ -57,6 +85,20 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
         auth: app.gate.mode(),
         tables: app.engine.tables().len(),
         views: app.engine.view_count(),
+        features: Features {
+            connectors: super::tables::connectors().iter().map(|connector| connector.id).collect(),
+            keeps: app.settings.data.is_some(),
+            files: app.settings.feeds.files,
+        },
+        limits: InfoLimits {
+            body_bytes_max: app.settings.http.body_bytes_max,
+            sql_bytes_max: super::sql::SQL_BYTES_MAX,
+            streams_max: app.settings.http.streams_max,
+            streams_per_token_max: app.settings.http.streams_per_token_max,
+            streams_per_address_max: app.settings.http.streams_per_address_max,
+            page_max: LIMIT_MAX,
+            history_changes_max: HISTORY_CHANGES_MAX,
+        },
     })
 }
 
@@ -70,13 +112,13 @@ struct Report {
 }
 
 /// Whether the program runs at all.
-#[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = Report, description = "The program runs")))]
+#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "server", responses((status = 200, body = Report, description = "The program runs")))]
 async fn alive() -> Json<Report> {
     Json(Report { status: "ok", problems: Vec::new() })
 }
 
 /// Whether every view runs and no feed has been given up.
-#[utoipa::path(get, path = "/readyz", tag = "server", responses(
+#[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "server", responses(
     (status = 200, body = Report, description = "All views run"),
     (status = 503, body = Report, description = "Some do not"),
 ))]

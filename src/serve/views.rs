@@ -89,6 +89,7 @@ struct Dropping {
 
 /// A view.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = View)]
 struct Shown {
     id: String,
     name: String,
@@ -115,6 +116,7 @@ struct Shown {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewColumn)]
 struct Column {
     name: String,
     #[serde(rename = "type")]
@@ -124,6 +126,7 @@ struct Column {
 
 /// How far a view has come.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewStats)]
 struct Stats {
     /// The id of its latest change, `<epoch>-<number>`.
     position: String,
@@ -166,7 +169,7 @@ const NAME_MAX: usize = 63;
 const WAIT_MAX: Duration = Duration::from_secs(50);
 
 /// Makes a view, which runs from then on.
-#[utoipa::path(post, path = "/views", tag = "views", request_body = ViewPost,
+#[utoipa::path(post, operation_id = "create_view", path = "/views", tag = "views", request_body = ViewPost,
     params(Writing, ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is done once, for 24 hours")),
     responses(
         (status = 201, body = Shown, description = "Made"),
@@ -194,7 +197,7 @@ async fn create(
 }
 
 /// Makes a view, or another in the place of that of its name. One that is so already goes on running.
-#[utoipa::path(put, path = "/views/{id}", tag = "views", request_body = ViewPut,
+#[utoipa::path(put, operation_id = "put_view", path = "/views/{id}", tag = "views", request_body = ViewPut,
     params(("id" = String, Path, description = "Name or id"), Writing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
@@ -239,8 +242,9 @@ async fn replace(
 }
 
 /// The views in the order they were made.
-#[utoipa::path(get, path = "/views", tag = "views", params(Listing), responses(
+#[utoipa::path(get, operation_id = "list_views", path = "/views", tag = "views", params(Listing), responses(
     (status = 200, body = Page<Shown>, description = "A page"),
+    (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Page<Shown>>> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
@@ -252,7 +256,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
 }
 
 /// A view and how far it has come.
-#[utoipa::path(get, path = "/views/{id}", tag = "views", params(("id" = String, Path, description = "Name or id")), responses(
+#[utoipa::path(get, operation_id = "get_view", path = "/views/{id}", tag = "views", params(("id" = String, Path, description = "Name or id")), responses(
     (status = 200, body = Shown, description = "The view; the ETag is that of its definition"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -262,7 +266,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Resp
 }
 
 /// Drops a view; its streams end.
-#[utoipa::path(delete, path = "/views/{id}", tag = "views",
+#[utoipa::path(delete, operation_id = "delete_view", path = "/views/{id}", tag = "views",
     params(("id" = String, Path, description = "Name or id"), Dropping,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
     responses(
@@ -281,10 +285,7 @@ async fn drop_one(
     let turn = app.changing().await;
     let view = find(&app.engine, &id)?;
     check(&headers, Some(&tag_of(&app.engine, &view)))?;
-    let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let statement = single(&format!("DROP VIEW {}{cascade}", identifier(&view.name)))?;
-    let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(bare(errors)).dependants(app.engine.readers(&view.name)))?;
+    turn.remove("VIEW", &view.name, dropping.cascade).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -301,12 +302,15 @@ struct Wanted {
     /// Columns or expressions, each perhaps with `DESC`, separated by commas.
     order_by: Option<String>,
     /// `json` (default), `ndjson`, `csv` or `arrow`; the header `Accept` says it as well.
+    #[param(inline)]
     format: Option<Form>,
 }
 
 /// The rows of a view as they are now. With `If-None-Match` and `Prefer: wait=30` the answer waits until they change.
-#[utoipa::path(get, path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
-    (status = 200, body = rows::Rows, description = "Rows, in the form that was asked for; the ETag names their state"),
+#[utoipa::path(get, operation_id = "view_results", path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
+    (status = 200, description = "Rows, in the form that was asked for; the ETag names their state", content(
+        (rows::Rows = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+    )),
     (status = 304, description = "They are still the ones that the ETag names"),
     (status = 404, body = Problem, description = "There is no such view"),
     (status = 406, body = Problem, description = "No such form"),
@@ -321,17 +325,15 @@ async fn results(
 ) -> Result<Response> {
     let form = Form::negotiate(wanted.format, headers.get(ACCEPT))?;
     let waits = wait_of(&headers);
-    let (live, snapshot) = tokio::select! {
-        fresh = fresh(&app.engine, &id, &headers, waits.unwrap_or_default()) => fresh?,
-        () = shutdown.begun() => return Err(Problem::unavailable("the server stops", 1)),
-    };
+    let (live, snapshot) = shutdown.or(fresh(&app.engine, &id, &headers, waits.unwrap_or_default())).await?;
     let applied = waits.map(|wait| (HeaderName::from_static("preference-applied"), format!("wait={}", wait.as_secs())));
     let tag = state(&live, snapshot.as_ref().map_or_else(|| live.head(), |snapshot| snapshot.seq));
     let mut response = match snapshot {
         None => StatusCode::NOT_MODIFIED.into_response(),
         Some(Snapshot { rows, seq, .. }) => {
             let total = rows.num_rows();
-            let rows = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await?;
+            let selected = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await;
+            let rows = selected.map_err(unselected)?;
             let start = wanted.offset.min(rows.num_rows());
             let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));
             rows::answer(form, &rows, total, &position(&live, seq))?
@@ -350,6 +352,7 @@ async fn results(
 
 /// The chain of operators that keeps the view up to date.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ViewPlan)]
 struct PlanShown {
     /// The operators as `EXPLAIN` shows them.
     text: String,
@@ -358,6 +361,7 @@ struct PlanShown {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlanNode)]
 struct Node {
     id: usize,
     operator: String,
@@ -366,13 +370,14 @@ struct Node {
 
 /// Rows flow from one node to another.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PlanEdge)]
 struct Edge {
     from: usize,
     to: usize,
 }
 
 /// How a view is kept up to date.
-#[utoipa::path(get, path = "/views/{id}/plan", tag = "views", params(("id" = String, Path)), responses(
+#[utoipa::path(get, operation_id = "view_plan", path = "/views/{id}/plan", tag = "views", params(("id" = String, Path)), responses(
     (status = 200, body = PlanShown, description = "Its operators"),
     (status = 404, body = Problem, description = "There is no such view"),
 ))]
@@ -440,13 +445,13 @@ fn plain(text: &str) -> String {
     text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
 }
 
-/// Errors without their places: those are in a text that nobody has written.
-fn bare(errors: Vec<Error>) -> Vec<Error> {
-    let bare = |error: Error| {
-        let plain = Error::new(error.code(), error.message());
-        error.way_out().into_iter().fold(plain, |plain, hint| plain.hint(hint))
-    };
-    errors.into_iter().map(bare).collect()
+/// Why a condition or an order is wrong: whatever it names, the view itself is there.
+fn unselected(error: Error) -> Problem {
+    let problem = Problem::from(error.unplaced());
+    match problem.status() {
+        StatusCode::NOT_FOUND => problem.with_status(StatusCode::UNPROCESSABLE_ENTITY),
+        _ => problem,
+    }
 }
 
 /// Errors of a posted view: those in the query are told by their place in it.
@@ -459,13 +464,14 @@ fn located(errors: Vec<Error>) -> Problem {
         let in_query = error.span().is_none_or(|span| span.start.line > 1);
         let pointer = match option {
             Some(option) => format!("/{option}"),
-            None if in_query => "/query".to_string(),
+            // A query that is not there is missed at the end of that line.
+            None if in_query || error.code() == Code::Syntax => "/query".to_string(),
             None => "/name".to_string(),
         };
         pointers.push(pointer);
         match in_query {
             true => located.push(error.moved_up(1)),
-            false => located.extend(bare(vec![error])),
+            false => located.push(error.unplaced()),
         }
     }
     let pointers = RefCell::new(pointers.into_iter());
@@ -540,12 +546,10 @@ fn shown(engine: &Engine, view: &View) -> Shown {
     let schema = live.map_or_else(|| Arc::clone(view.plan.schema().inner()), |live| Arc::clone(&live.schema));
     let (rows, bytes) = live.map(|live| live.size()).unwrap_or_default();
     let head = live.map_or(0, |live| live.head());
-    let (state, reason) = match &health {
-        Health::Waiting => ("waiting", None),
-        Health::Running => ("running", None),
-        Health::Ended => ("ended", Some("its feeds have ended".to_string())),
-        Health::Failed(error) => ("failed", Some(error.to_string())),
-        Health::Dropped => ("dropped", None),
+    let reason = match &health {
+        Health::Ended => Some("its feeds have ended".to_string()),
+        Health::Failed(error) => Some(error.to_string()),
+        Health::Waiting | Health::Running | Health::Dropped => None,
     };
     let time = |time: crate::time::Timestamp| time.to_string();
     Shown {
@@ -561,7 +565,7 @@ fn shown(engine: &Engine, view: &View) -> Shown {
         kind: if live.is_some_and(|live| live.is_changelog) { "changelog" } else { "append" },
         depends_on: engine.reads_of(&view.name),
         used_by: engine.readers(&view.name),
-        state,
+        state: health.as_str(),
         reason,
         silent_because: match health {
             Health::Running => silence(engine, view, &report),

@@ -1,5 +1,7 @@
 //! A cursor over one statement's tokens: what is expected next, and a sentence with its place where something else stands.
 
+use std::ops::ControlFlow;
+
 use sqlparser::ast;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -21,6 +23,10 @@ const RECURSION_MAX: usize = 128;
 
 /// Most operators in one chain such as `a + b + …`: each makes the tree one level deeper, and a tree is cloned and dropped on the stack.
 const CHAIN_MAX: usize = 256;
+
+/// Most tables in one query, each time that one is named: a plan is about as deep as they are many, and its making takes time with
+/// the cube of their number.
+const RELATIONS_MAX: usize = 64;
 
 pub(super) struct Cursor<'a> {
     parser: Parser<'a>,
@@ -169,7 +175,19 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn query(&mut self) -> Result<Box<ast::Query>> {
-        self.read(Parser::parse_query)
+        let start = self.here();
+        let query = self.read(Parser::parse_query)?;
+        let mut relations = 0;
+        let _ = ast::visit_relations(query.as_ref(), |_| {
+            relations += 1;
+            ControlFlow::<()>::Continue(())
+        });
+        match relations > RELATIONS_MAX {
+            true => Err(Error::new(Code::Syntax, format!("more than {RELATIONS_MAX} tables in one query"))
+                .at(start)
+                .hint("make views of its parts")),
+            false => Ok(query),
+        }
     }
 
     pub fn data_type(&mut self) -> Result<ast::DataType> {

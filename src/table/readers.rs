@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arrow::datatypes::SchemaRef;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::provider::Table;
 use super::spec::Spec;
@@ -32,9 +33,10 @@ pub enum Follow {
 /// A reader's end of a table: rows of the columns it asked for, and watermarks, in order. It keeps the table alive.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<Message>,
+    messages: mpsc::Receiver<(Instant, Message)>,
     shared: Arc<Between>,
     ended: bool,
+    handed_out: Instant,
     _table: Arc<Table>,
 }
 
@@ -53,15 +55,26 @@ impl Subscription {
         if self.ended {
             return None;
         }
-        let message = self.messages.recv().await.ok_or_else(|| {
-            let failure = self.shared.failure.get().cloned();
-            failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end"))
-        });
+        let message = match self.messages.recv().await {
+            Some((handed_out, message)) => {
+                self.handed_out = handed_out;
+                Ok(message)
+            }
+            None => {
+                let failure = self.shared.failure.get().cloned();
+                Err(failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end")))
+            }
+        };
         if let (Ok(message), Some(room)) = (&message, &self.shared.room) {
             room.add_permits(weight(message) as usize);
         }
         self.ended = matches!(message, Ok(Message::End) | Err(_));
         Some(message)
+    }
+
+    /// When the table had the latest message ready.
+    pub fn handed_out(&self) -> Instant {
+        self.handed_out
     }
 }
 
@@ -72,7 +85,7 @@ pub(super) struct Reader {
     pub(super) projection: Vec<usize>,
     pub(super) schema: SchemaRef,
     follow: Follow,
-    messages: mpsc::Sender<Message>,
+    messages: mpsc::Sender<(Instant, Message)>,
     shared: Arc<Between>,
 }
 
@@ -86,7 +99,8 @@ impl Reader {
         let schema = Arc::new(spec.schema.project(&projection)?);
         let shared = Arc::new(Between { failure: OnceLock::new(), room });
         let reader = Reader { projection, schema, follow, messages: sender, shared: Arc::clone(&shared) };
-        Ok((reader, Subscription { messages, shared, ended: false, _table: Arc::clone(table) }))
+        let subscription = Subscription { messages, shared, ended: false, handed_out: Instant::now(), _table: Arc::clone(table) };
+        Ok((reader, subscription))
     }
 
     /// Waits for room; a casual reader that others would have to wait for is cut off instead. One that has left misses nothing.
@@ -94,6 +108,7 @@ impl Reader {
         if self.has_left() {
             return;
         }
+        let handed_out = Instant::now();
         if let Some(room) = &self.shared.room {
             let weight = weight(&message);
             let room = match room.try_acquire_many(weight) {
@@ -108,7 +123,7 @@ impl Reader {
             // The room is never closed, and is given back by the reader.
             room.into_iter().for_each(SemaphorePermit::forget);
         }
-        let _ = self.messages.send(message).await;
+        let _ = self.messages.send((handed_out, message)).await;
     }
 
     /// The reader gets what it has not read yet, then this error.

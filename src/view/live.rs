@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use tokio::sync::watch;
 
+use super::latency::Latency;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run};
 use crate::change::Changes;
@@ -30,6 +31,11 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 
 /// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
 pub const HISTORY_CHANGES_MAX: u64 = 100_000;
+
+/// What an entry of the history takes beside its values, and what each of its columns does: changes that come one by one are mostly
+/// this.
+const ENTRY_BYTES: usize = 768;
+const COLUMN_BYTES: usize = 256;
 
 /// One view that runs.
 pub struct Live {
@@ -46,6 +52,7 @@ pub struct Live {
     /// Memory of the encodings in the history.
     encoded_bytes: Arc<AtomicUsize>,
     progress: OnceLock<Arc<Progress>>,
+    latency: Latency,
 }
 
 /// One expression of the view's own `ORDER BY`: it orders every snapshot.
@@ -76,6 +83,21 @@ pub enum Health {
     Failed(Error),
     /// Dropped, or replaced: nothing follows.
     Dropped,
+}
+
+impl Health {
+    pub const WORDS: [&str; 5] = ["waiting", "running", "ended", "failed", "dropped"];
+
+    /// The word for it in metrics and answers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Health::Waiting => "waiting",
+            Health::Running => "running",
+            Health::Ended => "ended",
+            Health::Failed(_) => "failed",
+            Health::Dropped => "dropped",
+        }
+    }
 }
 
 /// Changes that were published together, numbered `first..=last`.
@@ -129,6 +151,7 @@ impl Live {
             head: watch::Sender::new(0),
             encoded_bytes: Arc::default(),
             progress: OnceLock::new(),
+            latency: Latency::default(),
         }
     }
 
@@ -162,6 +185,11 @@ impl Live {
     /// How far the query has come, once it runs over feeds.
     pub fn progress(&self) -> Option<&Arc<Progress>> {
         self.progress.get()
+    }
+
+    /// How long results took: from the table that had rows or a watermark ready to the changes that anyone can read.
+    pub fn latency(&self) -> &Latency {
+        &self.latency
     }
 
     /// Rows that stand now, and their memory with that of the history.
@@ -254,7 +282,13 @@ impl Live {
         let _ = self.progress.set(run.progress());
         loop {
             let done = match run.next().await {
-                Ok(Some(Message::Changes(changes))) => self.publish(changes, Timestamp::now()),
+                Ok(Some(Message::Changes(changes))) => {
+                    let published = self.publish(changes, Timestamp::now());
+                    if let Some(handed_out) = run.handed_out() {
+                        self.latency.add(handed_out.elapsed());
+                    }
+                    published
+                }
                 Ok(Some(_)) => continue,
                 Ok(None) => return self.enter(Health::Ended),
                 Err(error) => Err(error),
@@ -324,8 +358,8 @@ impl Entry {
 
     fn bytes(&self) -> usize {
         // A slice of a larger batch counts as its share.
-        self.changes.rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0)).sum::<usize>()
-            + self.changes.len() * 16
+        let column = |column: &ArrayRef| COLUMN_BYTES + column.to_data().get_slice_memory_size().unwrap_or(0);
+        ENTRY_BYTES + self.changes.rows.columns().iter().map(column).sum::<usize>() + self.changes.len() * 16
     }
 }
 
@@ -401,7 +435,7 @@ fn next_epoch() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
+    use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
 
     use super::*;
@@ -456,6 +490,18 @@ mod tests {
             assert!(matches!(live.follow(after).next().await, Followed::Gap { oldest: told } if told == oldest), "{after}");
         }
         assert_eq!(entry(live.follow(oldest - 1).next().await).0, oldest);
+    }
+
+    #[test]
+    fn changes_that_come_one_by_one_keep_within_the_memory_of_the_history() {
+        let live = live();
+        let each = ENTRY_BYTES + COLUMN_BYTES;
+        let most = HISTORY_BYTES_MAX / each;
+        for number in 0..2 * most {
+            live.publish(numbers([number as i64]), Timestamp(1)).unwrap();
+        }
+        let kept = live.head() + 1 - live.oldest();
+        assert!(kept as usize <= most && kept as usize * 2 > most, "{kept} of {most}");
     }
 
     #[test]

@@ -32,9 +32,12 @@ pub struct Run {
     progress: Arc<Progress>,
     /// When the progress was noted last.
     noted: Instant,
+    /// When a table had the latest message ready that came in.
+    handed_out: Option<Instant>,
 }
 
-type Input = std::pin::Pin<Box<dyn Stream<Item = (usize, Result<Message>)> + Send>>;
+/// Messages with the number of their source, and when the table had them ready.
+type Input = std::pin::Pin<Box<dyn Stream<Item = (usize, Instant, Result<Message>)> + Send>>;
 
 /// How far a run has come, for those who watch it: noted whenever the run waits, and now and then while it does not.
 #[derive(Debug, Default)]
@@ -57,8 +60,11 @@ impl Run {
         let mut tables = Vec::new();
         for (index, (table, projection)) in sources.into_iter().enumerate() {
             let subscription = table.subscribe(projection, follow)?;
-            let messages = unfold(subscription, |mut messages| async move { Some((messages.next().await?, messages)) });
-            inputs.push(messages.map(move |message| (index, message)).boxed());
+            let messages = unfold(subscription, move |mut messages| async move {
+                let message = messages.next().await?;
+                Some(((index, messages.handed_out(), message), messages))
+            });
+            inputs.push(messages.boxed());
             tables.push(table);
         }
         let run = Run {
@@ -72,6 +78,7 @@ impl Run {
             watermark: None,
             progress: Arc::default(),
             noted: Instant::now(),
+            handed_out: None,
         };
         Ok((run, tables))
     }
@@ -100,7 +107,8 @@ impl Run {
                     self.inputs.next().await
                 }
             };
-            let Some((source, message)) = next else { return Ok(self.end()) };
+            let Some((source, handed_out, message)) = next else { return Ok(self.end()) };
+            self.handed_out = Some(handed_out);
             self.chain.push(source, message?, &mut self.out)?;
             for message in self.out.drain(..) {
                 if let Message::Watermark(watermark) = message {
@@ -109,6 +117,11 @@ impl Run {
                 self.ready.push_back(message);
             }
         }
+    }
+
+    /// When a table had that ready from which the latest message follows.
+    pub fn handed_out(&self) -> Option<Instant> {
+        self.handed_out
     }
 
     fn end(&mut self) -> Option<Message> {

@@ -1,20 +1,25 @@
-//! The README says what the program does: its option tables are those of the code.
+//! The README says what the program does: its tables of options and metrics are those of the code.
 
 use std::path::Path;
 
 use streamgauge::options::{TableOptions, ViewOptions, table};
+use streamgauge::serve::metrics;
 
 /// Rewrites the tables with `UPDATE_README=1 cargo test readme`.
 #[test]
-fn the_option_tables_are_those_of_the_code() {
+fn the_tables_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let readme = std::fs::read_to_string(&path).expect("the README is there");
     let mut fresh = readme.clone();
-    for (name, options) in [("table", TableOptions::DECLARED), ("view", ViewOptions::DECLARED)] {
-        let begin = format!("<!-- {name} options -->\n");
-        let (before, rest) = fresh.split_once(&begin).expect("the README marks where the options stand");
+    for (name, text) in [
+        ("table options", table(TableOptions::DECLARED)),
+        ("view options", table(ViewOptions::DECLARED)),
+        ("metrics", metrics::described()),
+    ] {
+        let begin = format!("<!-- {name} -->\n");
+        let (before, rest) = fresh.split_once(&begin).expect("the README marks where the table stands");
         let (_, after) = rest.split_once("<!-- end -->").expect("the mark is closed");
-        fresh = format!("{before}{begin}{}<!-- end -->{after}", table(options));
+        fresh = format!("{before}{begin}{text}<!-- end -->{after}");
     }
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(&path, &fresh).expect("the README can be written");

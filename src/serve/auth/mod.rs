@@ -13,3 +13,6 @@ pub use routes::router;
 pub use scope::{Need, Scope, need};
 pub use ticket::Tickets;
 pub use token::{Record, Tokens};
+
+/// What tokens and tickets begin with.
+pub const SECRET_PREFIXES: [&str; 2] = [token::PREFIX, ticket::PREFIX];

@@ -109,14 +109,14 @@ impl From<Record> for Token {
 }
 
 /// All tokens, without their secrets
-#[utoipa::path(get, path = "/tokens", tag = "auth", responses((status = 200, body = TokenList), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, operation_id = "list_tokens", path = "/tokens", tag = "auth", responses((status = 200, body = TokenList, description = "All of them")))]
 async fn list(State(gate): State<Gate>) -> Json<TokenList> {
     Json(TokenList { data: gate.tokens().list().into_iter().map(Token::from).collect(), has_more: false })
 }
 
 /// Make a token; the secret is in this answer alone
-#[utoipa::path(post, path = "/tokens", tag = "auth", request_body = TokenPost,
-    responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
+#[utoipa::path(post, operation_id = "create_token", path = "/tokens", tag = "auth", request_body = TokenPost,
+    responses((status = 201, body = NewToken, description = "Made"), (status = 409, body = Problem, description = "The name is taken")))]
 async fn make(
     State(gate): State<Gate>,
     Body(post): Body<TokenPost>,
@@ -139,8 +139,8 @@ async fn make(
 }
 
 /// Remove a token; it is refused from then on
-#[utoipa::path(delete, path = "/tokens/{id}", tag = "auth", params(("id" = String, Path, description = "Id or name")),
-    responses((status = 204), (status = "4XX", body = Problem)))]
+#[utoipa::path(delete, operation_id = "delete_token", path = "/tokens/{id}", tag = "auth", params(("id" = String, Path, description = "Id or name")),
+    responses((status = 204, description = "Removed"), (status = 409, body = Problem, description = "The settings name it, or it is the last one for admin")))]
 async fn remove(State(gate): State<Gate>, Path(id): Path<String>) -> Result<StatusCode> {
     let list = gate.tokens().list();
     let admins = || list.iter().filter(|record| record.scopes.contains(&Scope::Admin));
@@ -156,8 +156,8 @@ async fn remove(State(gate): State<Gate>, Path(id): Path<String>) -> Result<Stat
 }
 
 /// Make a ticket, which opens one stream once, for clients that can send no header
-#[utoipa::path(post, path = "/tickets", tag = "auth", request_body = TicketPost,
-    responses((status = 201, body = Ticket), (status = "4XX", body = Problem)))]
+#[utoipa::path(post, operation_id = "create_ticket", path = "/tickets", tag = "auth", request_body = TicketPost,
+    responses((status = 201, body = Ticket, description = "Made")))]
 async fn ticket(
     State(gate): State<Gate>,
     Extension(identity): Extension<Identity>,

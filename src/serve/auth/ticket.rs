@@ -11,6 +11,9 @@ use crate::error::{Code, Error, Result};
 /// As long as a page needs from asking for a ticket to opening its stream.
 pub(super) const TTL_MAX: Duration = Duration::from_secs(60);
 
+/// What a secret starts with.
+pub const PREFIX: &str = "st_";
+
 /// Tickets that wait; each lives a minute at most.
 const WAITING_MAX: usize = 10_000;
 
@@ -33,7 +36,7 @@ pub struct Ticket {
 impl Tickets {
     /// A secret that opens streams of these scopes, once, until `ttl` after `now`.
     pub fn make(&self, token: Option<String>, scopes: Vec<Scope>, ttl: Duration, now: Instant) -> Result<String> {
-        let secret = format!("st_{}", random(SECRET_BYTES)?);
+        let secret = format!("{PREFIX}{}", random(SECRET_BYTES)?);
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= WAITING_MAX {
             waiting.retain(|_, ticket| ticket.expires > now);

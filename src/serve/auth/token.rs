@@ -14,7 +14,7 @@ use crate::serve::settings;
 use crate::time::Timestamp;
 
 /// What a secret starts with, so that people and scanners know one when they see it.
-const PREFIX: &str = "sg_";
+pub const PREFIX: &str = "sg_";
 
 /// 256 bits: nobody guesses them.
 const SECRET_BYTES: usize = 32;

@@ -3,13 +3,15 @@
 //! A client holds places in views and no events. It is asked for bytes only when its connection can take them, so one that does not
 //! read costs nothing but its place; when the history has moved past that, it is told and let go, and comes back for a snapshot.
 
+use std::future::pending;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::ask::{Ask, When};
 use super::channel::{Channel, End, Next, events, failure};
@@ -66,9 +68,10 @@ pub struct Client {
 
 /// When a sign of life is due.
 struct Heart {
-    every: Option<Duration>,
+    /// How long after the last write, and a timer until then; `None` for never. One timer for good: to put it off is far cheaper than to
+    /// set another with each write.
+    timer: Option<(Duration, Pin<Box<Sleep>>)>,
     as_event: bool,
-    last_write: Instant,
 }
 
 /// What a client says and is told besides changes.
@@ -142,7 +145,8 @@ impl Client {
             Event::named("reset").write(data.to_string().as_bytes(), &mut told);
             Counters::add(&open.counters().resets, 1);
         }
-        let heartbeat = Heart { every: greeting.heartbeat, as_event: ask.heartbeat_event, last_write: Instant::now() };
+        let timer = greeting.heartbeat.map(|every| (every, Box::pin(sleep(every))));
+        let heartbeat = Heart { timer, as_event: ask.heartbeat_event };
         let client = Client {
             turns: channel.turns(),
             greeting: Some(told.into()),
@@ -171,19 +175,16 @@ impl Client {
             self.turns.mark_unchanged();
             if let Some(bytes) = self.ready() {
                 Counters::add(&self.open.counters().bytes, bytes.len() as u64);
-                self.heartbeat.last_write = Instant::now();
+                self.heartbeat.put_off();
                 return Some(bytes);
             }
-            match self.heartbeat.every {
-                None => drop(self.turns.changed().await),
-                Some(every) => tokio::select! {
-                    biased;
-                    _ = self.turns.changed() => {}
-                    () = sleep_until(self.heartbeat.last_write + every) => {
-                        self.heartbeat.last_write = Instant::now();
-                        return Some(self.heartbeat.beat());
-                    }
-                },
+            tokio::select! {
+                biased;
+                _ = self.turns.changed() => {}
+                () = self.heartbeat.due() => {
+                    self.heartbeat.put_off();
+                    return Some(self.heartbeat.beat());
+                }
             }
         }
     }
@@ -384,6 +385,21 @@ impl Drop for Client {
 }
 
 impl Heart {
+    /// Something was written.
+    fn put_off(&mut self) {
+        if let Some((every, timer)) = &mut self.timer {
+            timer.as_mut().reset(Instant::now() + *every);
+        }
+    }
+
+    /// Until nothing was written for long enough. Cancel-safe.
+    async fn due(&mut self) {
+        match &mut self.timer {
+            Some((_, timer)) => timer.await,
+            None => pending().await,
+        }
+    }
+
     fn beat(&self) -> Bytes {
         let mut out = Vec::new();
         match self.as_event {

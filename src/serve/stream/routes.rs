@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::{FromRef, Path, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -27,6 +27,7 @@ use super::streams::{Named, State as Fare, Streams, Write};
 use crate::error::{Code, Error};
 use crate::serve::body::{self, Body, Query};
 use crate::serve::drasi::{Envelope, envelope};
+use crate::serve::listen::Shutdown;
 use crate::serve::precondition;
 use crate::serve::problem::{Problem, Result};
 
@@ -140,6 +141,7 @@ struct Writing {
     (status = 200, content_type = "text/event-stream", body = String, description = "Events until the client leaves"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
+    (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
     (status = 429, body = Problem, description = "This client has too many streams"),
     (status = 503, body = Problem, description = "Too many clients"),
 ))]
@@ -179,11 +181,13 @@ struct Polling {
     (status = 200, body = ViewChanges, description = "What came after, perhaps nothing yet"),
     (status = 400, body = Problem, description = "A parameter is wrong"),
     (status = 404, body = Problem, description = "There is no such view"),
+    (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
 ))]
 async fn view_changes(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
     Query(polling): Query<Polling>,
+    Extension(shutdown): Extension<Shutdown>,
 ) -> Result<Json<ViewChanges>> {
     let mut shape = Shape::default();
     let given = [("format", &polling.format), ("ops", &polling.ops), ("columns", &polling.columns), ("where", &polling.r#where)];
@@ -198,11 +202,14 @@ async fn view_changes(
         wait: Duration::from_secs(polling.wait.unwrap_or(0)).min(poll::WAIT_MAX),
     };
     let (live, encoder) = streams.encoder(&streams.view(&id)?, shape, None)?;
-    match poll::poll(&live, &encoder, &asked).await {
-        Ok(changes) => Ok(Json(changes)),
-        Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
-        Err(error) => Err(error.into()),
-    }
+    let polled = async {
+        match poll::poll(&live, &encoder, &asked).await {
+            Ok(changes) => Ok(Json(changes)),
+            Err(error) if error.code() == Code::BadOption => Err(bad_query(vec![error])),
+            Err(error) => Err(error.into()),
+        }
+    };
+    shutdown.or(polled).await
 }
 
 /// Follows several views on one connection (`?view=a&view=b`), or, without `view`, lists the named streams.
@@ -213,8 +220,9 @@ async fn view_changes(
             content((StreamList = "application/json"), (String = "text/event-stream"))),
         (status = 400, body = Problem, description = "A parameter is wrong"),
         (status = 404, body = Problem, description = "There is no such view"),
+        (status = 422, body = Problem, description = "The view has no such column, or the condition no meaning"),
         (status = 429, body = Problem, description = "This client has too many streams"),
-    (status = 503, body = Problem, description = "Too many clients"),
+        (status = 503, body = Problem, description = "Too many clients"),
     ))]
 async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Response> {
     let query = parts.uri.query().unwrap_or_default();
@@ -277,13 +285,18 @@ async fn one(State(streams): State<Arc<Streams>>, Path(id): Path<String>) -> Res
 }
 
 /// Makes a named stream, or another of its id in its place; its clients are sent to the new one.
-#[utoipa::path(put, operation_id = "put_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path), Writing), request_body = StreamSpec, responses(
-    (status = 200, body = StreamShown, description = "Replaced"),
-    (status = 201, body = StreamShown, description = "Made"),
-    (status = 409, body = Problem, description = "A path or the address is taken"),
-    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
-    (status = 422, body = Problem, description = "The stream is wrong"),
-))]
+#[utoipa::path(put, operation_id = "put_stream", path = "/streams/{id}", tag = "streams", request_body = StreamSpec,
+    params(("id" = String, Path), Writing,
+        ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
+        ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
+    responses(
+        (status = 200, body = StreamShown, description = "Replaced"),
+        (status = 201, body = StreamShown, description = "Made"),
+        (status = 409, body = Problem, description = "A path or the address is taken"),
+        (status = 412, body = Problem, description = "It is not in the state that the headers name"),
+        (status = 422, body = Problem, description = "The stream is wrong"),
+    )
+)]
 async fn replace(
     State(streams): State<Arc<Streams>>,
     Path(id): Path<String>,
@@ -308,11 +321,14 @@ async fn replace(
 }
 
 /// Removes a named stream; its clients are told.
-#[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams", params(("id" = String, Path)), responses(
-    (status = 204, description = "Removed"),
-    (status = 404, body = Problem, description = "There is none"),
-    (status = 412, body = Problem, description = "It has changed since the state that If-Match names"),
-))]
+#[utoipa::path(delete, operation_id = "delete_stream", path = "/streams/{id}", tag = "streams",
+    params(("id" = String, Path), ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
+    responses(
+        (status = 204, description = "Removed"),
+        (status = 404, body = Problem, description = "There is none"),
+        (status = 412, body = Problem, description = "It is not in the state that If-Match names"),
+    )
+)]
 async fn remove(State(streams): State<Arc<Streams>>, Path(id): Path<String>, headers: HeaderMap) -> Result<StatusCode> {
     precondition::check(&headers, Some(&tag(&*find(&streams, &id)?)))?;
     streams.remove(&id).await?;

@@ -12,6 +12,7 @@ use datafusion::common::DFSchema;
 use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlparser::ast::ExprWithAlias;
 
 use super::ask::Ask;
 use super::channel::{Channel, End};
@@ -31,6 +32,7 @@ use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::{Permit, Turnstile};
 use crate::serve::views::find;
+use crate::sql;
 use crate::time::Timestamp;
 use crate::view::Live;
 
@@ -395,10 +397,13 @@ impl Streams {
             let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
             told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
         };
+        // Read as any statement: DataFusion's own reader knows no bounds, and long chains end the program.
+        let parsed = sql::expression(text).map_err(wrong)?;
         let read = || -> datafusion::error::Result<_> {
             let state = self.engine.session().state();
             let columns = DFSchema::try_from(Arc::clone(schema))?;
-            let expr = state.create_logical_expr(&format!("({text})"), &columns)?;
+            let expr = ExprWithAlias { expr: parsed, alias: None };
+            let expr = state.create_logical_expr_from_sql_expr(expr, &columns)?;
             let expr = state.create_physical_expr(expr, &columns)?;
             let kind = expr.data_type(schema)?;
             Ok((expr, kind))

@@ -11,6 +11,7 @@ mod statement;
 mod steer;
 mod trial;
 
+pub use connectors::connectors;
 pub use post::ConnectionTablePost;
 pub use routes::routes;
 pub use shown::ConnectionTable;

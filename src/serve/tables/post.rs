@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, Schema};
+use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::connectors::config_schema;
@@ -64,7 +64,7 @@ impl ToSchema for Config {}
 pub struct SchemaPost {
     /// How an event's data is read: a name such as `json`, or an object of that one name with its settings such as `{"json": {}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<TextOrObject>)]
     pub format: Option<Value>,
     /// Several records in one event: `none`, `newline` or `json_array`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,7 +76,7 @@ pub struct SchemaPost {
     pub primary_keys: Vec<String>,
     /// What becomes of an event that cannot be read: `dead_letter`, `drop` or `fail`, as text or as `{"drop": {}}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<TextOrObject>)]
     pub bad_data: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference: Option<Inference>,
@@ -84,6 +84,17 @@ pub struct SchemaPost {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inferred: Option<bool>,
 }
+
+/// Stands for a name or an object in the description of the interface.
+enum TextOrObject {}
+
+impl PartialSchema for TextOrObject {
+    fn schema() -> RefOr<Schema> {
+        Object::with_type(SchemaType::from_iter([Type::String, Type::Object])).into()
+    }
+}
+
+impl ToSchema for TextOrObject {}
 
 /// What to do without fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -113,7 +124,7 @@ pub struct FieldPost {
         alias = "fieldType",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<TextOrObject>)]
     pub data_type: Option<Value>,
     /// `true` is `NOT NULL`, as `nullable: false` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,7 +23,6 @@ use super::statement::{Fault, Rendered};
 use super::{mask, steer, trial};
 use crate::engine::Engine;
 use crate::error::{Code, Error};
-use crate::format::infer::identifier;
 use crate::serve::App;
 use crate::serve::body::{self, Body, Query};
 use crate::serve::page::{Page, Part};
@@ -117,13 +116,13 @@ struct Listing {
 }
 
 /// What tables can be made of.
-#[utoipa::path(get, path = "/connectors", tag = "tables", responses((status = 200, body = Page<Connector>, description = "All of them")))]
+#[utoipa::path(get, operation_id = "list_connectors", path = "/connectors", tag = "tables", responses((status = 200, body = Page<Connector>, description = "All of them")))]
 async fn all_connectors() -> Json<Page<&'static Connector>> {
     Json(Page { data: connectors().iter().collect(), has_more: false, next: None })
 }
 
 /// What a connector takes.
-#[utoipa::path(get, path = "/connectors/{id}", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(get, operation_id = "get_connector", path = "/connectors/{id}", tag = "tables", params(("id" = String, Path)), responses(
     (status = 200, body = Connector, description = "With the JSON Schema of its options"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -137,7 +136,7 @@ async fn one_connector(Path(id): Path<String>) -> Result<Json<&'static Connector
 ///
 /// Without fields the server looks at the feed, for 5 seconds at most; if that gives nothing, the whole event becomes one column
 /// `value JSON`, and a warning says why.
-#[utoipa::path(post, path = "/connection_tables", tag = "tables", request_body = ConnectionTablePost,
+#[utoipa::path(post, operation_id = "create_table", path = "/connection_tables", tag = "tables", request_body = ConnectionTablePost,
     params(Making, ("Idempotency-Key" = Option<String>, Header, description = "The same key with the same body is done once, for 24 hours")),
     responses(
         (status = 201, body = ConnectionTable, description = "Made"),
@@ -158,8 +157,9 @@ async fn create(
 }
 
 /// The tables in the order they were made.
-#[utoipa::path(get, path = "/connection_tables", tag = "tables", params(Listing), responses(
+#[utoipa::path(get, operation_id = "list_tables", path = "/connection_tables", tag = "tables", params(Listing), responses(
     (status = 200, body = Page<ConnectionTable>, description = "A page"),
+    (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
 async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Response> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
@@ -180,7 +180,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
 }
 
 /// A table and what it is doing.
-#[utoipa::path(get, path = "/connection_tables/{id}", tag = "tables", params(("id" = String, Path, description = "Name or id")), responses(
+#[utoipa::path(get, operation_id = "get_table", path = "/connection_tables/{id}", tag = "tables", params(("id" = String, Path, description = "Name or id")), responses(
     (status = 200, body = ConnectionTable, description = "The table; the ETag is that of its definition"),
     (status = 404, body = Problem, description = "There is none"),
 ))]
@@ -190,7 +190,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Resp
 }
 
 /// Makes a table, or another one in the place of that of its name.
-#[utoipa::path(put, path = "/connection_tables/{id}", tag = "tables", request_body = ConnectionTablePost,
+#[utoipa::path(put, operation_id = "put_table", path = "/connection_tables/{id}", tag = "tables", request_body = ConnectionTablePost,
     params(("id" = String, Path, description = "Name or id"), Making,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only where there is none")),
@@ -223,7 +223,7 @@ async fn replace(
 /// Changes a table by a merge patch (RFC 7396).
 ///
 /// Headers, events, reconnecting and timeouts change while the table lives. Endpoint and fields need a new table: `recreate=true`.
-#[utoipa::path(patch, path = "/connection_tables/{id}", tag = "tables",
+#[utoipa::path(patch, operation_id = "patch_table", path = "/connection_tables/{id}", tag = "tables",
     request_body(content = Object, content_type = "application/merge-patch+json"),
     params(("id" = String, Path, description = "Name or id"), Changing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
@@ -252,7 +252,7 @@ async fn change(
 }
 
 /// Drops a table; its connection closes.
-#[utoipa::path(delete, path = "/connection_tables/{id}", tag = "tables",
+#[utoipa::path(delete, operation_id = "delete_table", path = "/connection_tables/{id}", tag = "tables",
     params(("id" = String, Path, description = "Name or id"), Dropping,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag")),
     responses(
@@ -272,10 +272,7 @@ async fn drop_one(
     let table = find(&app.engine, &id)?;
     check(&headers, Some(&tag_of(&app.engine, &table)))?;
     let name = table.spec().name.clone();
-    let cascade = if dropping.cascade { " CASCADE" } else { "" };
-    let statement = crate::serve::app::single(&format!("DROP TABLE {}{cascade}", identifier(&name)))?;
-    let dropped = turn.execute(&statement).await;
-    dropped.map_err(|errors| Problem::from(errors).dependants(app.engine.readers(&name)))?;
+    turn.remove("TABLE", &name, dropping.cascade).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -300,12 +297,9 @@ pub fn find(engine: &Engine, name: &str) -> Result<Arc<Table>> {
 
 /// What is wrong with a body as a problem. Places in a statement that nobody has written do not show.
 pub fn problem(faults: Vec<Fault>) -> Problem {
-    let bare = |error: &Error| {
-        let plain = Error::new(error.code(), error.message());
-        error.way_out().into_iter().fold(plain, |error, hint| error.hint(hint))
-    };
-    let errors: Vec<Error> = faults.iter().map(|fault| bare(&fault.error)).collect();
-    let pointers = RefCell::new(faults.into_iter().map(|fault| fault.pointer));
+    let (pointers, errors): (Vec<String>, Vec<Error>) =
+        faults.into_iter().map(|Fault { pointer, error }| (pointer, error.unplaced())).unzip();
+    let pointers = RefCell::new(pointers.into_iter());
     Problem::from(errors).point(|_| pointers.borrow_mut().next().filter(|pointer| !pointer.is_empty()))
 }
 

@@ -160,7 +160,7 @@ pub fn status(table: &Table) -> TableStatus {
         attempts: feed.attempts,
         next_attempt_at: feed.reconnect_at.filter(|_| feed.state == State::BackingOff).map(time),
         connects_total: feed.connects,
-        last_event_id: Some(feed.last_event_id).filter(|id| !id.is_empty()),
+        last_event_id: Some(table.feed_status().shown(&feed.last_event_id)).filter(|id| !id.is_empty()),
         last_event_at: feed.last_event_at.map(time),
         last_byte_at: feed.last_byte_at.map(time),
         events_total: feed.events,

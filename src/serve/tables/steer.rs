@@ -42,7 +42,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 }
 
 /// Closes the connection until `resume`, which goes on where the feed stopped.
-#[utoipa::path(post, path = "/connection_tables/{id}/pause", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "pause_table", path = "/connection_tables/{id}/pause", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will pause"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -51,7 +51,7 @@ async fn pause(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Re
 }
 
 /// Ends a pause or a disconnection.
-#[utoipa::path(post, path = "/connection_tables/{id}/resume", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "resume_table", path = "/connection_tables/{id}/resume", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will go on"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -60,7 +60,7 @@ async fn resume(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<R
 }
 
 /// Closes the connection; nothing connects again before `reconnect`.
-#[utoipa::path(post, path = "/connection_tables/{id}/disconnect", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "disconnect_table", path = "/connection_tables/{id}/disconnect", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will close"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -69,7 +69,7 @@ async fn disconnect(State(app): State<Arc<App>>, Path(id): Path<String>) -> Resu
 }
 
 /// Connects anew and at once, whatever the feed was doing: also one that was given up.
-#[utoipa::path(post, path = "/connection_tables/{id}/reconnect", tag = "tables", params(("id" = String, Path)), responses(
+#[utoipa::path(post, operation_id = "reconnect_table", path = "/connection_tables/{id}/reconnect", tag = "tables", params(("id" = String, Path)), responses(
     (status = 202, body = TableStatus, description = "It will connect, as soon as anybody reads it"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -127,7 +127,7 @@ struct TurnShown {
 trait Shown: Serialize + Send + Sync + 'static {
     type Entry: Clone + Send + Sync;
     fn journal(table: &Table) -> &Journal<Self::Entry>;
-    fn of(entry: Self::Entry) -> Self;
+    fn of(table: &Table, entry: Self::Entry) -> Self;
 }
 
 impl Shown for EventShown {
@@ -135,9 +135,9 @@ impl Shown for EventShown {
     fn journal(table: &Table) -> &Journal<RecentEvent> {
         table.feed_status().recent()
     }
-    fn of(entry: RecentEvent) -> Self {
-        let RecentEvent { received, kind, id, data, filtered } = entry;
-        EventShown { received_at: received.to_string(), kind, id, data, filtered }
+    fn of(table: &Table, RecentEvent { received, kind, id, data, filtered }: RecentEvent) -> Self {
+        let shown = |text: String| table.feed_status().shown(&text);
+        EventShown { received_at: received.to_string(), kind: shown(kind), id: shown(id), data: shown(data), filtered }
     }
 }
 
@@ -146,9 +146,10 @@ impl Shown for BadShown {
     fn journal(table: &Table) -> &Journal<Sample> {
         table.status().samples()
     }
-    fn of(Sample { received, bad }: Sample) -> Self {
-        let received_at = received.to_string();
-        BadShown { received_at, reason: bad.reason, offset: bad.offset, kind: bad.kind, id: bad.id, data: bad.data }
+    fn of(table: &Table, Sample { received, bad }: Sample) -> Self {
+        let shown = |text: String| table.feed_status().shown(&text);
+        let (reason, kind, id, data) = (shown(bad.reason), shown(bad.kind), shown(bad.id), shown(bad.data));
+        BadShown { received_at: received.to_string(), reason, offset: bad.offset, kind, id, data }
     }
 }
 
@@ -157,7 +158,7 @@ impl Shown for TurnShown {
     fn journal(table: &Table) -> &Journal<Happening> {
         table.feed_status().log()
     }
-    fn of(Happening { at, state, reason }: Happening) -> Self {
+    fn of(_: &Table, Happening { at, state, reason }: Happening) -> Self {
         TurnShown { at: at.to_string(), state: state.to_string().replace(' ', "_"), reason }
     }
 }
@@ -189,7 +190,7 @@ struct Looking {
 }
 
 /// The latest events of a table's feed, wanted or not.
-#[utoipa::path(get, path = "/connection_tables/{id}/events", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_events", path = "/connection_tables/{id}/events", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<EventShown>, description = "Events as they came"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -198,7 +199,7 @@ async fn events(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>)
 }
 
 /// The events that could not be read, and why: the dead letters.
-#[utoipa::path(get, path = "/connection_tables/{id}/errors", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_errors", path = "/connection_tables/{id}/errors", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<BadShown>, description = "The latest of them"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -207,7 +208,7 @@ async fn errors(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>)
 }
 
 /// What the feed went through: connections, their ends and why.
-#[utoipa::path(get, path = "/connection_tables/{id}/logs", tag = "tables", params(("id" = String, Path), Looking), responses(
+#[utoipa::path(get, operation_id = "table_logs", path = "/connection_tables/{id}/logs", tag = "tables", params(("id" = String, Path), Looking), responses(
     (status = 200, body = Latest<TurnShown>, description = "The latest turns"),
     (status = 404, body = Problem, description = "There is no such table"),
 ))]
@@ -216,7 +217,7 @@ async fn logs(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>) -
 }
 
 /// The latest events, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/events/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_events", path = "/connection_tables/{id}/events/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = EventShown, content_type = "text/event-stream", description = "One in each event"),
@@ -234,7 +235,7 @@ async fn events_stream(
 }
 
 /// The latest dead letters, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/errors/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_errors", path = "/connection_tables/{id}/errors/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = BadShown, content_type = "text/event-stream", description = "One in each event"),
@@ -252,7 +253,7 @@ async fn errors_stream(
 }
 
 /// The latest turns, and those that come from now on, as an event stream.
-#[utoipa::path(get, path = "/connection_tables/{id}/logs/stream", tag = "tables",
+#[utoipa::path(get, operation_id = "stream_table_logs", path = "/connection_tables/{id}/logs/stream", tag = "tables",
     params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
     responses(
         (status = 200, body = TurnShown, content_type = "text/event-stream", description = "One in each event"),
@@ -274,7 +275,7 @@ fn latest<T: Shown>(app: &App, id: &str, looking: &Looking) -> Result<Response> 
     let entries = T::journal(&table).after(looking.after);
     let skipped = entries.len().saturating_sub(looking.limit.unwrap_or(LIMIT_DEFAULT));
     let next = entries.last().map_or(looking.after.min(T::journal(&table).last()), |(number, _)| *number);
-    let numbered = |(number, entry)| Numbered { number, entry: T::of(entry) };
+    let numbered = |(number, entry)| Numbered { number, entry: T::of(&table, entry) };
     let latest = Latest { data: entries.into_iter().skip(skipped).map(numbered).collect(), next };
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(latest)).into_response())
 }
@@ -320,7 +321,7 @@ fn follow<T: Shown>(
     let place = Place { app: Arc::clone(app), shutdown, table, number, left: following.limit.unwrap_or(u64::MAX) };
     let chunks = stream::unfold(place, async |mut place| {
         let entries = place.next::<T>().await?;
-        let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(entry))).collect();
+        let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(&place.table, entry))).collect();
         Some((stream::iter(events), place))
     });
     let events = futures::StreamExt::flatten(chunks);

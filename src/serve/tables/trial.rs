@@ -59,7 +59,6 @@ pub struct Progress {
     pub message: String,
     /// With the last line: the data of the first events.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Object>>)]
     pub sample: Option<Vec<Value>>,
     /// With the last line: the columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +71,6 @@ pub struct Tested {
     pub success: bool,
     pub message: String,
     /// The data of the first events: JSON where it is JSON, else text.
-    #[schema(value_type = Vec<Object>)]
     pub sample_data: Vec<Value>,
     pub statistics: Statistics,
     /// The columns that the events suggest.
@@ -108,7 +106,7 @@ pub struct SchemaTested {
 /// Connects to the feed of a table that is not made, for 5 seconds at most.
 ///
 /// The answer is an event stream of lines of progress; with `Accept: application/json`, one object at the end.
-#[utoipa::path(post, path = "/connection_tables/test", tag = "tables", request_body = ConnectionTablePost, responses(
+#[utoipa::path(post, operation_id = "test_table", path = "/connection_tables/test", tag = "tables", request_body = ConnectionTablePost, responses(
     (status = 200, description = "How it went, well or not", content(
         (Progress = "text/event-stream"), (Tested = "application/json"),
     )),
@@ -146,7 +144,7 @@ async fn test(State(app): State<Arc<App>>, headers: HeaderMap, Body(body): Body<
 }
 
 /// Says what a body means, without making a table: its statement, its mistakes, and the columns where it has none.
-#[utoipa::path(post, path = "/connection_tables/schemas/test", tag = "tables", request_body = ConnectionTablePost, responses(
+#[utoipa::path(post, operation_id = "test_schema", path = "/connection_tables/schemas/test", tag = "tables", request_body = ConnectionTablePost, responses(
     (status = 200, body = SchemaTested, description = "Whether it can be made"),
     (status = 422, body = Problem, description = "The body has not the form of a table"),
 ))]
@@ -210,6 +208,7 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
         read = peek.read(EVENTS_MAX, TIME_MAX) => read,
         never = watch => never,
     };
+    let feed = Arc::clone(&status);
     let status = status.snapshot();
     let summary = &peek.summary;
     let fields = summary.columns().iter().map(|column| FieldPost::typed(&column.name, &column.sql_type)).collect::<Vec<_>>();
@@ -219,7 +218,8 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
         Ok(()) if bad.is_empty() => format!("{} events came", summary.events()),
         Ok(()) => format!("{} events came, and not all can be read", summary.events()),
     };
-    let sample = |data: &str| serde_json::from_str(data).unwrap_or_else(|_| Value::from(data));
+    let shown = |text: &str| feed.shown(text);
+    let sample = |data: &str| serde_json::from_str(&shown(data)).unwrap_or_else(|_| shown(data).into());
     Tested {
         success: read.is_ok(),
         message,
@@ -233,7 +233,7 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
             types: summary.kinds().map(|(name, count)| (name.to_string(), count.into())).collect(),
         },
         inferred_schema: fields,
-        decode_errors: bad,
+        decode_errors: bad.iter().map(|reason| shown(reason)).collect(),
     }
 }
 

@@ -516,3 +516,12 @@ fn the_documented_views_are_planned() {
     }
     assert_eq!(known.len(), 7);
 }
+
+/// Servers plan on threads of 2 MiB, below futures that have taken much of them.
+#[test]
+fn a_deep_query_needs_no_deep_stack() {
+    let (open, close) = ("(1 + ".repeat(15), ")".repeat(15));
+    let deep = format!("SELECT {open}avg(v){close}, {MINUTE} AS window FROM gauges GROUP BY window");
+    let planning = std::thread::Builder::new().stack_size(512 * 1024).spawn(move || rewritten(&deep).is_ok());
+    assert!(planning.unwrap().join().unwrap());
+}

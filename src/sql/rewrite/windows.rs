@@ -217,26 +217,28 @@ fn find(part: &impl Visit, wanted: &dyn Fn(&Expr) -> bool) -> Option<Expr> {
     struct Find<'a> {
         wanted: &'a dyn Fn(&Expr) -> bool,
         queries: usize,
+        found: Option<Expr>,
     }
     impl Visitor for Find<'_> {
-        type Break = Expr;
-        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<Expr> {
+        // An expression here would stand in the visitor's frames hundreds of times: more of the stack than its guard reckons with.
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
             self.queries += 1;
             ControlFlow::Continue(())
         }
-        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<Expr> {
+        fn post_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
             self.queries -= 1;
             ControlFlow::Continue(())
         }
-        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Expr> {
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             if self.queries == 0 && (self.wanted)(expr) {
-                return ControlFlow::Break(expr.clone());
+                self.found = Some(expr.clone());
+                return ControlFlow::Break(());
             }
             ControlFlow::Continue(())
         }
     }
-    match part.visit(&mut Find { wanted, queries: 0 }) {
-        ControlFlow::Break(found) => Some(found),
-        ControlFlow::Continue(()) => None,
-    }
+    let mut find = Find { wanted, queries: 0, found: None };
+    let _ = part.visit(&mut find);
+    find.found
 }

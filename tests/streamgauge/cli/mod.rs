@@ -5,4 +5,4 @@ mod peek;
 pub mod program;
 mod replay;
 mod sample;
-mod server;
+pub mod server;

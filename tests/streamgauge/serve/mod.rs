@@ -1,7 +1,15 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
+mod describe;
+mod guard;
+mod named;
+mod program;
+mod restart;
+mod secrets;
+mod sql;
 mod stream;
 mod tables;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +84,15 @@ impl Service {
 
     async fn post(&self, path: &str, body: Value) -> Answer {
         send(json(self.request(Method::POST, path), &body)).await
+    }
+
+    /// Waits until a view has had so many changes.
+    async fn changes(&self, view: &str, number: u64) {
+        let live = self.app.streams.live(view).unwrap();
+        let mut follower = live.follow(0);
+        while live.head() < number {
+            tokio::time::timeout(HUNG, follower.changed()).await.expect("the view changes");
+        }
     }
 
     /// Runs a statement; gives the cells of what it shows.

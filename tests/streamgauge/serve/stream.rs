@@ -241,6 +241,42 @@ async fn a_view_is_followed_from_its_rows_on_and_resumed_where_a_client_left() {
 }
 
 #[tokio::test]
+async fn an_id_that_says_nothing_is_answered_with_the_rows() {
+    let gauge = Gauge::start(&["a=1 b=2"], 10).await;
+    gauge.changes("orders", 2).await;
+    let epoch = gauge.streams.live("orders").unwrap().epoch();
+    for (id, reason) in [
+        ("rubbish", "garbage"),
+        ("7", "garbage"),
+        ("é", "garbage"),
+        ("orders", "garbage"),
+        ("18446744073709551616-1", "garbage"),
+        (&"9".repeat(8_000), "garbage"),
+        (&format!("{epoch}-3"), "garbage"),
+        (&format!("{}-1", epoch - 1), "epoch"),
+        (&format!("{}-1", epoch + 1), "epoch"),
+    ] {
+        let mut client = gauge.get("/v1/views/orders/stream?limit=2", &format!("last-event-id: {id}\r\n")).await;
+        assert_eq!((client.status, client.header("last-event-id")), (200, Some(format!("{epoch}-2").as_str())), "{id}");
+        let text = client.rest().await;
+        let reset = format!(
+            "event: reset\ndata: {{\"reason\":\"{reason}\",\"view\":\"orders\",\"oldest\":\"{epoch}-1\",\"action\":\"resnapshot\"}}\n\n"
+        );
+        assert!(text.contains(&reset) && text.contains("\"resumed\":false"), "{id}: {text}");
+        assert_eq!(text.matches("\"op\":\"added\"").count(), 2, "{id}: {text}");
+    }
+    for (id, rows) in [("earliest", 2), ("latest", 0)] {
+        let mut client = gauge.get(&format!("/v1/views/orders/stream?last_event_id={id}&limit=2"), "").await;
+        client.until("event: connected").await;
+        if rows > 0 {
+            client.rest().await;
+        }
+        assert_eq!(client.body.matches("\"op\":\"added\"").count(), rows, "{id}: {}", client.body);
+        assert!(!client.body.contains("reset"), "{id}: {}", client.body);
+    }
+}
+
+#[tokio::test]
 async fn several_views_share_a_connection() {
     let gauge = Gauge::start(&["a=1", "b=2000"], 10).await;
     gauge.changes("orders", 1).await;
@@ -287,6 +323,10 @@ async fn what_is_wrong_is_told_before_a_stream_begins() {
 async fn a_client_that_leaves_is_forgotten_however_often_it_comes() {
     let gauge = Gauge::start(&["a=1", "b=2"], 10).await;
     gauge.changes("orders", 1).await;
+    let live = gauge.streams.live("orders").unwrap();
+    // The test's runtime has the tasks of this server alone.
+    let counts = || (tokio::runtime::Handle::current().metrics().num_alive_tasks(), Arc::strong_count(&live));
+    let before = counts();
     for _ in 0..300 {
         let mut client = gauge.get("/v1/views/orders/stream", "").await;
         client.until("event: connected").await;
@@ -300,6 +340,12 @@ async fn a_client_that_leaves_is_forgotten_however_often_it_comes() {
         }
     }
     gauge.alone().await;
+    let gone = async {
+        while counts() != before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap_or_else(|_| panic!("{:?} is left of {before:?}", counts()));
     let counters = gauge.streams.counters();
     assert!(counters.iter().all(|(name, _)| name == "view:orders"), "{counters:?}");
 }

@@ -57,18 +57,18 @@ async fn silent() -> Server {
 }
 
 impl Service {
-    async fn change(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+    pub(super) async fn change(&self, method: Method, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
         let request = headers.iter().fold(self.request(method, path), |request, (name, value)| request.header(*name, *value));
         send(with_json(request, &body)).await
     }
 
-    async fn delete(&self, path: &str) -> Answer {
+    pub(super) async fn delete(&self, path: &str) -> Answer {
         send(self.request(Method::DELETE, path)).await
     }
 }
 
 /// The pointers of a problem's mistakes.
-fn pointers(problem: &Value) -> Vec<&str> {
+pub(super) fn pointers(problem: &Value) -> Vec<&str> {
     problem["errors"].as_array().unwrap().iter().map(|mistake| mistake["pointer"].as_str().unwrap_or_default()).collect()
 }
 

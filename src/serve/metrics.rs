@@ -1,0 +1,413 @@
+//! `GET /metrics`: what the server, its tables, views and streams count, in the text of OpenMetrics; read anew for every scrape.
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::App;
+use super::problem::Result;
+use super::stream::Counters;
+use crate::error::Error;
+use crate::feed::{self, State as FeedState};
+use crate::operator::Report;
+use crate::table;
+use crate::time::Timestamp;
+use crate::view::{Health, Latencies};
+
+/// Before every name.
+const PREFIX: &str = "streamgauge";
+
+/// The text format that has units and an end, so that a broken answer is told from a short one.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new().routes(routes!(metrics))
+}
+
+/// Metrics of the server, its tables, views and streams.
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "server", responses(
+    (status = 200, content_type = "application/openmetrics-text", body = String, description = "OpenMetrics 1.0; the names stand in the README"),
+))]
+async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(Scrape::of(&app)));
+    let mut text = String::new();
+    text::encode(&mut text, &registry).map_err(|error| Error::bug(format!("the metrics cannot be written: {error}")))?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], text).into_response())
+}
+
+static SERVER: &[Family<Server>] = &[
+    info("build", "The program that runs", || [("version", env!("CARGO_PKG_VERSION"))]),
+    gauge("start_timestamp_seconds", "When the program started", |server| Some(seconds(server.started))),
+    gauge("uptime_seconds", "For how long the program has run", |server| Some(seconds(server.now) - seconds(server.started))),
+    gauge("streams_open", "Event streams that are open now, of views and of named streams", |server| Some(server.streams as f64)),
+];
+
+static TABLES: &[Family<Table>] = &[
+    state("table_state", "What the feed is doing", |table| {
+        FeedState::ALL.iter().map(|state| (state.as_str().replace(' ', "_"), *state == table.feed.state)).collect()
+    }),
+    count("table_events", "Events of wanted types that came", |table| table.feed.events),
+    count("table_filtered", "Events of types that are not wanted", |table| table.feed.filtered),
+    count("table_repeated", "Events that the server sent again after a reconnect and that counted before", |table| {
+        table.feed.repeated
+    }),
+    count("table_oversized", "Events dropped for their size", |table| table.feed.oversized),
+    count("table_read_bytes", "Bytes read from the feed, after decompression", |table| table.feed.bytes),
+    count("table_rows", "Rows that were read from events", |table| table.rows.rows),
+    count("table_bad", "Records that could not be read", |table| table.rows.bad),
+    count("table_skipped", "Records of a change feed that are about no row of this table", |table| table.rows.skipped),
+    count("table_connects", "Connections that came about", |table| table.feed.connects),
+    counts(
+        "table_reconnects",
+        "cause",
+        "Connections, or attempts at one, that came to nothing and were followed by another",
+        |table| table.feed.reconnects.iter().map(|(cause, count)| (cause.as_str(), *count)).collect(),
+    ),
+    gauge("table_lag_seconds", "How much later than its event time the last row came; below zero where clocks differ", |table| {
+        table.rows.lag_ms.map(|ms| ms as f64 / 1e3)
+    }),
+    gauge("table_watermark_timestamp_seconds", "Rows with an earlier event time are not expected", |table| {
+        table.rows.watermark.and_then(finite)
+    }),
+    gauge("table_last_event_timestamp_seconds", "When the last event came", |table| table.feed.last_event_at.and_then(finite)),
+];
+
+static VIEWS: &[Family<View>] = &[
+    state("view_state", "How the view fares", |view| {
+        Health::WORDS.iter().map(|word| (word.to_string(), *word == view.health.as_str())).collect()
+    }),
+    count("view_changes", "Changes of its rows", |view| view.changes),
+    gauge("view_rows", "Rows that stand now", |view| Some(view.rows as f64)),
+    gauge("view_state_rows", "Rows in the state of its operators", |view| Some(view.report.state_rows as f64)),
+    gauge("view_open_windows", "Windows that hold rows and are not closed", |view| Some(view.report.open_windows as f64)),
+    gauge("view_memory_bytes", "Memory of its rows, and of the latest changes with their encodings", |view| {
+        Some(view.bytes as f64)
+    }),
+    count("view_late_rows", "Rows that came too late for every window they belong to", |view| view.report.late_rows),
+    count("view_bad_rows", "Rows that an expression could not be computed for", |view| view.report.bad_rows),
+    gauge("view_watermark_timestamp_seconds", "Results before this time are complete", |view| view.watermark.and_then(finite)),
+    histogram(
+        "view_emit_latency_seconds",
+        "From the table that had rows or a watermark ready to the changes that follow from them",
+        |view| view.latency.as_ref(),
+    ),
+];
+
+static STREAMS: &[Family<Stream>] = &[
+    gauge("stream_clients", "Clients that are connected now", |stream| Some(stream.read(|counters| &counters.clients) as f64)),
+    count("stream_connects", "Clients that were ever connected", |stream| stream.read(|counters| &counters.connects)),
+    count("stream_refused", "Clients that were refused because there were too many", |stream| {
+        stream.read(|counters| &counters.refused)
+    }),
+    count("stream_events", "Events sent", |stream| stream.read(|counters| &counters.events)),
+    count("stream_sent_bytes", "Bytes sent", |stream| stream.read(|counters| &counters.bytes)),
+    count("stream_resets", "Clients that came back with an id from which their stream could not go on", |stream| {
+        stream.read(|counters| &counters.resets)
+    }),
+    count("stream_lagged", "Clients that were cut off because they did not read what they asked for", |stream| {
+        stream.read(|counters| &counters.lagged)
+    }),
+    count("stream_dropped", "Changes that those clients did not get", |stream| stream.read(|counters| &counters.dropped)),
+    count("stream_render_errors", "Events whose template failed, sent in the default format", |stream| {
+        stream.read(|counters| &counters.render_errors)
+    }),
+    count("stream_oversized", "Events that were too large to send", |stream| stream.read(|counters| &counters.oversized)),
+];
+
+/// The server at the moment of a scrape.
+#[derive(Debug)]
+struct Server {
+    started: Timestamp,
+    now: Timestamp,
+    streams: u64,
+}
+
+#[derive(Debug)]
+struct Table {
+    name: String,
+    feed: feed::Snapshot,
+    rows: table::Snapshot,
+}
+
+#[derive(Debug)]
+struct View {
+    name: String,
+    health: Health,
+    changes: u64,
+    rows: usize,
+    bytes: usize,
+    watermark: Option<Timestamp>,
+    report: Report,
+    latency: Option<Latencies>,
+}
+
+/// The streams of one view, of several views together, or a named one.
+#[derive(Debug)]
+struct Stream {
+    kind: &'static str,
+    name: String,
+    counters: Arc<Counters>,
+}
+
+impl Stream {
+    /// From the name that [`super::Streams::counters`] gives.
+    fn of(name: &str, counters: Arc<Counters>) -> Self {
+        match name.split_once(':') {
+            Some(("stream", name)) => Stream { kind: "named", name: name.into(), counters },
+            Some((_, name)) => Stream { kind: "view", name: name.into(), counters },
+            None => Stream { kind: "views", name: String::new(), counters },
+        }
+    }
+
+    fn read(&self, counter: impl Fn(&Counters) -> &std::sync::atomic::AtomicU64) -> u64 {
+        Counters::get(counter(&self.counters))
+    }
+}
+
+/// All that one scrape tells.
+#[derive(Debug)]
+struct Scrape {
+    server: Server,
+    tables: Vec<Table>,
+    views: Vec<View>,
+    streams: Vec<Stream>,
+}
+
+impl Scrape {
+    fn of(app: &App) -> Self {
+        let table = |table: Arc<table::Table>| Table {
+            name: table.spec().name.clone(),
+            feed: table.feed_status().snapshot(),
+            rows: table.status().snapshot(),
+        };
+        let view = |view: Arc<crate::engine::View>| {
+            let live = view.live();
+            let (watermark, report) = live.and_then(|live| live.progress()).map(|progress| progress.read()).unwrap_or_default();
+            let (rows, bytes) = live.map(|live| live.size()).unwrap_or_default();
+            View {
+                name: view.name.clone(),
+                health: live.map_or(Health::Waiting, |live| live.health()),
+                changes: live.map_or(0, |live| live.head()),
+                rows,
+                bytes,
+                watermark,
+                report,
+                latency: live.map(|live| live.latency().read()),
+            }
+        };
+        Scrape {
+            server: Server { started: app.started, now: Timestamp::now(), streams: app.streams.clients() },
+            tables: app.engine.tables().into_iter().map(table).collect(),
+            views: app.engine.views().into_iter().map(view).collect(),
+            streams: app.streams.counters().into_iter().map(|(name, counters)| Stream::of(&name, counters)).collect(),
+        }
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        write(&mut encoder, SERVER, std::slice::from_ref(&self.server))?;
+        write(&mut encoder, TABLES, &self.tables)?;
+        write(&mut encoder, VIEWS, &self.views)?;
+        write(&mut encoder, STREAMS, &self.streams)
+    }
+}
+
+/// What metrics are about: the labels that tell one from another.
+trait Subject: 'static {
+    const LABELS: &[&str];
+    fn labels(&self) -> Vec<(&'static str, String)>;
+}
+
+impl Subject for Server {
+    const LABELS: &[&str] = &[];
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+impl Subject for Table {
+    const LABELS: &[&str] = &["table"];
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![("table", self.name.clone())]
+    }
+}
+
+impl Subject for View {
+    const LABELS: &[&str] = &["view"];
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![("view", self.name.clone())]
+    }
+}
+
+impl Subject for Stream {
+    const LABELS: &[&str] = &["kind", "stream"];
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![("kind", self.kind.into()), ("stream", self.name.clone())]
+    }
+}
+
+/// A metric, declared once for the scrape and the README.
+struct Family<T: 'static> {
+    /// Behind the prefix; of a counter without the `_total` that its samples have.
+    name: &'static str,
+    /// What it tells, as a sentence without its full stop.
+    help: &'static str,
+    read: Read<T>,
+}
+
+/// How the values of a metric are read.
+enum Read<T: 'static> {
+    Count(fn(&T) -> u64),
+    /// One counter for each value of a label.
+    Counts(&'static str, fn(&T) -> Vec<(&'static str, u64)>),
+    Gauge(fn(&T) -> Option<f64>),
+    /// 1 for the state that holds, 0 for the others.
+    State(fn(&T) -> Vec<(String, bool)>),
+    Histogram(fn(&T) -> Option<&Latencies>),
+    Info(fn() -> [(&'static str, &'static str); 1]),
+}
+
+const fn count<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Family<T> {
+    Family { name, help, read: Read::Count(read) }
+}
+
+const fn counts<T>(
+    name: &'static str,
+    label: &'static str,
+    help: &'static str,
+    read: fn(&T) -> Vec<(&'static str, u64)>,
+) -> Family<T> {
+    Family { name, help, read: Read::Counts(label, read) }
+}
+
+const fn gauge<T>(name: &'static str, help: &'static str, read: fn(&T) -> Option<f64>) -> Family<T> {
+    Family { name, help, read: Read::Gauge(read) }
+}
+
+const fn state<T>(name: &'static str, help: &'static str, read: fn(&T) -> Vec<(String, bool)>) -> Family<T> {
+    Family { name, help, read: Read::State(read) }
+}
+
+const fn histogram<T>(name: &'static str, help: &'static str, read: fn(&T) -> Option<&Latencies>) -> Family<T> {
+    Family { name, help, read: Read::Histogram(read) }
+}
+
+const fn info<T>(name: &'static str, help: &'static str, read: fn() -> [(&'static str, &'static str); 1]) -> Family<T> {
+    Family { name, help, read: Read::Info(read) }
+}
+
+impl<T: Subject> Family<T> {
+    fn kind(&self) -> MetricType {
+        match self.read {
+            Read::Count(_) | Read::Counts(..) => MetricType::Counter,
+            Read::Gauge(_) | Read::State(_) => MetricType::Gauge,
+            Read::Histogram(_) => MetricType::Histogram,
+            Read::Info(_) => MetricType::Info,
+        }
+    }
+
+    /// The name as samples have it.
+    fn shown(&self) -> String {
+        let suffix = match self.kind() {
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
+            _ => "",
+        };
+        format!("{PREFIX}_{}{suffix}", self.name)
+    }
+
+    fn labels(&self) -> Vec<&'static str> {
+        let own = match &self.read {
+            Read::Counts(label, _) => Some(*label),
+            Read::State(_) => Some("state"),
+            Read::Info(read) => Some(read()[0].0),
+            Read::Count(_) | Read::Gauge(_) | Read::Histogram(_) => None,
+        };
+        T::LABELS.iter().copied().chain(own).collect()
+    }
+
+    fn write(&self, encoder: &mut MetricEncoder<'_>, subject: &T) -> fmt::Result {
+        let labels = subject.labels();
+        let with = |label: &'static str, value: String| {
+            let mut labels = labels.clone();
+            labels.push((label, value));
+            labels
+        };
+        match &self.read {
+            Read::Count(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
+            Read::Counts(label, read) => read(subject).into_iter().try_for_each(|(value, count)| {
+                encoder.encode_family(&with(label, value.into()))?.encode_counter::<NoLabelSet, _, u64>(&count, None)
+            }),
+            Read::Gauge(read) => match read(subject) {
+                Some(value) if labels.is_empty() => encoder.encode_gauge(&value),
+                Some(value) => encoder.encode_family(&labels)?.encode_gauge(&value),
+                None => Ok(()),
+            },
+            Read::State(read) => read(subject)
+                .into_iter()
+                .try_for_each(|(value, holds)| encoder.encode_family(&with("state", value))?.encode_gauge(&u64::from(holds))),
+            Read::Histogram(read) => match read(subject) {
+                Some(read) => {
+                    encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(read.sum, read.count(), &read.classes, None)
+                }
+                None => Ok(()),
+            },
+            Read::Info(read) => encoder.encode_info(&read()),
+        }
+    }
+}
+
+fn write<T: Subject>(encoder: &mut DescriptorEncoder<'_>, families: &[Family<T>], subjects: &[T]) -> fmt::Result {
+    for family in families {
+        // The unit is the last word of a name; the encoder puts it there itself.
+        let (name, unit) = match family.name.rsplit_once('_') {
+            Some((name, "seconds")) => (name, Some(Unit::Seconds)),
+            Some((name, "bytes")) => (name, Some(Unit::Bytes)),
+            _ => (family.name, None),
+        };
+        let mut encoder = encoder.encode_descriptor(name, family.help, unit.as_ref(), family.kind())?;
+        for subject in subjects {
+            family.write(&mut encoder, subject)?;
+        }
+    }
+    Ok(())
+}
+
+/// All metrics as a table in Markdown, for the README.
+pub fn described() -> String {
+    let mut text = "| metric | labels | what it tells |\n|---|---|---|\n".to_string();
+    describe(&mut text, SERVER);
+    describe(&mut text, TABLES);
+    describe(&mut text, VIEWS);
+    describe(&mut text, STREAMS);
+    text
+}
+
+fn describe<T: Subject>(text: &mut String, families: &[Family<T>]) {
+    for family in families {
+        let labels: Vec<String> = family.labels().iter().map(|label| format!("`{label}`")).collect();
+        // Writing to a text does not fail.
+        let _ = writeln!(text, "| `{}` | {} | {} |", family.shown(), labels.join(", "), family.help);
+    }
+}
+
+fn seconds(time: Timestamp) -> f64 {
+    time.nanos() as f64 / 1e9
+}
+
+/// A time that is one: not before the first row, nor after the last of a feed that has ended.
+fn finite(time: Timestamp) -> Option<f64> {
+    (!matches!(time, Timestamp::MIN | Timestamp::MAX)).then(|| seconds(time))
+}

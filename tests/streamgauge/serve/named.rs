@@ -1,0 +1,126 @@
+//! Named streams as a resource, their templates, and Drasi's names for views and streams.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::tables::pointers;
+use super::{Service, send};
+use crate::support::server::{Server, Signal};
+
+const STREAMS: &str = "/v1/streams";
+
+async fn orders() -> (Service, Server) {
+    let service = Service::start().await;
+    let server = service.with_feed(&[(&Signal::default(), &[("a", 1), ("b", 2000)])]).await;
+    service.sql(r#"CREATE VIEW "current-totals" AS SELECT id, total FROM feed"#).await;
+    service.sql("CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000").await;
+    service.changes("current-totals", 2).await;
+    service.changes("alerts", 1).await;
+    (service, server)
+}
+
+#[tokio::test]
+async fn a_view_is_a_query_and_a_stream_a_reaction() {
+    let (service, _server) = orders().await;
+    let results = service.get("/api/v1/queries/current-totals/results").await.with(200);
+    let rows = json!([{"id": "a", "total": 1}, {"id": "b", "total": 2000}]);
+    assert_eq!(results, json!({"success": true, "data": {"results": rows, "count": 2, "sequence": 2}, "error": null}));
+    let queries = service.get("/api/v1/queries").await.with(200);
+    assert_eq!((&queries["data"][0]["id"], &queries["data"][0]["status"]), (&json!("current-totals"), &json!("Running")));
+    assert_eq!(service.get("/api/v1/queries/alerts").await.with(200)["data"], queries["data"][1]);
+    service.post(STREAMS, json!({"id": "live", "queries": ["current-totals"], "ssePath": "/live"})).await.with(201);
+    let reaction = service.get("/api/v1/reactions/live").await.with(200);
+    assert_eq!((&reaction["success"], &reaction["error"]), (&json!(true), &Value::Null));
+    let data = &reaction["data"];
+    assert_eq!((&data["id"], &data["kind"], &data["status"]), (&json!("live"), &json!("sse"), &json!("Running")));
+    assert_eq!((&data["queries"], &data["auto_start"]), (&json!(["current-totals"]), &json!(true)));
+    assert_eq!(service.get("/api/v1/reactions").await.with(200)["data"], json!([data]));
+    for (order, status) in [("stop", "Stopped"), ("stop", "Stopped"), ("start", "Running"), ("start", "Running")] {
+        assert_eq!(service.post(&format!("/api/v1/reactions/live/{order}"), json!({})).await.with(200)["data"]["status"], status);
+        assert_eq!(service.get("/live?limit=1").await.status, if status == "Running" { 200 } else { 503 });
+    }
+    for (path, hint) in [("queries/alert", "alerts"), ("queries/alert/results", "alerts"), ("reactions/life", "live")] {
+        let missing = service.get(&format!("/api/v1/{path}")).await.with(404);
+        assert_eq!(missing["errors"][0]["hint"], format!("did you mean '{hint}'?"), "{path}");
+        assert_eq!(missing["error"], missing["detail"], "a client of that interface looks there");
+    }
+    // Only below that address have they these names.
+    service.get("/v1/queries").await.with(404);
+}
+
+#[tokio::test]
+async fn streams_are_made_listed_replaced_and_removed() {
+    let (service, _server) = orders().await;
+    let made = service.post(STREAMS, json!({"id": "one", "views": ["alerts"], "path": "/one"})).await;
+    assert_eq!((made.status, made.header("location")), (201, "/v1/streams/one"));
+    let one = service.get(&format!("{STREAMS}/one")).await;
+    assert_eq!((one.with(200), one.header("etag")), (made.json(), made.header("etag")));
+    let yaml = "# the same, otherwise\nviews:\n  - alerts\n  - current-totals\nsse_path: /one\nheartbeat_interval_ms: 15000\n\
+                routes:\n  alerts:\n    path: /alerts\n    added:\n      template: |-\n        {\"alert\": {{json after}}}\n";
+    let put = async |path: &str, body: &str, headers: &[(&str, &str)]| {
+        let request = service.request(Method::PUT, &format!("{STREAMS}/{path}")).header("content-type", "application/yaml");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        send(request.body(body.to_string())).await
+    };
+    put("one", yaml, &[("if-none-match", "*")]).await.with(412);
+    put("one", yaml, &[("if-match", "\"old\"")]).await.with(412);
+    let replaced = put("one", yaml, &[("if-match", made.header("etag"))]).await;
+    assert_eq!(
+        (replaced.with(200)["created_at"].clone(), &replaced.json()["views"]),
+        (made.json()["created_at"].clone(), &json!(["alerts", "current-totals"]))
+    );
+    assert_ne!(replaced.header("etag"), made.header("etag"));
+    let stream = service.get("/alerts?limit=1").await;
+    assert!(stream.text.contains("\ndata: {\"alert\": {\"id\":\"b\",\"total\":2000}}\n"), "{}", stream.text);
+    let paths: Vec<String> =
+        replaced.json()["endpoints"].as_array().unwrap().iter().map(|at| at["path"].as_str().unwrap().to_string()).collect();
+    assert_eq!(paths, ["/alerts", "/one", "/one/alerts", "/one/current-totals"]);
+    assert_eq!(put("two", "views: [alerts]\npath: /two\n", &[("if-none-match", "*")]).await.status, 201);
+    assert_eq!(pointers(&put("two", "id: three\nviews: [alerts]\n", &[]).await.with(422)), ["/id"]);
+    put("two", "views: [alerts]\npath: /one\n", &[]).await.with(409);
+    assert_eq!(service.get("/two?limit=1").await.status, 200, "what could not be replaced goes on");
+    let malformed = put("two", "views: [alerts\npath: /two\n", &[]).await.with(400);
+    assert!(malformed["span"]["start"]["line"].as_u64() >= Some(1), "{malformed}");
+    let page = service.get(&format!("{STREAMS}?limit=1&starting_after=one")).await.with(200);
+    assert_eq!((&page["data"][0]["id"], &page["has_more"], &page["next"]), (&json!("two"), &json!(false), &Value::Null));
+    assert!(service.get(&format!("{STREAMS}?state=stopped")).await.with(200)["data"].as_array().unwrap().is_empty());
+    assert_eq!(service.get(&format!("{STREAMS}?stat=stopped")).await.status, 400);
+    for id in ["one", "two"] {
+        assert_eq!(service.delete(&format!("{STREAMS}/{id}")).await.status, 204);
+        service.delete(&format!("{STREAMS}/{id}")).await.with(404);
+    }
+    service.get("/alerts").await.with(404);
+}
+
+#[tokio::test]
+async fn a_bad_template_is_refused_with_its_place() {
+    let (service, _server) = orders().await;
+    let stream = |template: &str| {
+        let added = json!({"added": {"template": template}});
+        json!({"id": "x", "views": ["alerts"], "routes": {"alerts": added.clone()}, "default_template": added})
+    };
+    for (template, expect) in [
+        ("{\n \"row\": {{json after}\n}", "line 2 column"),
+        ("{{#if after.total}}large", "line 1 column"),
+        ("{{/if}}", "line 1 column"),
+        ("{{jsno after}}", "line 1 column 1: Helper not found jsno"),
+        ("ok\n  {{> other}}", "line 2 column 3: partials"),
+        ("{{", "line 1 column"),
+    ] {
+        let problem = service.post(STREAMS, stream(template)).await.with(422);
+        let mut places = pointers(&problem);
+        places.sort_unstable();
+        assert_eq!(places, ["/default_template/added/template", "/routes/alerts/added/template"], "{template}: {problem}");
+        for mistake in problem["errors"].as_array().unwrap() {
+            let message = mistake["message"].as_str().unwrap();
+            assert!(message.starts_with("the template cannot be used") && message.contains(expect), "{template}: {message}");
+            assert!(mistake["hint"].as_str().unwrap().contains("{{json after}}"), "{mistake}");
+        }
+    }
+    // One that fails only with some rows is no mistake of the stream: those rows come in the default format.
+    service.post(STREAMS, stream("{{#each after.total}}{{/each}}{{after.none.deeper}}|{{after.id}}")).await.with(201);
+    let mut unknown = stream("x");
+    (unknown["rotues"], unknown["id"]) = (unknown["routes"].take(), "y".into());
+    let problem = service.post(STREAMS, unknown).await.with(422);
+    assert_eq!((pointers(&problem), &problem["errors"][0]["hint"]), (vec!["/rotues"], &json!("did you mean 'routes'?")));
+}
