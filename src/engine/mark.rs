@@ -91,28 +91,34 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to all tables that run. Gives the names of the parts that will come by it, unless their tables or views end before.
+    /// Sends a mark to the tables that views read: others have no state, and who reads them may be slow. Gives the names of the parts
+    /// that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
         let mark = Arc::new(mark);
-        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| table.mark(&mark)).collect();
-        let runs = |live: &crate::view::Live| {
-            let sources = self.sources(&live.name);
-            let are_marked = sources.iter().all(|source| tables.iter().any(|table| Arc::ptr_eq(table, source)));
-            live.health() == Health::Running && !sources.is_empty() && are_marked
-        };
-        let mut parts: Vec<String> = tables.iter().map(|table| table.part_name()).collect();
+        let mut tables: HashMap<String, bool> = HashMap::new();
+        let mut parts = Vec::new();
         for view in self.views() {
             let Some(kept) = &view.kept else { continue };
             let sources = self.sources(&view.name);
-            let is_endless = !sources.is_empty() && sources.iter().all(|table| !table.spec().finite);
-            if runs(&kept.live) {
-                parts.push(kept.live.part_name());
-            } else if kept.live.health() == Health::Ended && is_endless {
-                kept.live.take_last_part(&mark, &kept.fingerprint);
+            match kept.live.health() {
+                Health::Running if !sources.is_empty() => {
+                    let mut are_marked = true;
+                    for table in sources {
+                        are_marked &= *tables.entry(table.part_name()).or_insert_with(|| table.mark(&mark));
+                    }
+                    if are_marked {
+                        parts.push(kept.live.part_name());
+                    }
+                }
+                Health::Ended if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) => {
+                    kept.live.take_last_part(&mark, &kept.fingerprint);
+                }
+                _ => {}
             }
         }
+        parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));
         parts
     }
 
