@@ -91,7 +91,7 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to the tables that views read: others have no state, and who reads them may be slow. Gives the names of the parts
+    /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names of the parts
     /// that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
@@ -116,6 +116,11 @@ impl Engine {
                     kept.live.take_last_part(&mark, &kept.fingerprint);
                 }
                 _ => {}
+            }
+        }
+        for table in self.tables() {
+            if !tables.get(&table.part_name()).is_some_and(|is_marked| *is_marked) {
+                table.give_past(&mark);
             }
         }
         parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));

@@ -113,21 +113,23 @@ impl Shared {
         self.beginning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Hands a mark to the task that reads the feed; whether there is one. Without one there is no place to keep, but what there is to
-    /// look back at.
+    /// Hands a mark to the task that reads the feed; whether there is one.
     pub(super) fn mark(&self, mark: &Arc<Mark>) -> bool {
         let hubs = self.hubs();
         if *hubs > 0 {
             self.asked.put(Arc::clone(mark));
-            return true;
         }
+        *hubs > 0
+    }
+
+    /// Gives what there is to look back at, without a place to go on from.
+    pub(super) fn give_past(&self, mark: &Mark) {
         let spec = self.spec();
         mark.give(spec.part_name(), self.holder, spec.fingerprint(), |cut| {
             let mut frames = Vec::new();
             self.save_journals(&mut Saver::new(cut, &mut frames))?;
             Ok(frames)
         });
-        false
     }
 
     pub(super) fn save_journals(&self, state: &mut Saver<'_>) -> Result<()> {

@@ -190,6 +190,11 @@ impl Table {
         !self.shared.spec().finite && self.shared.mark(mark)
     }
 
+    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place.
+    pub fn give_past(&self, mark: &Mark) {
+        self.shared.give_past(mark);
+    }
+
     /// The name of the table's part of a checkpoint.
     pub fn part_name(&self) -> String {
         self.shared.spec().part_name()
