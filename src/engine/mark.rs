@@ -91,8 +91,8 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names of the parts
-    /// that will come by it, unless their tables or views end before.
+    /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names
+    /// of the parts that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
@@ -119,7 +119,9 @@ impl Engine {
             }
         }
         for table in self.tables() {
-            if !tables.get(&table.part_name()).is_some_and(|is_marked| *is_marked) {
+            // One that ends by itself begins anew with every start, and its past with it.
+            let is_marked = tables.get(&table.part_name()).is_some_and(|is_marked| *is_marked);
+            if !is_marked && !table.spec().finite {
                 table.give_past(&mark);
             }
         }
