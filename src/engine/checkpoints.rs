@@ -153,7 +153,9 @@ impl Checkpoints {
         drop(given);
         if let Some(missing) = awaited.iter().find(|name| self.engine.is_going(name)) {
             let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
-            return Err(Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up"));
+            return Err(
+                Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up")
+            );
         }
         let gathering = start.elapsed();
         let count = parts.len();

@@ -14,8 +14,8 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::FutureExt;
-use std::panic::AssertUnwindSafe;
 use sha2::{Digest, Sha256};
+use std::panic::AssertUnwindSafe;
 use tokio::task::AbortHandle;
 
 use super::{Query, panic_error};
@@ -91,7 +91,8 @@ impl Kept {
             self.live.load(Some(&mut run), state)?;
             Ok((run, tables))
         });
-        run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew")).ok()
+        run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew"))
+            .ok()
     }
 
     /// Shows what the view had said when it ended, instead of running it again; whether that could be read.

@@ -83,8 +83,7 @@ fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Result<RecordBa
         Arc::new(UInt64Array::from_iter_values(values))
     };
     let at = entries.iter().flat_map(|entry| std::iter::repeat_n(entry.at.nanos(), entry.changes.len()));
-    let more: [ArrayRef; 3] =
-        [each(|entry| entry.first), each(|entry| entry.last), Arc::new(Int64Array::from_iter_values(at))];
+    let more: [ArrayRef; 3] = [each(|entry| entry.first), each(|entry| entry.last), Arc::new(Int64Array::from_iter_values(at))];
     let columns = batch.columns().iter().cloned().chain(more).enumerate();
     state::rows(columns.map(|(at, column)| (at.to_string(), column)), batch.num_rows())
 }
