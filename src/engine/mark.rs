@@ -62,8 +62,13 @@ impl Engine {
 
     /// The state of a view, if it is one of this view, and if all its tables go on where that was made.
     fn state_of(&self, kept: &Kept, states: &mut HashMap<String, Part>, resumed: &HashSet<String>) -> Option<Vec<Frame>> {
-        let part = states.remove(&kept.live.part_name())?;
         let sources = self.sources(&kept.live.name);
+        let Some(part) = states.remove(&kept.live.part_name()) else {
+            if sources.iter().any(|table| resumed.contains(&table.spec().name)) {
+                tracing::info!(view = kept.live.name, "it has no state in the checkpoint: the view begins anew");
+            }
+            return None;
+        };
         let lost = match sources.iter().find(|table| !resumed.contains(&table.spec().name)) {
             Some(table) => Some(format!("table '{}' begins anew", table.spec().name)),
             None if part.fingerprint != kept.fingerprint => Some("it has been defined anew".into()),
@@ -83,19 +88,20 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to all tables that run. Gives the names of the parts that will come by it, unless their tables or views end before.
+    /// Sends a mark to all tables that running views read: the others have no place to go on from, and may be held up by whoever reads
+    /// them alone. Gives the names of the parts that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
         let mark = Arc::new(mark);
-        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| table.mark(&mark)).collect();
-        let runs = |live: &crate::view::Live| {
-            let sources = self.sources(&live.name);
-            let are_marked = sources.iter().all(|source| tables.iter().any(|table| Arc::ptr_eq(table, source)));
-            live.health() == Health::Running && !sources.is_empty() && are_marked
-        };
         let views = self.views();
-        let views = views.iter().filter_map(|view| view.live()).filter(|live| runs(live)).map(|live| live.part_name());
+        let running = views.iter().filter_map(|view| view.live()).filter(|live| live.health() == Health::Running);
+        let running: Vec<_> = running.map(|live| (live.part_name(), self.sources(&live.name))).collect();
+        let is_in = |tables: &[Arc<Table>], table: &Arc<Table>| tables.iter().any(|known| Arc::ptr_eq(known, table));
+        let is_read = |table: &Arc<Table>| running.iter().any(|(_, sources)| is_in(sources, table));
+        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| is_read(table) && table.mark(&mark)).collect();
+        let is_marked = |sources: &[Arc<Table>]| !sources.is_empty() && sources.iter().all(|source| is_in(&tables, source));
+        let views = running.iter().filter(|(_, sources)| is_marked(sources)).map(|(name, _)| name.clone());
         tables.iter().map(|table| table.part_name()).chain(views).collect()
     }
 
