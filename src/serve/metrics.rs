@@ -378,6 +378,7 @@ impl<T: Subject> Family<T> {
             labels
         };
         match &self.read {
+            Read::Count(read) if labels.is_empty() => encoder.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Count(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Counts(label, read) => read(subject).into_iter().try_for_each(|(value, count)| {
                 encoder.encode_family(&with(label, value.into()))?.encode_counter::<NoLabelSet, _, u64>(&count, None)
