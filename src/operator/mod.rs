@@ -62,6 +62,11 @@ pub trait Operator: Send {
     /// Adds what a user may want to know about the state: late rows, open windows, the next close.
     fn report(&self, _report: &mut Report) {}
 
+    /// Memory of the state, as an order of magnitude. Costs a look at each piece of it, so it is not asked for with every message.
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// Gives everything that later results depend on, and changes none of them, to the last bit. Where a state of DataFusion does not
     /// hold all that its accumulator does, they move by rounding: the last digits of a variance, a covariance or a regression, an
     /// approximate percentile within its error, and what is left in a sliding sum of which all rows are NULL. After an error the
@@ -92,8 +97,10 @@ pub struct Report {
     pub open_windows: usize,
     /// The watermark that lets the next result out: the earliest end among the open windows, or past the earliest row that waits.
     pub next_close: Option<Timestamp>,
-    /// Rows kept in state, as an order of magnitude for memory.
+    /// Rows kept in state: groups of windows, pieces of sessions, rows that wait or are looked back at.
     pub state_rows: usize,
+    /// Memory of the state when it was last measured, see [`Operator::bytes`].
+    pub state_bytes: usize,
 }
 
 /// A row that was dropped because its event time lies before what was still open.

@@ -22,6 +22,7 @@ struct Guarded {
     reader: String,
     document: Value,
     feed: Server,
+    _data: tempfile::TempDir,
 }
 
 /// An operation of the document.
@@ -33,7 +34,8 @@ struct Operation<'a> {
 
 impl Guarded {
     async fn start() -> Guarded {
-        let mut settings = Settings::default();
+        let data = tempfile::tempdir().unwrap();
+        let mut settings = Settings { data: Some(data.path().into()), ..Settings::default() };
         settings.auth.token = Some(ADMIN.to_string().into());
         settings.http.body_bytes_max = BODY_BYTES_MAX;
         let service = Service::start_with(settings).await;
@@ -56,7 +58,7 @@ impl Guarded {
         let token = admin("/v1/tokens", json!({"name": "reader", "scopes": ["read"]})).await.with(201);
         let reader = token["token"].as_str().unwrap().to_string();
         let document = service.get("/openapi.json").await.with(200);
-        Guarded { service, reader, document, feed }
+        Guarded { service, reader, document, feed, _data: data }
     }
 
     fn operations(&self) -> Vec<Operation<'_>> {
@@ -253,6 +255,7 @@ async fn every_operation_can_be_done() {
         ("start_stream", "other", Value::Null, 200),
         ("stop_reaction", "other", Value::Null, 200),
         ("start_reaction", "other", Value::Null, 200),
+        ("take_checkpoint", "", Value::Null, 201),
         ("create_ticket", "", json!({"views": ["copy"]}), 201),
         ("create_token", "", json!({"name": "second", "scopes": ["read"]}), 201),
         ("delete_token", "second", Value::Null, 204),
@@ -366,7 +369,7 @@ async fn info_tells_what_may_be_expected() {
     assert_eq!((&info["auth"], &info["tables"], &info["views"]), (&json!("token"), &json!(1), &json!(1)));
     assert_eq!(info["limits"]["body_bytes_max"], BODY_BYTES_MAX);
     assert!(info["limits"]["streams_max"].is_u64() && info["limits"]["streams_per_address_max"].is_null(), "{info}");
-    assert_eq!(info["features"], json!({"connectors": ["sse"], "keeps": false, "files": false}));
+    assert_eq!(info["features"], json!({"connectors": ["sse"], "keeps": true, "files": false}));
 }
 
 #[tokio::test]
@@ -400,6 +403,8 @@ async fn the_metrics_tell_of_the_server_its_tables_views_and_streams() {
         "streamgauge_view_state{view=\"orders\",state=\"running\"} 1".into(),
         "streamgauge_view_changes_total{view=\"orders\"} 1".into(),
         "streamgauge_view_rows{view=\"orders\"} 1.0".into(),
+        "streamgauge_view_state_bytes{view=\"orders\"} 0.0".into(),
+        "streamgauge_checkpoints_failed_total 0".into(),
         "streamgauge_view_rows{view=\"a\\\"b\\\\c\"} ".into(),
         "streamgauge_view_emit_latency_seconds_count{view=\"orders\"} 1".into(),
         "streamgauge_view_emit_latency_seconds_bucket{le=\"+Inf\",view=\"orders\"} 1".into(),

@@ -73,7 +73,7 @@ impl Process {
     }
 
     /// Waits until it has said this; gives all that it said.
-    async fn until(&mut self, text: &str) -> String {
+    pub(super) async fn until(&mut self, text: &str) -> String {
         let said = timeout(HUNG, self.said.wait_for(|said| said.contains(text))).await;
         said.ok().and_then(Result::ok).map(|said| said.clone()).unwrap_or_else(|| panic!("no '{text}': {}", *self.said.borrow()))
     }
