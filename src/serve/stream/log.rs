@@ -158,7 +158,39 @@ fn line(event: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
     use super::*;
+    use crate::change::Changes;
+    use crate::time::{Timestamp, TimestampArray};
+    use crate::view::{HISTORY_CHANGES_MAX, Health, Rows};
+
+    #[tokio::test]
+    async fn a_log_that_fell_behind_goes_on_with_the_oldest_change_that_is_kept() {
+        let numbers = |count: u64| {
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count as i64));
+            let times = TimestampArray::from_value(0, count as usize);
+            Changes::inserts(RecordBatch::try_from_iter([("n", numbers)]).unwrap(), times)
+        };
+        let live = Arc::new(Live::new("v", numbers(0).rows.schema(), false, Rows::appended(1)));
+        let follower = live.follow(0);
+        for count in [3, HISTORY_CHANGES_MAX] {
+            live.publish(numbers(count), Timestamp(0)).unwrap();
+        }
+        live.enter(Health::Dropped);
+        let counters = Arc::<Counters>::default();
+        let lines = Lines {
+            stream: "log".into(),
+            view: "v".into(),
+            shape: Shape::default(),
+            templates: Arc::new(Templates::compile([]).unwrap()),
+            counters: Arc::clone(&counters),
+            shutdown: Shutdown::default(),
+        };
+        let encoder = Encoder::new("v", &live.schema, Shape::default(), None).unwrap();
+        Arc::new(lines).write(Weak::new(), follower, Arc::new(encoder)).await;
+        assert_eq!((Counters::get(&counters.dropped), Counters::get(&counters.events)), (3, HISTORY_CHANGES_MAX));
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_is_in_it() {
