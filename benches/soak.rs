@@ -30,14 +30,23 @@ struct Args {
 
 const VIEWS: [(&str, &str); 9] = [
     ("tumble", "SELECT k, count(*) AS c, avg(v) AS a, TUMBLE(INTERVAL '5 seconds') AS window FROM feed GROUP BY k, window"),
-    ("hop", "SELECT k, count(*) AS c, max(v) AS m, HOP(INTERVAL '1 second', INTERVAL '1 minute') AS window FROM feed GROUP BY k, window"),
+    (
+        "hop",
+        "SELECT k, count(*) AS c, max(v) AS m, HOP(INTERVAL '1 second', INTERVAL '1 minute') AS window FROM feed GROUP BY k, window",
+    ),
     ("session", "SELECT k, count(*) AS c, SESSION(INTERVAL '2 seconds') AS window FROM feed GROUP BY k, window"),
     ("early", "SELECT k % 10 AS k, count(*) AS c, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY 1, window"),
     ("lagged", "SELECT n, v - LAG(v) OVER (PARTITION BY k % 100 ORDER BY ts) AS d FROM feed"),
-    ("sliding", "SELECT n, sum(v) OVER (PARTITION BY k % 10 ORDER BY ts RANGE BETWEEN INTERVAL '10 seconds' PRECEDING AND CURRENT ROW) AS s FROM feed"),
+    (
+        "sliding",
+        "SELECT n, sum(v) OVER (PARTITION BY k % 10 ORDER BY ts RANGE BETWEEN INTERVAL '10 seconds' PRECEDING AND CURRENT ROW) AS s FROM feed",
+    ),
     ("plain", "SELECT n, k, v FROM feed WHERE v > 900"),
     ("top", "SELECT k, sum(v) AS s, TUMBLE(INTERVAL '5 seconds') AS window FROM feed GROUP BY k, window ORDER BY s DESC LIMIT 5"),
-    ("united", "SELECT count(*) AS c, TUMBLE(INTERVAL '1 second') AS window FROM (SELECT ts FROM feed UNION ALL SELECT ts FROM feed) GROUP BY window"),
+    (
+        "united",
+        "SELECT count(*) AS c, TUMBLE(INTERVAL '1 second') AS window FROM (SELECT ts FROM feed UNION ALL SELECT ts FROM feed) GROUP BY window",
+    ),
 ];
 
 fn main() {
@@ -63,7 +72,8 @@ fn main() {
     println!("after    memory   open files  threads  checkpoint");
     let start = Instant::now();
     let marks = [60, args.seconds / 4, args.seconds / 2, args.seconds * 3 / 4, args.seconds];
-    let mut marks = marks.into_iter().filter(|mark| *mark <= args.seconds).collect::<std::collections::BTreeSet<_>>().into_iter().peekable();
+    let mut marks =
+        marks.into_iter().filter(|mark| *mark <= args.seconds).collect::<std::collections::BTreeSet<_>>().into_iter().peekable();
     let mut sent = 0;
     while start.elapsed().as_secs() < args.seconds {
         let (socket, _) = feed.accept().unwrap();
@@ -89,7 +99,13 @@ fn main() {
 }
 
 /// Sends events at the rate, ten times a second, as long as `goes_on`.
-fn serve(mut socket: TcpStream, sent: &mut u64, rate: u64, start: Instant, mut goes_on: impl FnMut() -> bool) -> std::io::Result<()> {
+fn serve(
+    mut socket: TcpStream,
+    sent: &mut u64,
+    rate: u64,
+    start: Instant,
+    mut goes_on: impl FnMut() -> bool,
+) -> std::io::Result<()> {
     let mut head = BufReader::new(&socket).lines();
     while !head.next().transpose()?.unwrap_or_default().is_empty() {}
     socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")?;

@@ -39,7 +39,7 @@ use crate::plan::{self, Emit};
 use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object, Show, Statement};
 use crate::table::{Follow, Spec, Table};
 use crate::time::{Timestamp, TimestampArray};
-use crate::view::{self, ContinuousExec, Live, Progress, Run};
+use crate::view::{self, Budget, ContinuousExec, Health, Live, Progress, Run};
 
 /// Tables, views and the session they live in.
 pub struct Engine {
@@ -65,6 +65,7 @@ pub struct View {
     pub query: String,
     pub plan: LogicalPlan,
     pub emit: Emit,
+    pub budget: Budget,
     /// What its author may not expect of it.
     pub notices: Vec<String>,
     kept: Option<Kept>,
@@ -97,6 +98,7 @@ pub struct Query {
     pub name: Option<String>,
     pub plan: Arc<dyn ExecutionPlan>,
     state: SessionState,
+    budget: Budget,
 }
 
 /// A running query: its changes as they come, until the feeds end or it is dropped.
@@ -209,7 +211,8 @@ impl Engine {
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (changelog, progress, task) = match query.continuous() {
                 Some(continuous) => {
-                    let (run, read) = continuous.run(context, self.casually())?;
+                    let (mut run, read) = continuous.run(context, self.casually())?;
+                    run.limit(query.budget);
                     tables.extend(read);
                     (
                         continuous.plan().is_changelog(),
@@ -405,7 +408,8 @@ impl Engine {
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
         let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
-        let query = Query { name: Some(name.clone()), plan: physical, state };
+        let budget = Budget::of(&options);
+        let query = Query { name: Some(name.clone()), plan: physical, state, budget };
         let reads = self.reads(&create.query).map_err(one)?;
         let notices = query.notices().to_vec();
         let retention = usize::try_from(options.retention).unwrap_or(usize::MAX);
@@ -416,7 +420,7 @@ impl Engine {
         let live = kept.as_ref().map(|kept| Arc::clone(&kept.live));
         let told = notices.iter().map(|notice| format!("view {name}: {notice}")).collect();
         let (text, query) = (create.text.clone(), create.query.to_string());
-        let view = Arc::new(View { name: name.clone(), text, query, plan: plan.clone(), emit, notices, kept });
+        let view = Arc::new(View { name: name.clone(), text, query, plan: plan.clone(), emit, budget, notices, kept });
         {
             let mut catalog = self.catalog_mut();
             let created = catalog.create_view(name, Arc::clone(&view), reads, create.or_replace, Timestamp::now());
@@ -458,7 +462,7 @@ impl Engine {
         let plan = self.logical_in(answers, query).await?;
         let state = answers.state();
         let plan = state.create_physical_plan(&plan).await.map_err(|error| sql::explain_plan(error.into(), query))?;
-        Ok(Query { name: None, plan, state })
+        Ok(Query { name: None, plan, state, budget: Budget::default() })
     }
 
     /// A query whose changes are followed; one of a whole view follows that view.
@@ -473,12 +477,12 @@ impl Engine {
     async fn query(&self, query: &ast::Query, emit: Emit) -> Result<Query> {
         let plan = self.logical(query).await?;
         let (plan, state) = self.physical(&plan, emit).await.map_err(|error| sql::explain_plan(error, query))?;
-        Ok(Query { name: None, plan, state })
+        Ok(Query { name: None, plan, state, budget: Budget::default() })
     }
 
     async fn view_query(&self, view: &View) -> Result<Query> {
         let (plan, state) = self.physical(&view.plan, view.emit).await?;
-        Ok(Query { name: Some(view.name.clone()), plan, state })
+        Ok(Query { name: Some(view.name.clone()), plan, state, budget: view.budget })
     }
 
     /// Resolves a query's names.
@@ -621,7 +625,7 @@ impl Engine {
         Ok(Answer::Rows(rows))
     }
 
-    /// A row for each feed: what it does, how far it has come, and why it is silent.
+    /// A row for each feed: what it does, how far it has come, why it is silent, and which views over it have failed.
     fn status(&self, tables: &[Arc<Table>]) -> Result<Answer> {
         let text = |cell: &dyn Fn(&Table) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(tables.iter().map(|table| cell(table))))
@@ -635,8 +639,20 @@ impl Engine {
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
             ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
             ("silent because", text(&|table| table.silence().unwrap_or_default())),
+            ("failed views", text(&|table| self.failed_views(&table.spec().name))),
         ])?;
         Ok(Answer::Rows(rows))
+    }
+
+    /// The views over a table that have failed, each with its reason.
+    fn failed_views(&self, table: &str) -> String {
+        let failed = |view: &Arc<View>| match view.live()?.health() {
+            Health::Failed(error) => Some(format!("{}: {error}", view.name)),
+            _ => None,
+        };
+        let views = self.views();
+        let over = views.iter().filter(|view| self.sources(&view.name).iter().any(|source| source.spec().name == table));
+        over.filter_map(failed).collect::<Vec<_>>().join("; ")
     }
 
     fn describe(&self, name: &Name) -> Result<Answer> {
@@ -786,7 +802,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
 
     use super::*;
-    use crate::view::{Followed, Health};
+    use crate::view::Followed;
 
     #[tokio::test]
     async fn a_query_that_panics_says_so() {

@@ -169,6 +169,10 @@ options! {
         allowed_lateness: Option<Duration> = "";
         /// On a server: how many of its latest rows the view keeps for `SELECT` and for new followers. A view over a table with a primary key keeps all that stand.
         retention: u64 = "10000";
+        /// Most rows in the state of the view's operators: groups of open windows, pieces of sessions, rows that wait or are looked back at. A view that needs more fails and says so; its rows stay readable, and the others go on.
+        state_rows_max: u64 = "10000000";
+        /// The same for the memory of that state, which is measured a few times a second to within an order of magnitude.
+        state_bytes_max: Bytes = "4GiB";
     }
 }
 

@@ -186,6 +186,7 @@ impl Archive {
     }
 
     fn save(&self, epoch: Epoch, parts: Vec<Part>) -> Result<Base, Failure> {
+        self.disk.make_dir(&self.dir)?;
         let partial = self.path(epoch, PARTIAL);
         let mut writer = Writer::create(&*self.disk, &partial, epoch)?;
         let mut manifest =
@@ -228,6 +229,10 @@ impl Archive {
         let needed_bytes = needed_bytes + writer.length();
         let bytes = needs.values().sum::<u64>() + writer.length();
         if before.links < LINKS_MAX && bytes <= WASTE_MAX * needed_bytes + WASTE_BYTES_FREE {
+            // Somebody may have cleared the directory.
+            for (file, length) in &needs {
+                self.reader(&mut HashMap::new(), *file, *length).map_err(|flaw| Failure::Base(*file, flaw))?;
+            }
             (manifest.chain, manifest.links, manifest.needs) = (before.chain, before.links + 1, needs);
             return Ok(());
         }

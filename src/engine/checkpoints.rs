@@ -5,13 +5,14 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
 use crate::checkpoint::{Archive, Written};
 use crate::error::{Code, Error, Result};
 use crate::operator::{Epoch, Part};
-use crate::table::{self, Given, Mark};
+use crate::table::{self, Given, Holder, Mark};
 use crate::time::Timestamp;
 
 /// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
@@ -23,15 +24,21 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The checkpoints of a running engine.
 pub struct Checkpoints {
     engine: Arc<Engine>,
-    /// Held while a checkpoint is taken.
-    turn: tokio::sync::Mutex<Turn>,
+    /// Held while a checkpoint is taken, by the thread that writes it to the end: whoever asked for it may leave.
+    turn: Arc<tokio::sync::Mutex<Turn>>,
     report: Mutex<Report>,
 }
 
 struct Turn {
-    /// Away while it writes, and for good if that is broken off.
-    archive: Option<Archive>,
+    archive: Archive,
     written: Option<table::Written>,
+}
+
+impl Turn {
+    /// What the next checkpoint may build on: what the archive has, if it is known who gave it.
+    fn written(&self) -> Option<table::Written> {
+        self.written.clone().filter(|known| self.archive.written() == Some(known.epoch))
+    }
 }
 
 /// How checkpoints fare.
@@ -75,11 +82,7 @@ pub struct Failure {
 
 impl Checkpoints {
     pub fn new(engine: Arc<Engine>, archive: Archive) -> Self {
-        Checkpoints {
-            engine,
-            turn: tokio::sync::Mutex::new(Turn { archive: Some(archive), written: None }),
-            report: Mutex::default(),
-        }
+        Checkpoints { engine, turn: Arc::new(tokio::sync::Mutex::new(Turn { archive, written: None })), report: Mutex::default() }
     }
 
     pub fn report(&self) -> Report {
@@ -105,8 +108,8 @@ impl Checkpoints {
     }
 
     async fn take_one(&self, last: bool) -> Result<Taken> {
-        let mut turn = self.turn.lock().await;
-        let taken = self.take_in(&mut turn, last).await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let taken = self.take_in(turn, last).await;
         let mut report = self.lock();
         match &taken {
             Ok(taken) => {
@@ -127,11 +130,10 @@ impl Checkpoints {
         taken
     }
 
-    async fn take_in(&self, turn: &mut Turn, last: bool) -> Result<Taken> {
-        let archive = turn.archive.as_ref().ok_or_else(|| Error::bug("the archive of checkpoints is lost"))?;
+    async fn take_in(&self, turn: OwnedMutexGuard<Turn>, last: bool) -> Result<Taken> {
         let start = Instant::now();
-        let epoch = self.engine.next_mark().max(archive.epoch() + 1);
-        let (mark, mut given) = Mark::new(epoch, last, turn.written.clone());
+        let epoch = self.engine.next_mark().max(turn.archive.epoch() + 1);
+        let (mark, mut given) = Mark::new(epoch, last, turn.written());
         let mut awaited = self.engine.mark(mark);
         let (mut parts, mut holders) = (Vec::new(), HashMap::new());
         let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
@@ -153,14 +155,13 @@ impl Checkpoints {
         drop(given);
         if let Some(missing) = awaited.iter().find(|name| self.engine.is_going(name)) {
             let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
-            return Err(Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up"));
+            return Err(
+                Error::new(Code::Slow, message).hint("the next one is tried in time; if this goes on, see what holds it up")
+            );
         }
         let gathering = start.elapsed();
         let count = parts.len();
-        let (archive, written) = write(turn.archive.take(), epoch, parts).await?;
-        turn.archive = Some(archive);
-        let written = written?;
-        turn.written = Some(table::Written { epoch, holders });
+        let written = write(turn, epoch, parts, holders).await?;
         self.lock().left_out = left_out;
         Ok(Taken {
             epoch,
@@ -179,12 +180,17 @@ impl Checkpoints {
     }
 }
 
-/// Writes on a thread that may block, and brings the archive back.
-async fn write(archive: Option<Archive>, epoch: Epoch, parts: Vec<Part>) -> Result<(Archive, Result<Written>)> {
-    let mut archive = archive.ok_or_else(|| Error::bug("the archive of checkpoints is lost"))?;
+/// Writes on a thread that may block, to the end.
+async fn write(
+    mut turn: OwnedMutexGuard<Turn>,
+    epoch: Epoch,
+    parts: Vec<Part>,
+    holders: HashMap<String, Holder>,
+) -> Result<Written> {
     let writing = tokio::task::spawn_blocking(move || {
-        let written = archive.write(epoch, parts);
-        (archive, written)
+        let written = turn.archive.write(epoch, parts)?;
+        turn.written = Some(table::Written { epoch, holders });
+        Ok(written)
     });
-    writing.await.map_err(|error| Error::bug(format!("writing a checkpoint broke off: {error}")))
+    writing.await.map_err(|error| Error::bug(format!("writing a checkpoint broke off: {error}")))?
 }

@@ -14,8 +14,8 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::FutureExt;
-use std::panic::AssertUnwindSafe;
 use sha2::{Digest, Sha256};
+use std::panic::AssertUnwindSafe;
 use tokio::task::AbortHandle;
 
 use super::{Query, panic_error};
@@ -53,12 +53,12 @@ impl Kept {
         Ok(Kept { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
     }
 
-    /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to start when all that shall see their first event
-    /// have joined.
+    /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to
+    /// start when all that shall see their first event have joined.
     pub fn run(&self, state: Option<Vec<Frame>>, marked: Epoch) -> Result<Vec<Arc<Table>>> {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
         let live = Arc::clone(&self.live);
-        let context = query.state.task_ctx();
+        let (context, budget) = (query.state.task_ctx(), query.budget);
         let (task, tables) = match query.continuous() {
             Some(continuous) => {
                 let restored = state.and_then(|state| self.restored(continuous, &context, state));
@@ -66,6 +66,7 @@ impl Kept {
                     Some(restored) => restored,
                     None => continuous.run(context, Follow::Kept)?,
                 };
+                run.limit(budget);
                 run.ignore_marks(marked);
                 live.enter(Health::Running);
                 (tokio::spawn(guarded(Arc::clone(&live), live.drive(run, self.fingerprint.clone()))), tables)
@@ -91,7 +92,8 @@ impl Kept {
             self.live.load(Some(&mut run), state)?;
             Ok((run, tables))
         });
-        run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew")).ok()
+        run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew"))
+            .ok()
     }
 
     /// Shows what the view had said when it ended, instead of running it again; whether that could be read.

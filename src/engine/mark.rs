@@ -70,8 +70,13 @@ impl Engine {
 
     /// The state of a view, if it is one of this view, and if all its tables go on where that was made.
     fn state_of(&self, kept: &Kept, states: &mut HashMap<String, Part>, resumed: &HashSet<String>) -> Option<Vec<Frame>> {
-        let part = states.remove(&kept.live.part_name())?;
         let sources = self.sources(&kept.live.name);
+        let Some(part) = states.remove(&kept.live.part_name()) else {
+            if sources.iter().any(|table| resumed.contains(&table.spec().name)) {
+                tracing::info!(view = kept.live.name, "it has no state in the checkpoint: the view begins anew");
+            }
+            return None;
+        };
         let lost = match sources.iter().find(|table| !resumed.contains(&table.spec().name)) {
             Some(table) => Some(format!("table '{}' begins anew", table.spec().name)),
             None if part.fingerprint != kept.fingerprint => Some("it has been defined anew".into()),

@@ -114,6 +114,11 @@ impl Chain {
         report
     }
 
+    /// Memory of the state of all operators, see [`Operator::bytes`].
+    pub fn bytes(&self) -> usize {
+        self.nodes.iter().filter_map(|node| node.operator.as_ref()).map(|operator| operator.bytes()).sum()
+    }
+
     /// The state of all operators after the last message: everything that later messages depend on. See [`Operator::save`].
     pub fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();

@@ -9,6 +9,7 @@ use arrow::datatypes::Int64Type;
 
 use super::Report;
 use super::emit::Said;
+use super::keys::memory;
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
 use super::state::{self, Kept, Loader, Saver};
@@ -236,6 +237,11 @@ impl Windows for GridWindows {
         let groups =
             |slot: &Slot| slot.open.as_ref().map_or(0, Pane::len) + slot.frozen.as_ref().map_or(0, |part| part.ids.len());
         report.state_rows += self.panes.values().map(groups).sum::<usize>() + self.sliding.rows();
+    }
+
+    fn bytes(&self) -> usize {
+        let said = self.said.values().flat_map(|(rows, _)| rows.columns()).map(memory);
+        self.panes.values().map(Slot::bytes).sum::<usize>() + self.sliding.bytes() + said.sum::<usize>()
     }
 
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {

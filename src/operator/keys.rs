@@ -115,6 +115,12 @@ impl Dictionary {
         self.len
     }
 
+    /// Memory of the keys.
+    pub fn bytes(&self) -> usize {
+        let columns = self.chunks.iter().flat_map(|chunk| &chunk.columns);
+        self.numbers.as_ref().map_or(0, |numbers| numbers.size()) + columns.map(memory).sum::<usize>()
+    }
+
     /// Forgets the keys that `mark` does not name, if there are many: `mark` is handed a list with a place for each number and
     /// sets the living ones. Returns the new number of each old one ([`NONE`] for the dead) if it renumbered.
     pub fn compact(&mut self, mark: impl FnOnce(&mut [bool])) -> Result<Option<Vec<u32>>> {
@@ -199,6 +205,17 @@ pub fn detached(array: ArrayRef) -> ArrayRef {
         DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
         _ => array,
     }
+}
+
+/// Memory of an array. A slice counts as what it shows, which is what it costs among many of the same buffer.
+pub fn memory(array: &ArrayRef) -> usize {
+    let views = match array.data_type() {
+        DataType::Utf8View => array.as_string_view().data_buffers(),
+        DataType::BinaryView => array.as_binary_view().data_buffers(),
+        _ => &[],
+    };
+    let shown = array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size());
+    shown + views.iter().map(|buffer| buffer.len()).sum::<usize>()
 }
 
 #[cfg(test)]

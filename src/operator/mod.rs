@@ -62,15 +62,21 @@ pub trait Operator: Send {
     /// Adds what a user may want to know about the state: late rows, open windows, the next close.
     fn report(&self, _report: &mut Report) {}
 
-    /// Gives everything that later results depend on. It changes none of them, except that the last digits of a variance, a covariance
-    /// or a regression over an open window, and an approximate percentile within its error, may come out as they would had the rows
-    /// so far been merged from another window. After an error the operator is not to be used any more.
+    /// Memory of the state, as an order of magnitude. Costs a look at each piece of it, so it is not asked for with every message.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Gives everything that later results depend on, and changes none of them, to the last bit. Where a state of DataFusion does not
+    /// hold all that its accumulator does, they move by rounding: the last digits of a variance, a covariance or a regression, an
+    /// approximate percentile within its error, and what is left in a sliding sum of which all rows are NULL. After an error the
+    /// operator is not to be used any more.
     fn save(&mut self, _state: &mut Saver) -> Result<()> {
         Ok(())
     }
 
-    /// Takes what another of the same plan saved, being itself as new; from here on it says exactly what that one says. After an
-    /// error it is not to be used.
+    /// Takes what another of the same plan saved, being itself as new. From here on both say the same, to the last bit without
+    /// exception. After an error it is not to be used.
     fn load(&mut self, _state: &mut Loader) -> Result<()> {
         Ok(())
     }
@@ -91,8 +97,10 @@ pub struct Report {
     pub open_windows: usize,
     /// The watermark that lets the next result out: the earliest end among the open windows, or past the earliest row that waits.
     pub next_close: Option<Timestamp>,
-    /// Rows kept in state, as an order of magnitude for memory.
+    /// Rows kept in state: groups of windows, pieces of sessions, rows that wait or are looked back at.
     pub state_rows: usize,
+    /// Memory of the state when it was last measured, see [`Operator::bytes`].
+    pub state_bytes: usize,
 }
 
 /// A row that was dropped because its event time lies before what was still open.

@@ -10,7 +10,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions};
 
-use super::keys::{Dictionary, NONE};
+use super::keys::{Dictionary, NONE, memory};
 use super::ordered::{Factory, Ordered};
 use super::state::{self, Rows};
 use crate::error::Result;
@@ -107,6 +107,10 @@ impl Accumulators {
         Ok(())
     }
 
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|accumulator| accumulator.size()).sum()
+    }
+
     /// The state columns of each aggregate. There must be groups: without any, some accumulators have no states to give.
     pub fn states(mut self) -> Result<Vec<Vec<ArrayRef>>> {
         self.0.iter_mut().map(|accumulator| Ok(accumulator.state(EmitTo::All)?)).collect()
@@ -137,7 +141,21 @@ pub struct Partial {
     pub states: Vec<Vec<ArrayRef>>,
 }
 
+impl Partial {
+    /// Memory of the groups and their states.
+    pub fn bytes(&self) -> usize {
+        let states = self.states.iter().flatten().map(memory);
+        self.ids.capacity() * size_of::<u32>() + states.sum::<usize>()
+    }
+}
+
 impl Pane {
+    /// Memory of the groups and their accumulators.
+    pub fn bytes(&self) -> usize {
+        let numbers = (self.ids.capacity() + self.local.capacity()) * size_of::<u32>();
+        self.accumulators.bytes() + numbers + self.groups.capacity() * size_of::<usize>()
+    }
+
     /// Takes rows with the dictionary's numbers `ids`, with the arguments and filters of each aggregate.
     pub fn update(&mut self, ids: &[usize], arguments: &[Vec<ArrayRef>], filters: &[Option<BooleanArray>]) -> Result<()> {
         self.locate(ids.iter().copied());

@@ -6,6 +6,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 
+use super::keys::memory;
 use super::rows::LateRows;
 use super::{Loader, Report, Saver, state};
 use crate::change::Changes;
@@ -75,6 +76,12 @@ impl Reorder {
     /// Rows that wait.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(Changes::len).sum()
+    }
+
+    /// Memory of the rows that wait.
+    pub fn bytes(&self) -> usize {
+        let columns = self.runs.iter().flat_map(|run| run.rows.columns());
+        columns.map(memory).sum::<usize>() + self.rows() * size_of::<i64>()
     }
 
     pub fn report(&self, report: &mut Report) {

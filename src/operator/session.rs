@@ -9,6 +9,7 @@ use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
 use super::emit::Said;
+use super::keys::memory;
 use super::pane::{Accumulators, Aggregates};
 use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};
@@ -36,6 +37,9 @@ struct Session {
     /// Whether it took rows since it spoke.
     changed: bool,
 }
+
+/// What a session takes beside the states of its pieces: its place among those of its key and in the order of ends.
+const SESSION_BYTES: usize = 256;
 
 impl Sessions {
     pub fn new(gap: Gap) -> Self {
@@ -262,6 +266,10 @@ impl Windows for Sessions {
         report.state_rows += self.parts.rows;
     }
 
+    fn bytes(&self) -> usize {
+        self.ends.len() * SESSION_BYTES + self.parts.bytes()
+    }
+
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
         basis.dictionary.save(state)?;
         self.parts.save(state)?;
@@ -414,6 +422,11 @@ impl Parts {
 
     fn crowded(&self, sessions: usize) -> bool {
         self.rows > FEW_PARTS.max(sessions * 2) || self.chunks.len() > FEW_CHUNKS || (sessions == 0 && self.rows > 0)
+    }
+
+    fn bytes(&self) -> usize {
+        let columns = self.chunks.iter().flat_map(|chunk| chunk.states.iter().flatten());
+        columns.map(memory).sum()
     }
 
     /// Accumulators with the pieces at `places` merged, each into its group.

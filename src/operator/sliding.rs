@@ -17,6 +17,10 @@ pub struct Slot {
 }
 
 impl Slot {
+    pub fn bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, Pane::bytes) + self.frozen.as_ref().map_or(0, Partial::bytes)
+    }
+
     /// Puts everything into `frozen`.
     pub fn freeze(&mut self, aggregates: &Aggregates) -> Result<()> {
         if let Some(open) = self.open.take() {
@@ -130,7 +134,11 @@ impl Sliding {
         }
     }
 
-    /// Rows in the stacks, as a measure of memory.
+    pub fn bytes(&self) -> usize {
+        self.parts().map(Partial::bytes).sum()
+    }
+
+    /// Rows in the stacks.
     pub fn rows(&self) -> usize {
         self.parts().map(|part| part.ids.len()).sum()
     }

@@ -135,6 +135,10 @@ impl Operator for WindowAggregate {
         self.windows.report(&self.basis, report);
     }
 
+    fn bytes(&self) -> usize {
+        self.basis.dictionary.bytes() + self.windows.bytes()
+    }
+
     fn save(&mut self, state: &mut Saver) -> Result<()> {
         let watermark: ArrayRef = Arc::new(Int64Array::from(vec![self.basis.watermark]));
         state.put("windows", state::rows([("watermark", watermark)], 1)?);
@@ -202,6 +206,9 @@ pub trait Windows: Send {
     fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()>;
 
     fn report(&self, basis: &Basis, report: &mut Report);
+
+    /// Memory of all windows, without their keys.
+    fn bytes(&self) -> usize;
 
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()>;
 

@@ -113,6 +113,7 @@ static VIEWS: &[Family<View>] = &[
     count("view_changes", "Changes of its rows", |view| view.changes),
     gauge("view_rows", "Rows that stand now", |view| Some(view.rows as f64)),
     gauge("view_state_rows", "Rows in the state of its operators", |view| Some(view.report.state_rows as f64)),
+    gauge("view_state_bytes", "Memory of that state, as an order of magnitude", |view| Some(view.report.state_bytes as f64)),
     gauge("view_open_windows", "Windows that hold rows and are not closed", |view| Some(view.report.open_windows as f64)),
     gauge("view_memory_bytes", "Memory of its rows, and of the latest changes with their encodings", |view| {
         Some(view.bytes as f64)
@@ -385,6 +386,7 @@ impl<T: Subject> Family<T> {
             labels
         };
         match &self.read {
+            Read::Count(read) if labels.is_empty() => encoder.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Count(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Total(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Counts(label, read) => read(subject).into_iter().try_for_each(|(value, count)| {

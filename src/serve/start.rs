@@ -127,8 +127,11 @@ async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
 /// Opens the checkpoints in the data directory; the engine goes on from the last one when it starts.
 fn resume(engine: &Arc<Engine>, dir: &Path) -> Result<Checkpoints> {
     let Opened { archive, loaded, damaged } = Archive::open(dir)?;
-    for Damaged { file, reason } in damaged {
-        tracing::warn!(file = %file.display(), reason, "a checkpoint is damaged: the one before is used");
+    for Damaged { file, reason } in &damaged {
+        tracing::warn!(file = %file.display(), reason, "a checkpoint is damaged: the one before is used, if it is whole");
+    }
+    if loaded.is_none() && !damaged.is_empty() {
+        tracing::warn!("no checkpoint is whole: all tables and views begin anew");
     }
     if let Some(loaded) = loaded {
         tracing::info!(epoch = loaded.epoch, at = %loaded.at, parts = loaded.parts.len(), bytes = loaded.bytes, "going on from a checkpoint");

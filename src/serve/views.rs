@@ -144,6 +144,8 @@ struct Stats {
     bad_rows_total: u64,
     /// Rows in the state of its operators.
     state_rows: usize,
+    /// Memory of that state.
+    state_bytes: usize,
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -582,6 +584,7 @@ fn shown(engine: &Engine, view: &View) -> Shown {
             late_rows_total: report.late_rows,
             bad_rows_total: report.bad_rows,
             state_rows: report.state_rows,
+            state_bytes: report.state_bytes,
         },
         warnings: view.notices.clone(),
         created_at: made.map(|made| time(made.created)).unwrap_or_default(),

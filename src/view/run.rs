@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use datafusion::execution::TaskContext;
 use futures::FutureExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
+use super::budget::{Budget, Pace};
 use super::inputs::{Arrival, Inputs};
 use crate::error::Result;
 use crate::operator::state::{Cut, Frame};
@@ -33,6 +34,10 @@ pub struct Run {
     progress: Arc<Progress>,
     /// When the progress was noted last.
     noted: Instant,
+    budget: Budget,
+    pace: Pace,
+    /// Memory of the state when it was measured last.
+    state_bytes: usize,
     /// When a table had the latest message ready that came in.
     handed_out: Option<Instant>,
 }
@@ -84,6 +89,9 @@ impl Run {
             watermark: None,
             progress: Arc::default(),
             noted: Instant::now(),
+            budget: Budget::default(),
+            pace: Pace::new(Instant::now()),
+            state_bytes: 0,
             handed_out: None,
         };
         Ok((run, tables))
@@ -116,12 +124,24 @@ impl Run {
             }
             if self.noted.elapsed() >= PROGRESS_AGE_MAX {
                 self.note();
+                if self.pace.due().is_some_and(|due| due <= self.noted) {
+                    self.measure()?;
+                }
             }
             let next = match self.inputs.next().now_or_never() {
                 Some(next) => next,
                 None => {
                     self.note();
-                    self.inputs.next().await
+                    match self.pace.due() {
+                        Some(due) => match timeout_at(due, self.inputs.next()).await {
+                            Ok(next) => next,
+                            Err(_) => {
+                                self.measure()?;
+                                continue;
+                            }
+                        },
+                        None => self.inputs.next().await,
+                    }
                 }
             };
             let (source, handed_out, message) = match next.transpose()? {
@@ -130,6 +150,7 @@ impl Run {
                 None => return Ok(self.end()),
             };
             self.handed_out = Some(handed_out);
+            self.pace.changed();
             self.chain.push(source, message, &mut self.out)?;
             for message in self.out.drain(..) {
                 if let Message::Watermark(watermark) = message {
@@ -155,6 +176,11 @@ impl Run {
         self.chain.load(frames)
     }
 
+    /// More state than this ends the run with an error.
+    pub fn limit(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
     /// When a table had that ready from which the latest message follows.
     pub fn handed_out(&self) -> Option<Instant> {
         self.handed_out
@@ -178,9 +204,18 @@ impl Run {
         Ok(())
     }
 
+    /// Looks how much state there is, and whether that is too much.
+    fn measure(&mut self) -> Result<()> {
+        let begin = Instant::now();
+        self.state_bytes = self.chain.bytes();
+        self.note();
+        self.pace.measured(begin, self.noted);
+        self.budget.check(self.chain.report().state_rows, self.state_bytes)
+    }
+
     fn note(&mut self) {
+        let report = Report { state_bytes: self.state_bytes, ..self.chain.report() };
+        *self.progress.now.lock().unwrap_or_else(PoisonError::into_inner) = (self.watermark, report);
         self.noted = Instant::now();
-        let mut now = self.progress.now.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = (self.watermark, self.chain.report());
     }
 }

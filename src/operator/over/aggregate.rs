@@ -214,6 +214,11 @@ impl Answer for Aggregates {
         }
     }
 
+    fn bytes(&self) -> usize {
+        let accumulators = self.keys.iter().filter_map(|running| running.accumulator.as_ref());
+        self.keys.capacity() * size_of::<Running>() + accumulators.map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
     fn keep(&mut self, kept: &[bool]) {
         keep(&mut self.keys, kept);
     }

@@ -25,6 +25,11 @@ pub trait Answer: Send {
         Vec::new()
     }
 
+    /// Memory of the state of all partitions, where it is more than a few words each.
+    fn bytes(&self) -> usize {
+        0
+    }
+
     /// Drops the state of the partitions that are not `kept`; the others move up.
     fn keep(&mut self, kept: &[bool]);
 

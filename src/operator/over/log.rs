@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
-use crate::operator::keys::detached;
+use crate::operator::keys::{detached, memory};
 use crate::operator::state::{self, Kept, Loader, Saver};
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.
@@ -67,6 +67,10 @@ impl Log {
         self.end += rows as Position;
         self.rows += rows;
         Ok(first)
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.chunks.iter().flat_map(|chunk| &chunk.columns).map(memory).sum()
     }
 
     /// The values of `column` at `positions`, the default at [`NOWHERE`]; the log is not empty.

@@ -466,6 +466,13 @@ impl Operator for Over {
         report.state_rows += self.log.rows() + self.tapes.len();
     }
 
+    fn bytes(&self) -> usize {
+        let tapes: usize = self.tapes.iter().map(Tape::bytes).sum();
+        let answers: usize = self.answers.iter().map(|answer| answer.bytes()).sum();
+        let waiting = self.waiting.capacity() * size_of::<(i64, u32, u64)>() + self.due.capacity() * size_of::<(i64, u32)>();
+        self.reorder.bytes() + self.partitions.bytes() + tapes + self.log.bytes() + answers + waiting
+    }
+
     fn save(&mut self, state: &mut Saver) -> Result<()> {
         let time = |time: Timestamp| -> ArrayRef { Arc::new(Int64Array::from(vec![time.nanos()])) };
         let flag = |flag: bool| -> ArrayRef { Arc::new(BooleanArray::from(vec![flag])) };

@@ -36,6 +36,10 @@ impl Tape {
         self.rows.push_back(entry);
     }
 
+    pub fn bytes(&self) -> usize {
+        size_of::<Tape>() + self.rows.capacity() * size_of::<Entry>()
+    }
+
     /// The number of the row that comes next.
     pub fn end(&self) -> u64 {
         self.first + self.rows.len() as u64

@@ -34,7 +34,8 @@ struct Operation<'a> {
 
 impl Guarded {
     async fn start() -> Guarded {
-        let mut settings = Settings::default();
+        let data = tempfile::tempdir().unwrap();
+        let mut settings = Settings { data: Some(data.path().into()), ..Settings::default() };
         settings.auth.token = Some(ADMIN.to_string().into());
         settings.http.body_bytes_max = BODY_BYTES_MAX;
         let data = tempfile::tempdir().unwrap();
@@ -257,6 +258,7 @@ async fn every_operation_can_be_done() {
         ("start_stream", "other", Value::Null, 200),
         ("stop_reaction", "other", Value::Null, 200),
         ("start_reaction", "other", Value::Null, 200),
+        ("take_checkpoint", "", Value::Null, 201),
         ("create_ticket", "", json!({"views": ["copy"]}), 201),
         ("create_token", "", json!({"name": "second", "scopes": ["read"]}), 201),
         ("delete_token", "second", Value::Null, 204),
@@ -406,6 +408,8 @@ async fn the_metrics_tell_of_the_server_its_tables_views_and_streams() {
         "streamgauge_view_state{view=\"orders\",state=\"running\"} 1".into(),
         "streamgauge_view_changes_total{view=\"orders\"} 1".into(),
         "streamgauge_view_rows{view=\"orders\"} 1.0".into(),
+        "streamgauge_view_state_bytes{view=\"orders\"} 0.0".into(),
+        "streamgauge_checkpoints_failed_total 0".into(),
         "streamgauge_view_rows{view=\"a\\\"b\\\\c\"} ".into(),
         "streamgauge_view_emit_latency_seconds_count{view=\"orders\"} 1".into(),
         "streamgauge_view_emit_latency_seconds_bucket{le=\"+Inf\",view=\"orders\"} 1".into(),

@@ -1,5 +1,6 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
+mod checkpoints;
 mod crash;
 mod describe;
 mod gaps;

@@ -1,0 +1,449 @@
+//! Checkpoints from outside: what they hold, what becomes of them when definitions change, and what a bad disk does to them.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::program::Process;
+use super::restart::kept_in;
+use super::{HUNG, Service, send};
+use crate::support::server::{Answer as Feed, Request, Server};
+
+/// Where no view needs more.
+const SCHEMA: &str = "k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '0 seconds'";
+
+const SUMS: &str = "CREATE VIEW sums AS SELECT k, count(*) AS c, sum(v) AS s, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, window";
+
+const RAW: &str = "CREATE VIEW raw AS SELECT k, v FROM feed";
+
+/// A feed whose events are numbered from 1 in their ids. It sends those that are out, after `Last-Event-ID`, and then is silent.
+struct Numbered {
+    server: Server,
+    out: Arc<AtomicUsize>,
+}
+
+impl Numbered {
+    async fn start(out: usize) -> Numbered {
+        let key = |n: usize| ["a", "b", "c"][n % 3];
+        Numbered::of(out, move |n| json!({"k": key(n), "v": n, "ts": 1_000 * n}).to_string()).await
+    }
+
+    /// `data` makes the data of an event from its number.
+    async fn of(out: usize, data: impl Fn(usize) -> String + Send + Sync + 'static) -> Numbered {
+        let out = Arc::new(AtomicUsize::new(out));
+        let known = Arc::clone(&out);
+        let answer = Feed::by(move |request: &Request| {
+            let after: usize = request.header("last-event-id").map_or(0, |id| id.parse().unwrap());
+            let events = (after + 1..=known.load(SeqCst)).map(|n| format!("id: {n}\ndata: {}\n\n", data(n)));
+            Feed::stream().text(&events.collect::<String>()).stall()
+        });
+        Numbered { server: Server::start([answer]).await, out }
+    }
+
+    fn table(&self, name: &str, schema: &str) -> String {
+        format!(
+            "CREATE TABLE {name} ({schema}) WITH (connector = 'sse', endpoint = '{}', \"json.timestamp_format\" = 'unix_millis', \
+             idle_timeout = 'off', reconnect_delay = '5ms')",
+            self.server.url()
+        )
+    }
+
+    /// Lets more events out; a client gets them when it connects again.
+    fn send(&self, out: usize) {
+        self.out.store(out, SeqCst);
+    }
+}
+
+impl Service {
+    /// Waits until a view has so many rows in these results; gives them in an order of their own.
+    async fn rows(&self, view: &str, count: usize) -> Vec<String> {
+        let look = async {
+            loop {
+                let page = self.get(&format!("/v1/views/{view}/results?limit=10000")).await.with(200);
+                let rows = page["data"].as_array().unwrap();
+                if rows.len() >= count {
+                    return sorted(rows);
+                }
+                yield_now().await;
+            }
+        };
+        timeout(HUNG, look).await.unwrap_or_else(|_| panic!("{view} has no {count} rows"))
+    }
+
+    async fn checkpoint(&self) -> Value {
+        self.post("/v1/checkpoints", Value::Null).await.with(201)
+    }
+}
+
+impl Process {
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let response = super::json(request, &body).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert!(status.is_success(), "{path}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn sql(&self, statement: &str) {
+        self.post("/v1/sql", json!({"sql": statement})).await;
+    }
+
+    async fn rows(&self, view: &str, count: usize) -> Vec<String> {
+        let look = async {
+            loop {
+                let page = self.get(&format!("/v1/views/{view}/results?limit=10000")).await;
+                let rows = page["data"].as_array().unwrap();
+                if rows.len() >= count {
+                    return sorted(rows);
+                }
+                yield_now().await;
+            }
+        };
+        timeout(HUNG, look).await.unwrap_or_else(|_| panic!("{view} has no {count} rows: {}", self.said()))
+    }
+}
+
+fn sorted(rows: &[Value]) -> Vec<String> {
+    let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The rows of `raw` and `sums` over so many events: what a program gives that nothing disturbs.
+async fn undisturbed(events: usize) -> (Vec<String>, Vec<String>) {
+    let (service, feed) = (Service::start().await, Numbered::start(events).await);
+    for statement in [&feed.table("feed", SCHEMA), RAW, SUMS] {
+        service.sql(statement).await;
+    }
+    let raw = service.rows("raw", events).await;
+    // The window of the last event is open, those before it are closed.
+    let closed = (1..=events).filter(|n| n / 10 < events / 10).map(|n| (n / 10, n % 3)).collect::<BTreeSet<_>>();
+    (raw, service.rows("sums", closed.len()).await)
+}
+
+/// The newest checkpoint's file.
+fn newest(dir: &Path) -> PathBuf {
+    files(dir).pop().expect("a checkpoint is there")
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|extension| extension == "ckpt")).collect();
+    files.sort_unstable();
+    files
+}
+
+#[tokio::test]
+async fn after_a_clean_restart_streams_and_windows_go_on_without_a_hole() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start(24).await);
+    let service = Service::start_with(kept_in(dir.path())).await;
+    for statement in [&feed.table("feed", SCHEMA), RAW, SUMS] {
+        service.sql(statement).await;
+    }
+    // Also while rows flow.
+    let first = service.checkpoint().await;
+    service.rows("raw", 24).await;
+    let taken = service.checkpoint().await;
+    assert_eq!((&taken["epoch"], &taken["parts"]), (&json!(first["epoch"].as_u64().unwrap() + 1), &json!(3)));
+    let report = service.get("/v1/checkpoints").await.with(200);
+    assert_eq!((&report["taken"], &report["failed"], &report["last"]), (&json!(2), &json!(0), &taken));
+    assert_eq!((&report["failure"], &report["left_out"]), (&Value::Null, &json!([])));
+    let position = service.get("/v1/views/raw/results").await.with(200)["position"].as_str().unwrap().to_string();
+    let earlier = format!("{}-20", position.split_once('-').unwrap().0);
+    service.stop().await;
+    feed.send(57);
+
+    let service = Service::start_with(kept_in(dir.path())).await;
+    let (raw, sums) = undisturbed(57).await;
+    assert_eq!((service.rows("raw", raw.len()).await, service.rows("sums", sums.len()).await), (raw, sums));
+    assert_eq!(feed.server.requests()[1].header("last-event-id"), Some("24"));
+    let stream = service.request(Method::GET, "/v1/views/raw/stream?limit=37").header("last-event-id", &earlier);
+    let text = send(stream).await.text;
+    assert!(text.contains("\"resumed\":true") && !text.contains("event: reset"), "{text}");
+    let data =
+        text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str::<Value>(data).unwrap());
+    let got: Vec<u64> = data.filter_map(|data| data["after"]["v"].as_u64()).collect();
+    assert_eq!(got, (21..=57).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn what_was_defined_anew_begins_anew_and_the_rest_goes_on() {
+    let (dir, feed, other) = (tempfile::tempdir().unwrap(), Numbered::start(24).await, Numbered::start(24).await);
+    let data = dir.path().to_str().unwrap().to_string();
+    let args = ["-v", "--data", &data];
+    let process = Process::start(&args, &[]).await;
+    let copy = "CREATE VIEW copy AS SELECT v FROM other";
+    for statement in
+        [&feed.table("feed", SCHEMA), RAW, SUMS, "CREATE VIEW gone AS SELECT v FROM feed", &other.table("other", SCHEMA), copy]
+    {
+        process.sql(statement).await;
+    }
+    for view in ["raw", "copy", "gone"] {
+        process.rows(view, 24).await;
+    }
+    assert_eq!(process.post("/v1/checkpoints", Value::Null).await["parts"], 6);
+    process.sql("CREATE OR REPLACE VIEW raw AS SELECT k, v + 1 AS v FROM feed").await;
+    process.sql("DROP VIEW gone").await;
+    process.sql("DROP TABLE other CASCADE").await;
+    process.sql(&other.table("other", &SCHEMA.replace("v BIGINT", "v DOUBLE"))).await;
+    process.sql(copy).await;
+    process.sql("CREATE VIEW late AS SELECT v FROM feed").await;
+    drop(process);
+    feed.send(34);
+    other.send(30);
+
+    let mut process = Process::start(&args, &[]).await;
+    let (_, sums) = undisturbed(34).await;
+    assert_eq!(process.rows("sums", sums.len()).await, sums);
+    // What begins anew over a table that goes on sees what comes from there.
+    assert_eq!((process.rows("raw", 10).await.len(), process.rows("late", 10).await.len()), (10, 10));
+    assert_eq!(process.rows("copy", 30).await.len(), 30);
+    for (subject, reason) in [
+        ("view=\"raw\"", "its state is lost: the view begins anew"),
+        ("view=\"copy\"", "its state is lost: the view begins anew"),
+        ("table=\"other\"", "its place in the feed is lost: the table begins anew"),
+        ("view=\"late\"", "it has no state in the checkpoint: the view begins anew"),
+    ] {
+        let said = process.until(reason).await;
+        let is_there = said.lines().any(|line| line.contains(subject) && line.contains(reason));
+        assert!(is_there, "{subject}: {reason} is missing in\n{said}");
+    }
+    assert!(!process.said().contains("gone\""), "{}", process.said());
+    assert_eq!(process.post("/v1/checkpoints", Value::Null).await["parts"], 6);
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_keyed_table_goes_on_with_its_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    // Rows 0 to 4 come first; then each is updated in turn, which says what it was before only by its key.
+    let feed = Numbered::of(7, |n| match n {
+        1..=5 => json!({"op": "c", "before": null, "after": {"id": n, "v": n}, "ts_ms": n}).to_string(),
+        _ => json!({"op": "u", "before": null, "after": {"id": n - 5, "v": 100 + n}, "ts_ms": n}).to_string(),
+    })
+    .await;
+    let table = format!(
+        "CREATE TABLE rows (id INT PRIMARY KEY, v INT) WITH (connector = 'sse', endpoint = '{}', format = 'debezium_json')",
+        feed.server.url()
+    );
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql(&table).await;
+    service.sql("CREATE VIEW now AS SELECT id, v FROM rows").await;
+    service.changes("now", 7).await;
+    service.stop().await;
+    feed.send(10);
+    let service = Service::start_with(kept_in(dir.path())).await;
+    // One who comes later sees the rows that are there, and so do new views.
+    service.sql("CREATE VIEW later AS SELECT id, v FROM rows").await;
+    service.changes("now", 10).await;
+    let expect: Vec<String> = (1..=5).map(|id| json!({"id": id, "v": 105 + id}).to_string()).collect();
+    assert_eq!(service.rows("now", 5).await, expect);
+    let same = async {
+        while service.rows("later", 5).await != expect {
+            yield_now().await;
+        }
+    };
+    timeout(HUNG, same).await.expect("the later view has the same rows");
+}
+
+#[tokio::test]
+async fn tables_that_stand_still_hold_no_checkpoint_up() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start(24).await);
+    let other = Server::start([Feed::stream().stall()]).await;
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql(&feed.table("feed", SCHEMA)).await;
+    let table = format!("CREATE TABLE other (k TEXT, v BIGINT) WITH (connector = 'sse', endpoint = '{}')", other.url());
+    service.sql(&table).await;
+    service.sql("CREATE VIEW both AS SELECT v FROM feed UNION ALL SELECT v FROM other").await;
+    service.rows("both", 24).await;
+    // Silent, paused, disconnected, and refused for good.
+    assert_eq!(service.checkpoint().await["parts"], 3);
+    let table = service.app.engine.table("other").unwrap();
+    table.pause();
+    assert_eq!(service.checkpoint().await["parts"], 3);
+    table.disconnect();
+    assert_eq!(service.checkpoint().await["parts"], 3);
+    drop(table);
+    let refusing = Server::start([Feed::status(403)]).await;
+    let table = format!("CREATE TABLE refused (v BIGINT) WITH (connector = 'sse', endpoint = '{}')", refusing.url());
+    service.sql(&table).await;
+    service.sql("CREATE VIEW three AS SELECT v FROM feed UNION ALL SELECT v FROM refused").await;
+    let table = service.app.engine.table("refused").unwrap();
+    let failed = async {
+        while table.state_text() != "failed" {
+            yield_now().await;
+        }
+    };
+    timeout(HUNG, failed).await.expect("the feed fails");
+    assert_eq!(service.checkpoint().await["parts"], 5);
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_reads_holds_no_checkpoint_up() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start(24).await);
+    let row = "{\"v\":1},".repeat(100_000);
+    let array = format!("[{}]", row.trim_end_matches(','));
+    let flood = (0..6).fold(Feed::stream(), |answer, _| answer.event("message", &array));
+    let flood = Server::start([flood.stall()]).await;
+    let service = Service::start_with(kept_in(dir.path())).await;
+    for statement in [&feed.table("feed", SCHEMA), RAW] {
+        service.sql(statement).await;
+    }
+    let table =
+        format!("CREATE TABLE flood (v BIGINT) WITH (connector = 'sse', endpoint = '{}', framing = 'json_array')", flood.url());
+    service.sql(&table).await;
+    let answer = service.app.execute_text("SUBSCRIBE SELECT v FROM flood").await;
+    let Ok(streamgauge::engine::Answer::Query(query)) = answer else { panic!("no query") };
+    let unread = service.app.engine.open(&[*query]).unwrap();
+    let table = service.app.engine.table("flood").unwrap();
+    let full = async {
+        while table.status().snapshot().rows < 400_000 {
+            yield_now().await;
+        }
+    };
+    timeout(HUNG, full).await.expect("the feed comes");
+    service.rows("raw", 24).await;
+    // The table has no place to go on from, and is left out.
+    assert_eq!(service.checkpoint().await["parts"], 2);
+    drop(unread);
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start(24).await);
+    let data = dir.path().to_str().unwrap().to_string();
+    let args = ["-v", "--data", &data];
+    let mut process = Process::start(&args, &[]).await;
+    for statement in [&feed.table("feed", SCHEMA), RAW, SUMS] {
+        process.sql(statement).await;
+    }
+    let mut events = 24;
+    let flip = |bytes: &mut Vec<u8>| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    };
+    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    for damage in [&flip as &dyn Fn(&mut Vec<u8>), &cut] {
+        let (raw, sums) = undisturbed(events).await;
+        assert_eq!((process.rows("raw", raw.len()).await, process.rows("sums", sums.len()).await), (raw, sums));
+        process.post("/v1/checkpoints", Value::Null).await;
+        events += 11;
+        feed.send(events);
+        process.post("/v1/connection_tables/feed/reconnect", Value::Null).await;
+        process.rows("raw", events).await;
+        process.post("/v1/checkpoints", Value::Null).await;
+        drop(process);
+        let file = newest(dir.path());
+        let mut bytes = std::fs::read(&file).unwrap();
+        damage(&mut bytes);
+        std::fs::write(&file, bytes).unwrap();
+        events += 11;
+        feed.send(events);
+        process = Process::start(&args, &[]).await;
+        process.until("a checkpoint is damaged: the one before is used").await;
+        let said = process.until("going on from a checkpoint").await;
+        assert!(said.contains(file.to_str().unwrap()), "{said}");
+    }
+    let (raw, sums) = undisturbed(events).await;
+    assert_eq!((process.rows("raw", raw.len()).await, process.rows("sums", sums.len()).await), (raw.clone(), sums.clone()));
+    drop(process);
+    for file in files(dir.path()) {
+        std::fs::write(file, "no checkpoint").unwrap();
+    }
+    let mut process = Process::start(&args, &[]).await;
+    process.until("no checkpoint is whole: all tables and views begin anew").await;
+    assert_eq!((process.rows("raw", raw.len()).await, process.rows("sums", sums.len()).await), (raw, sums));
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_fails_checkpoints_and_nothing_else() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start(24).await);
+    let service = Service::start_with(kept_in(dir.path())).await;
+    for statement in [&feed.table("feed", SCHEMA), RAW, SUMS] {
+        service.sql(statement).await;
+    }
+    service.rows("raw", 24).await;
+    let good = service.checkpoint().await;
+    let (place, away) = (dir.path().join("checkpoints"), dir.path().join("away"));
+    std::fs::rename(&place, &away).unwrap();
+    std::fs::write(&place, "in the way").unwrap();
+    let refused = service.post("/v1/checkpoints", Value::Null).await.with(503);
+    assert!(refused["detail"].as_str().is_some_and(|text| text.contains("stays the last one")), "{refused}");
+    let report = service.get("/v1/checkpoints").await.with(200);
+    assert_eq!((&report["failed"], &report["last"]), (&json!(1), &good));
+    assert!(report["failure"]["reason"].as_str().unwrap().contains("cannot be written"), "{report}");
+    let metrics = service.get("/metrics").await.text;
+    assert!(metrics.contains("\nstreamgauge_checkpoints_failed_total 1\n"), "{metrics}");
+    // The flow goes on.
+    let table = service.app.engine.table("feed").unwrap();
+    feed.send(35);
+    table.reconnect();
+    service.rows("raw", 35).await;
+    std::fs::remove_file(&place).unwrap();
+    std::fs::rename(&away, &place).unwrap();
+    service.checkpoint().await;
+    let report = service.get("/v1/checkpoints").await.with(200);
+    assert_eq!((&report["failed"], &report["failure"]), (&json!(1), &Value::Null));
+    // Somebody clears the directory: nothing may build on what is gone.
+    std::fs::remove_dir_all(&place).unwrap();
+    let cleared = service.post("/v1/checkpoints", Value::Null).await;
+    if cleared.status != 201 {
+        assert!(cleared.with(503)["detail"].as_str().unwrap().contains("cannot be built on"), "{cleared:?}");
+        service.checkpoint().await;
+    }
+    service.app.engine.table("feed").unwrap().disconnect();
+    drop(service);
+
+    feed.send(57);
+    let service = Service::start_with(kept_in(dir.path())).await;
+    let (raw, sums) = undisturbed(57).await;
+    assert_eq!((service.rows("raw", raw.len()).await, service.rows("sums", sums.len()).await), (raw, sums));
+}
+
+#[tokio::test]
+async fn a_view_that_needs_more_state_than_it_may_fails_alone_and_says_so() {
+    let (service, feed) = (Service::start().await, Numbered::start(33).await);
+    let sums = |name: &str, bound: &str| {
+        format!(
+            "CREATE VIEW {name} WITH ({bound}) AS SELECT k, v, count(*) AS c, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, v, window"
+        )
+    };
+    for statement in
+        [&feed.table("feed", SCHEMA), RAW, SUMS, &sums("heavy", "state_rows_max = 3"), &sums("large", "state_bytes_max = '100B'")]
+    {
+        service.sql(statement).await;
+    }
+    for (view, told) in [
+        ("heavy", "rows, and state_rows_max allows 3; group by fewer keys"),
+        ("large", "bytes, and state_bytes_max allows 100; group by fewer keys"),
+    ] {
+        let live = service.app.streams.live(view).unwrap();
+        let mut follower = live.follow(0);
+        while live.health().as_str() != "failed" {
+            timeout(HUNG, follower.changed()).await.expect("the view fails");
+            follower.seek(live.head());
+        }
+        let shown = service.get(&format!("/v1/views/{view}")).await.with(200);
+        assert_eq!(shown["state"], "failed");
+        assert!(shown["reason"].as_str().unwrap().contains(told), "{shown}");
+        assert!(shown["stats"]["state_bytes"].as_u64() > Some(100), "{shown}");
+        // Rows that it had stay.
+        assert_eq!(service.rows(view, 29).await.len(), 29);
+        let status = service.sql("SHOW STATUS").await.concat();
+        assert!(status.contains(&format!("{view}: the state has grown to")), "{status}");
+    }
+    let metrics = service.get("/metrics").await.text;
+    assert!(metrics.contains("streamgauge_view_state{view=\"heavy\",state=\"failed\"} 1"), "{metrics}");
+    assert!(metrics.contains("streamgauge_view_state_bytes{view=\"heavy\"} "), "{metrics}");
+    feed.send(57);
+    service.app.engine.table("feed").unwrap().reconnect();
+    let (raw, sums) = undisturbed(57).await;
+    assert_eq!((service.rows("raw", raw.len()).await, service.rows("sums", sums.len()).await), (raw, sums));
+}
