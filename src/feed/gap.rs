@@ -21,7 +21,8 @@ pub struct Gap {
     pub reason: Reason,
 }
 
-/// Why nobody knows, or how it is known, that events are missing.
+/// Why events may be missing: the first four and the last, because the feed could not go on where it stopped; `Skipped` and
+/// `Renumbered`, because ids that count events say that it did not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoIds,
@@ -74,6 +75,7 @@ impl std::fmt::Display for Reason {
 }
 
 impl Gap {
+    /// How long it lasted; nothing where the clock was set back meanwhile.
     pub fn nanos(&self) -> u64 {
         self.to.nanos().saturating_sub(self.from.nanos()).max(0) as u64
     }
@@ -82,6 +84,7 @@ impl Gap {
 /// A place in a feed from which it cannot be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
+    /// When the last event came.
     pub at: Timestamp,
     pub last_id: String,
 }
@@ -115,8 +118,11 @@ enum Ids {
 
 #[derive(Debug)]
 struct Break {
+    /// What the connection was to go on after.
     last_id: String,
+    /// Why it does not.
     unresumed: Option<Reason>,
+    /// Events that counted before may be told again.
     may_repeat: bool,
 }
 
@@ -168,7 +174,7 @@ impl Thread {
             self.ids = match (self.ids, number(id)) {
                 (Ids::Unseen, Some(last)) => Ids::Counted { last, steps: 0 },
                 (Ids::Counted { last, steps }, Some(next)) if last.checked_add(1) == Some(next) => {
-                    Ids::Counted { last: next, steps: steps + 1 }
+                    Ids::Counted { last: next, steps: steps.saturating_add(1) }
                 }
                 _ => {
                     self.counted = Some(self.ids);
