@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::app::App;
 use super::auth::{Gate, Origins};
@@ -96,15 +97,15 @@ impl Server {
 
     /// Answers until the shutdown begins; returns when the last connection has ended, seconds later at the most.
     pub async fn serve(self, shutdown: Shutdown) {
-        let streams = Arc::clone(&self.app.streams);
-        let ending = tokio::spawn(streams.end_with(shutdown.clone()));
-        let keeping = tokio::spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
+        // They end with this, also if it is broken off.
+        let mut beside = JoinSet::new();
+        beside.spawn(Arc::clone(&self.app.streams).end_with(shutdown.clone()));
+        beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         serve(self.listeners, self.router, shutdown).await;
-        if let Err(error) = keeping.await {
-            tracing::error!(%error, "the last checkpoint was not taken");
-        }
-        if let Err(error) = ending.await {
-            tracing::error!(%error, "the streams did not end");
+        while let Some(ended) = beside.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the server did not end as it should");
+            }
         }
     }
 }
