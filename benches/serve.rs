@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle as Task;
 
 /// Feeds of one `UNION ALL`.
-const UNITED: usize = 100;
+const UNITED: usize = 50;
 
 /// Clients that connect at the same time.
 const CONNECTING: usize = 256;

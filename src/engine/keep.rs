@@ -89,11 +89,26 @@ impl Kept {
         state: Vec<Frame>,
     ) -> Option<(Run, Vec<Arc<Table>>)> {
         let run = continuous.run(Arc::clone(context), Follow::Restored).and_then(|(mut run, tables)| {
-            self.live.load(&mut run, state)?;
+            self.live.load(Some(&mut run), state)?;
             Ok((run, tables))
         });
         run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew"))
             .ok()
+    }
+
+    /// Shows what the view had said when it ended, instead of running it again; whether that could be read.
+    pub fn settle(&self, state: Vec<Frame>) -> bool {
+        match self.live.load(None, state) {
+            Ok(()) => {
+                drop(lock(&self.query).take());
+                self.live.enter(Health::Ended);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(view = self.live.name, reason = %error, "its last rows are lost: the view begins anew");
+                false
+            }
+        }
     }
 }
 

@@ -28,6 +28,10 @@ impl Engine {
             let marked = lock(&self.marked);
             for view in self.views() {
                 if let Some(kept) = &view.kept {
+                    let ended = states.remove(&kept.live.last_part_name()).filter(|part| part.fingerprint == kept.fingerprint);
+                    if ended.is_some_and(|part| kept.settle(part.frames)) {
+                        continue;
+                    }
                     let state = self.state_of(kept, &mut states, &resumed);
                     tables.extend(kept.run(state, *marked)?);
                 }
@@ -88,21 +92,35 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to all tables that running views read: the others have no place to go on from, and may be held up by whoever reads
-    /// them alone. Gives the names of the parts that will come by it, unless their tables or views end before.
+    /// Sends a mark to the tables that views read: others have no state, and who reads them may be slow. Gives the names of the parts
+    /// that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
         let mark = Arc::new(mark);
-        let views = self.views();
-        let running = views.iter().filter_map(|view| view.live()).filter(|live| live.health() == Health::Running);
-        let running: Vec<_> = running.map(|live| (live.part_name(), self.sources(&live.name))).collect();
-        let is_in = |tables: &[Arc<Table>], table: &Arc<Table>| tables.iter().any(|known| Arc::ptr_eq(known, table));
-        let is_read = |table: &Arc<Table>| running.iter().any(|(_, sources)| is_in(sources, table));
-        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| is_read(table) && table.mark(&mark)).collect();
-        let is_marked = |sources: &[Arc<Table>]| !sources.is_empty() && sources.iter().all(|source| is_in(&tables, source));
-        let views = running.iter().filter(|(_, sources)| is_marked(sources)).map(|(name, _)| name.clone());
-        tables.iter().map(|table| table.part_name()).chain(views).collect()
+        let mut tables: HashMap<String, bool> = HashMap::new();
+        let mut parts = Vec::new();
+        for view in self.views() {
+            let Some(kept) = &view.kept else { continue };
+            let sources = self.sources(&view.name);
+            match kept.live.health() {
+                Health::Running if !sources.is_empty() => {
+                    let mut are_marked = true;
+                    for table in sources {
+                        are_marked &= *tables.entry(table.part_name()).or_insert_with(|| table.mark(&mark));
+                    }
+                    if are_marked {
+                        parts.push(kept.live.part_name());
+                    }
+                }
+                Health::Ended if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) => {
+                    kept.live.take_last_part(&mark, &kept.fingerprint);
+                }
+                _ => {}
+            }
+        }
+        parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));
+        parts
     }
 
     /// The part of a table or view that is gone, or has ended, is not waited for.

@@ -67,15 +67,16 @@ pub trait Operator: Send {
         0
     }
 
-    /// Gives everything that later results depend on. It changes none of them, except that the last digits of a variance, a covariance
-    /// or a regression over an open window, and an approximate percentile within its error, may come out as they would had the rows
-    /// so far been merged from another window. After an error the operator is not to be used any more.
+    /// Gives everything that later results depend on, and changes none of them, to the last bit. Where a state of DataFusion does not
+    /// hold all that its accumulator does, they move by rounding: the last digits of a variance, a covariance or a regression, an
+    /// approximate percentile within its error, and what is left in a sliding sum of which all rows are NULL. After an error the
+    /// operator is not to be used any more.
     fn save(&mut self, _state: &mut Saver) -> Result<()> {
         Ok(())
     }
 
-    /// Takes what another of the same plan saved, being itself as new; from here on it says exactly what that one says. After an
-    /// error it is not to be used.
+    /// Takes what another of the same plan saved, being itself as new. From here on both say the same, to the last bit without
+    /// exception. After an error it is not to be used.
     fn load(&mut self, _state: &mut Loader) -> Result<()> {
         Ok(())
     }

@@ -273,35 +273,43 @@ impl Windows for Sessions {
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
         basis.dictionary.save(state)?;
         self.parts.save(state)?;
-        let mut keys: Vec<u32> = self.by_key.keys().copied().collect();
-        keys.sort_unstable();
-        let all = || keys.iter().flat_map(|key| self.by_key[key].iter().map(move |session| (*key, session)));
-        let (sessions, places) = (|| all().map(|(_, session)| session), || all().flat_map(|(_, session)| &session.parts));
-        let said = || sessions().flat_map(|session| &session.said);
-        let number = |numbers: &mut dyn Iterator<Item = u32>| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(numbers)) };
-        let time = |times: &mut dyn Iterator<Item = i64>| -> ArrayRef { Arc::new(Int64Array::from_iter_values(times)) };
-        let changed: ArrayRef = Arc::new(BooleanArray::from_iter(sessions().map(|session| Some(session.changed))));
+        let mut keys: Vec<(&u32, &Vec<Session>)> = self.by_key.iter().collect();
+        keys.sort_unstable_by_key(|(key, _)| **key);
+        let (mut of_key, mut starts, mut ends, mut changed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut pieces, mut spoken, mut said) = (Vec::new(), Vec::new(), Vec::new());
+        let mut places: Vec<&Place> = Vec::new();
+        for (key, session) in keys.into_iter().flat_map(|(key, sessions)| sessions.iter().map(|session| (*key, session))) {
+            of_key.push(key);
+            starts.push(session.window.start);
+            ends.push(session.window.end);
+            changed.push(session.changed);
+            pieces.push(session.parts.len() as u32);
+            spoken.push(session.said.len() as u32);
+            places.extend(&session.parts);
+            said.extend(&session.said);
+        }
+        let count = of_key.len();
         let columns = [
-            ("key", number(&mut all().map(|(key, _)| key))),
-            ("start", time(&mut sessions().map(|session| session.window.start))),
-            ("end", time(&mut sessions().map(|session| session.window.end))),
-            ("changed", changed),
-            ("pieces", number(&mut sessions().map(|session| session.parts.len() as u32))),
-            ("said", number(&mut sessions().map(|session| session.said.len() as u32))),
+            ("key", numbers(of_key)),
+            ("start", Arc::new(Int64Array::from(starts))),
+            ("end", Arc::new(Int64Array::from(ends))),
+            ("changed", Arc::new(BooleanArray::from(changed))),
+            ("pieces", numbers(pieces)),
+            ("said", numbers(spoken)),
         ];
-        state.put("sessions", state::rows(columns, self.ends.len())?);
+        state.put("sessions", state::rows(columns, count)?);
         let columns = [
-            ("chunk", number(&mut places().map(|place| place.chunk as u32))),
-            ("row", number(&mut places().map(|place| place.row as u32))),
+            ("chunk", numbers(places.iter().map(|place| place.chunk as u32).collect())),
+            ("row", numbers(places.iter().map(|place| place.row as u32).collect())),
         ];
-        state.put("places", state::rows(columns, places().count())?);
-        if said().next().is_some() {
+        state.put("places", state::rows(columns, places.len())?);
+        if !said.is_empty() {
             let columns = [
-                ("rows", number(&mut said().map(|said| said.rows.num_rows() as u32))),
-                ("end", time(&mut said().map(|said| said.end))),
+                ("rows", numbers(said.iter().map(|said| said.rows.num_rows() as u32).collect())),
+                ("end", Arc::new(Int64Array::from_iter_values(said.iter().map(|said| said.end)))),
             ];
-            state.put("said", state::rows(columns, said().count())?);
-            state.put("said/rows", concat_batches(&basis.emitter.finish.schema(), said().map(|said| &said.rows))?);
+            state.put("said", state::rows(columns, said.len())?);
+            state.put("said/rows", concat_batches(&basis.emitter.finish.schema(), said.iter().map(|said| &said.rows))?);
         }
         Ok(())
     }
@@ -342,6 +350,10 @@ impl Windows for Sessions {
         }
         saved.end()
     }
+}
+
+fn numbers(numbers: Vec<u32>) -> ArrayRef {
+    Arc::new(UInt32Array::from(numbers))
 }
 
 /// What all sessions said, one after the other.

@@ -348,3 +348,56 @@ pub fn misfit(frame: &str, problem: impl std::fmt::Display) -> Error {
 
 #[cfg(test)]
 pub mod survival;
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ListBuilder, StringViewBuilder, UInt32Array};
+    use arrow::compute::take;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_of_few_rows_does_not_carry_the_texts_of_all() {
+        let mut builder = ListBuilder::new(StringViewBuilder::new());
+        for row in 0..10_000 {
+            builder.append_value([Some(format!("a text too long for a view, number {row}"))]);
+        }
+        let few = take(&builder.finish(), &UInt32Array::from(vec![17, 4]), None).unwrap();
+        let mut frames = Vec::new();
+        Saver::new(Cut { epoch: 1, written: None }, &mut frames).put("few", rows([("text", few.clone())], 2).unwrap());
+        let Content::Rows(lean) = &frames[0].content else { panic!("not given") };
+        assert_eq!(lean.column(0), &few);
+        assert!(lean.get_array_memory_size() < 2000, "{} bytes", lean.get_array_memory_size());
+    }
+
+    #[test]
+    fn a_frame_is_left_out_once_a_checkpoint_that_has_it_is_written() {
+        let mut kept = Kept::default();
+        let given = |epoch, written, kept: &mut Kept| {
+            let mut frames = Vec::new();
+            Saver::new(Cut { epoch, written }, &mut frames).keep("rows", kept, || rows::<&str>([], 1)).unwrap();
+            matches!(frames[0].content, Content::Rows(_))
+        };
+        assert!(given(4, None, &mut kept));
+        assert!(given(5, Some(3), &mut kept), "4 was not written");
+        assert!(!given(6, Some(5), &mut kept));
+        assert!(!given(7, Some(4), &mut kept));
+        assert!(given(8, None, &mut kept), "all is asked for");
+        kept.changed();
+        assert!(given(9, Some(8), &mut kept));
+        assert!(!given(10, Some(9), &mut kept));
+    }
+
+    #[test]
+    fn a_frame_is_read_as_it_was_given_or_not_at_all() {
+        let column: ArrayRef = Arc::new(UInt64Array::from(vec![Some(1), None]));
+        let mut frames = BTreeMap::from([("3/a".to_string(), rows([("n", column)], 2).unwrap())]);
+        let mut state = Loader::new(&mut frames);
+        assert_eq!(state.take("a").err().map(|error| error.code()), Some(Code::Data));
+        let mut saved = state.within(3).take("a").unwrap();
+        assert!(saved.column("m", &DataType::UInt64).is_err());
+        assert!(saved.column("n", &DataType::Int64).is_err());
+        assert!(saved.numbers::<UInt64Type>("n").is_err(), "there is a NULL");
+        assert!(saved.end().is_ok());
+    }
+}

@@ -81,8 +81,20 @@ impl<'a> Hub<'a> {
         stand(&mut feed, obeyed.stand);
         let clock = Clock::new(&obeyed.spec);
         let now = Instant::now();
-        let mut hub =
-            Hub { shared, door, obeyed, orders, feed, failure: None, readers, decode, clock, now, rows_kept: Kept::default(), halted: false };
+        let mut hub = Hub {
+            shared,
+            door,
+            obeyed,
+            orders,
+            feed,
+            failure: None,
+            readers,
+            decode,
+            clock,
+            now,
+            rows_kept: Kept::default(),
+            halted: false,
+        };
         match shared.take_saved().map(|saved| hub.load(saved)) {
             Some(Err(error)) => Err((hub.readers, error)),
             None | Some(Ok(())) => Ok(hub),

@@ -13,8 +13,8 @@ mod saved;
 mod spec;
 mod status;
 
-pub use provider::Table;
 pub use mark::{Given, Holder, Mark, Written, next_holder};
+pub use provider::Table;
 pub use readers::{Delivery, Follow, Subscription};
 pub use spec::{EventTime, Generated, Spec};
 pub use status::{Sample, Snapshot, Status};

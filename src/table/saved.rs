@@ -36,7 +36,8 @@ pub(super) fn save(state: &mut Saver<'_>, position: &Position, clock: clock::Sav
         ("has_watermark", Arc::new(BooleanArray::from(vec![clock.has_sent]))),
     ];
     state.put(PLACE, rows(place, 1)?);
-    let hashes = |of: fn(&(u64, u64)) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(position.seen.iter().map(of))) };
+    let hashes =
+        |of: fn(&(u64, u64)) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(position.seen.iter().map(of))) };
     state.put(SEEN, rows([("id", hashes(|seen| seen.0)), ("content", hashes(|seen| seen.1))], position.seen.len())?);
     Ok(())
 }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::latency::Latency;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run, Step};
-use super::saved::{self, Chapters, Said, Saved};
+use super::saved::{self, Chapters, Numbers, Said, Saved};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
@@ -308,7 +308,7 @@ impl Live {
         loop {
             let done = match run.step().await {
                 Ok(Some(Step::Mark(mark))) => {
-                    self.take_part(&mut run, &mark, &fingerprint);
+                    self.take_part(&mark, &fingerprint, &mut run);
                     if mark.last {
                         drop(mark);
                         return pending().await;
@@ -333,7 +333,7 @@ impl Live {
     }
 
     /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is.
-    fn take_part(&self, run: &mut Run, mark: &Mark, fingerprint: &str) {
+    fn take_part(&self, mark: &Mark, fingerprint: &str, run: &mut Run) {
         mark.give(self.part_name(), self.holder, fingerprint.into(), |cut| {
             let mut frames = run.save(cut)?;
             self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
@@ -341,27 +341,43 @@ impl Live {
         });
     }
 
-    /// The name of the view's part of a checkpoint.
+    /// The same of a view that has ended: what it has said is all there is.
+    pub fn take_last_part(&self, mark: &Mark, fingerprint: &str) {
+        mark.give(self.last_part_name(), self.holder, fingerprint.into(), |cut| {
+            let mut frames = Vec::new();
+            self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
+            Ok(frames)
+        });
+    }
+
+    /// The name of the view's part of a checkpoint while it runs.
     pub fn part_name(&self) -> String {
         format!("view/{}", self.name)
+    }
+
+    /// The same once it has ended.
+    pub fn last_part_name(&self) -> String {
+        format!("ended/{}", self.name)
     }
 
     fn save(&self, state: &mut Saver<'_>) -> Result<()> {
         let mut now = self.state();
         let State { rows, history, seq, at, origins, chapters, rows_kept, .. } = &mut *now;
-        let mut origins = origins.clone();
-        origins.push((self.epoch, *seq));
-        saved::save(state, rows_kept, *seq, *at, &origins, || rows.batch(&self.schema))?;
+        let origins = origins.iter().copied().chain([(self.epoch, *seq)]).collect();
+        let numbers = Numbers { seq: *seq, at: *at, origins };
+        saved::save(state, rows_kept, &numbers, || rows.batch(&self.schema))?;
         chapters.save(state, history)
     }
 
-    /// Goes on from a state with a run of the same query, before anything is published.
-    pub fn load(&self, run: &mut Run, frames: Vec<Frame>) -> Result<()> {
+    /// Goes on from a state, before anything is published: with a run of the same query, or without if that had ended.
+    pub fn load(&self, run: Option<&mut Run>, frames: Vec<Frame>) -> Result<()> {
         let (said, operators) = frames.into_iter().partition(|frame| frame.name.starts_with(LIVE));
-        run.load(operators)?;
         let mut said = contents(said)?;
         let saved = Saved::load(&mut Loader::new(&mut said).within(LIVE), &self.schema)?;
         let Saved { rows, history, seq, at, origins } = saved;
+        if let Some(run) = run {
+            run.load(operators)?;
+        }
         let mut state = self.state();
         if state.seq > 0 {
             return Err(Error::bug("a view that has said something was to go on from a state"));

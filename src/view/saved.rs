@@ -83,8 +83,7 @@ fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Result<RecordBa
         Arc::new(UInt64Array::from_iter_values(values))
     };
     let at = entries.iter().flat_map(|entry| std::iter::repeat_n(entry.at.nanos(), entry.changes.len()));
-    let more: [ArrayRef; 3] =
-        [each(|entry| entry.first), each(|entry| entry.last), Arc::new(Int64Array::from_iter_values(at))];
+    let more: [ArrayRef; 3] = [each(|entry| entry.first), each(|entry| entry.last), Arc::new(Int64Array::from_iter_values(at))];
     let columns = batch.columns().iter().cloned().chain(more).enumerate();
     state::rows(columns.map(|(at, column)| (at.to_string(), column)), batch.num_rows())
 }
@@ -108,21 +107,22 @@ fn read(batch: &RecordBatch, schema: &SchemaRef, history: &mut Vec<Said>) -> Res
     Ok(())
 }
 
+/// What of a view is a number or two.
+pub struct Numbers {
+    pub seq: u64,
+    pub at: Option<Timestamp>,
+    pub origins: Vec<(u64, u64)>,
+}
+
 /// Saves the numbers of a view, and its rows.
-pub fn save(
-    state: &mut Saver<'_>,
-    kept: &mut Kept,
-    seq: u64,
-    at: Option<Timestamp>,
-    origins: &[(u64, u64)],
-    rows: impl FnOnce() -> Result<RecordBatch>,
-) -> Result<()> {
+pub fn save(state: &mut Saver<'_>, kept: &mut Kept, numbers: &Numbers, rows: impl FnOnce() -> Result<RecordBatch>) -> Result<()> {
+    let Numbers { seq, at, origins } = numbers;
     let origins = &origins[origins.len().saturating_sub(ORIGINS_MAX)..];
     let count = origins.len();
     let epochs: [(&str, ArrayRef); 4] = [
         ("epoch", Arc::new(UInt64Array::from_iter_values(origins.iter().map(|origin| origin.0)))),
         ("last", Arc::new(UInt64Array::from_iter_values(origins.iter().map(|origin| origin.1)))),
-        ("seq", Arc::new(UInt64Array::from_value(seq, count))),
+        ("seq", Arc::new(UInt64Array::from_value(*seq, count))),
         ("at", Arc::new(Int64Array::from_iter(std::iter::repeat_n(at.map(Timestamp::nanos), count)))),
     ];
     state.put(EPOCHS, state::rows(epochs, count)?);

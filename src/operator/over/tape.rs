@@ -78,10 +78,10 @@ pub fn save(tapes: &[Tape], state: &mut Saver) -> Result<()> {
     let number = |of: fn(&Tape) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(tapes.iter().map(of))) };
     let columns = [("first", number(|tape| tape.first)), ("next", number(|tape| tape.next)), ("end", number(Tape::end))];
     state.put("tapes", state::rows(columns, tapes.len())?);
-    let entries = || tapes.iter().flat_map(|tape| &tape.rows);
-    let positions: ArrayRef = Arc::new(UInt64Array::from_iter_values(entries().map(|entry| entry.position)));
-    let times: ArrayRef = Arc::new(Int64Array::from_iter_values(entries().map(|entry| entry.time)));
+    let entries = tapes.iter().flat_map(|tape| &tape.rows);
+    let (positions, times): (Vec<Position>, Vec<i64>) = entries.map(|entry| (entry.position, entry.time)).unzip();
     let rows = positions.len();
+    let (positions, times): (ArrayRef, ArrayRef) = (Arc::new(UInt64Array::from(positions)), Arc::new(Int64Array::from(times)));
     state.put("entries", state::rows([("position", positions), ("time", times)], rows)?);
     Ok(())
 }

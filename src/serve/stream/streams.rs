@@ -515,7 +515,12 @@ impl Streams {
             lock(&self.listeners).insert(address, listener);
         }
         *lock(&named.state) = State::Running;
-        tracing::info!(stream = named.spec.id, address = ?named.address, path = named.spec.sse_path, "stream runs");
+        tracing::info!(
+            stream = named.spec.id,
+            address = named.address.map(tracing::field::display),
+            path = named.spec.sse_path,
+            "stream runs"
+        );
         Ok(())
     }
 

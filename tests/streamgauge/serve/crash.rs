@@ -115,10 +115,22 @@ fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer
 }
 
 const VIEWS: [(&str, &str); 7] = [
-    ("tumble", "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window FROM one GROUP BY k, window"),
-    ("hop", "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, HOP(INTERVAL '5 seconds', INTERVAL '20 seconds') AS window FROM one GROUP BY k, window"),
-    ("session", "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, SESSION(INTERVAL '3 seconds') AS window FROM one GROUP BY k, window"),
-    ("early", "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window FROM one GROUP BY k, window"),
+    (
+        "tumble",
+        "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window FROM one GROUP BY k, window",
+    ),
+    (
+        "hop",
+        "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, HOP(INTERVAL '5 seconds', INTERVAL '20 seconds') AS window FROM one GROUP BY k, window",
+    ),
+    (
+        "session",
+        "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, SESSION(INTERVAL '3 seconds') AS window FROM one GROUP BY k, window",
+    ),
+    (
+        "early",
+        "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window FROM one GROUP BY k, window",
+    ),
     (
         "united",
         "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window \
@@ -142,7 +154,9 @@ fn expected(view: &str, one: &[Event], two: &[Event]) -> Vec<String> {
     };
     let mut lines = Vec::new();
     match view {
-        "tumble" | "early" => one.iter().for_each(|event| add(event, event.ms / 10_000 * 10_000, event.ms / 10_000 * 10_000 + 10_000)),
+        "tumble" | "early" => {
+            one.iter().for_each(|event| add(event, event.ms / 10_000 * 10_000, event.ms / 10_000 * 10_000 + 10_000))
+        }
         "united" => {
             one.iter().chain(&two).for_each(|event| add(event, event.ms / 10_000 * 10_000, event.ms / 10_000 * 10_000 + 10_000));
         }
@@ -309,10 +323,8 @@ async fn round(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let (one, two) = (events(&mut rng), events(&mut rng));
     let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
-    let servers = [
-        Server::start([misbehave(&one, resume, rng.fork())]).await,
-        Server::start([misbehave(&two, resume, rng.fork())]).await,
-    ];
+    let servers =
+        [Server::start([misbehave(&one, resume, rng.fork())]).await, Server::start([misbehave(&two, resume, rng.fork())]).await];
     let dir = tempfile::tempdir().unwrap();
     let mut script = String::new();
     for (name, server) in ["one", "two"].iter().zip(&servers) {
@@ -360,7 +372,8 @@ async fn round(seed: u64) {
         let follower = follower.lock().unwrap();
         let have = lines(&follower.rows);
         let is_there = follower.last_id == position || position.ends_with(&format!("-{}", follower.seq));
-        (have != want || !is_there).then(|| format!("{view}, as followed ({} for {position}): {}", follower.last_id, difference(&have, &want)))
+        (have != want || !is_there)
+            .then(|| format!("{view}, as followed ({} for {position}): {}", follower.last_id, difference(&have, &want)))
     };
     for (view, _) in VIEWS {
         let right = async {
