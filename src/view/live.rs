@@ -364,8 +364,18 @@ impl Live {
         let mut now = self.state();
         let State { rows, history, seq, at, origins, chapters, rows_kept, .. } = &mut *now;
         let origins = origins.iter().copied().chain([(self.epoch, *seq)]).collect();
-        let numbers = Numbers { seq: *seq, at: *at, origins };
-        saved::save(state, rows_kept, &numbers, || rows.batch(&self.schema))?;
+        saved::save(state, &Numbers { seq: *seq, at: *at, origins })?;
+        match rows.are_appended() {
+            // The others are in the history.
+            true => {
+                let told: usize = history.iter().map(|entry| entry.changes.len()).sum();
+                saved::save_rows(state, &mut Kept::default(), || match rows.count().saturating_sub(told) {
+                    0 => Ok(RecordBatch::new_empty(Arc::clone(&self.schema))),
+                    older => Ok(rows.batch(&self.schema)?.slice(0, older)),
+                })?;
+            }
+            false => saved::save_rows(state, rows_kept, || rows.batch(&self.schema))?,
+        }
         chapters.save(state, history)
     }
 
@@ -383,7 +393,11 @@ impl Live {
             return Err(Error::bug("a view that has said something was to go on from a state"));
         }
         state.rows.fill(rows)?;
+        let are_appended = state.rows.are_appended();
         for Said { first, last, at, changes } in history {
+            if are_appended {
+                state.rows.apply(&changes)?;
+            }
             let entry = Entry { first, last, at, changes, encoded: Mutex::default(), total: Arc::clone(&self.encoded_bytes) };
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));

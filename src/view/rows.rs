@@ -83,6 +83,11 @@ impl Rows {
         }
     }
 
+    /// Whether the rows are the latest changes and nothing else, so that they follow from those.
+    pub fn are_appended(&self) -> bool {
+        matches!(self, Rows::Appended { .. })
+    }
+
     /// Takes rows that [`Rows::batch`] gave, where there are none yet.
     pub fn fill(&mut self, rows: RecordBatch) -> Result<()> {
         match rows.num_rows() {

@@ -24,6 +24,7 @@ const CHAPTERS_MAX: usize = 16;
 
 /// What a view had said when a checkpoint was made.
 pub struct Saved {
+    /// Of a view whose rows are never taken back, those that are older than the history.
     pub rows: RecordBatch,
     pub history: Vec<Said>,
     pub seq: u64,
@@ -114,8 +115,8 @@ pub struct Numbers {
     pub origins: Vec<(u64, u64)>,
 }
 
-/// Saves the numbers of a view, and its rows.
-pub fn save(state: &mut Saver<'_>, kept: &mut Kept, numbers: &Numbers, rows: impl FnOnce() -> Result<RecordBatch>) -> Result<()> {
+/// Saves the numbers of a view.
+pub fn save(state: &mut Saver<'_>, numbers: &Numbers) -> Result<()> {
     let Numbers { seq, at, origins } = numbers;
     let origins = &origins[origins.len().saturating_sub(ORIGINS_MAX)..];
     let count = origins.len();
@@ -126,6 +127,11 @@ pub fn save(state: &mut Saver<'_>, kept: &mut Kept, numbers: &Numbers, rows: imp
         ("at", Arc::new(Int64Array::from_iter(std::iter::repeat_n(at.map(Timestamp::nanos), count)))),
     ];
     state.put(EPOCHS, state::rows(epochs, count)?);
+    Ok(())
+}
+
+/// Saves the rows of a view that do not follow from its history.
+pub fn save_rows(state: &mut Saver<'_>, kept: &mut Kept, rows: impl FnOnce() -> Result<RecordBatch>) -> Result<()> {
     state.keep(ROWS, kept, || {
         let rows = rows()?;
         let times = TimestampArray::from_value(0, rows.num_rows());

@@ -32,6 +32,11 @@ impl<'a> Event<'a> {
     }
 }
 
+/// The lines of the data of an event as it was written.
+pub fn data(event: &str) -> impl Iterator<Item = &str> {
+    event.lines().filter_map(|line| line.strip_prefix("data: "))
+}
+
 /// Appends a comment, which clients pass over: `: heartbeat`.
 pub fn comment(text: &str, out: &mut Vec<u8>) {
     field("", text, out);

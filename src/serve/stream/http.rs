@@ -99,7 +99,7 @@ pub fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &Parts)
         let error = Error::new(Code::Method, format!("a stream is read with GET, not with {}", parts.method));
         return Err(Problem::from(error).header(ALLOW, HeaderValue::from_static("GET, HEAD")));
     }
-    if named.spec.visibility == Visibility::Private {
+    if named.visibility() == Visibility::Private {
         let identity = parts.extensions.get::<Identity>();
         let identity = identity.ok_or_else(|| Error::bug("a stream was asked for past the gate"))?;
         for (view, _) in &endpoint.views {

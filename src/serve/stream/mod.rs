@@ -8,7 +8,8 @@
 //! 3. It cuts the bytes into runs and tells its clients that there is one. Each takes the same bytes by reference.
 //! 4. A [`Client`] that comes back reads what it missed from the view's history, until it stands where a run begins. One that is too
 //!    far behind is told (`reset`, `lagged`) and gets the rows as they are.
-//! 5. Streams with a name, a path and an address of their own are kept by [`Streams`], which also ends everything.
+//! 5. Streams with a name, a path and an address of their own are kept by [`Streams`], which also ends everything. One of the kind
+//!    `log` has no clients: its changes become lines of the server's log.
 //!
 //! A server takes [`routes`] below `/v1`, [`reactions`] below `/api/v1`, and [`named`] for every path that is nobody else's; it calls
 //! [`Streams::guard_with`] and [`Streams::restore`] at its start, and spawns [`Streams::end_with`].
@@ -22,6 +23,7 @@ mod fields;
 mod frame;
 mod http;
 mod listen;
+mod log;
 mod poll;
 mod position;
 mod routes;
@@ -40,6 +42,6 @@ pub use http::{Visitor, named};
 pub use position::{Ids, Position, Start};
 pub use routes::{reactions, routes};
 pub use shape::{EventField, Format, Op, Ops, Shape};
-pub use spec::{Endpoint, Heartbeat, OpTemplate, OpTemplates, Route, StreamSpec, Visibility};
+pub use spec::{Endpoint, Heartbeat, Kind, OpTemplate, OpTemplates, Route, StreamSpec, Visibility, Web};
 pub use streams::{Guard, Limits, Named, State, Streams, Write};
 pub use template::Templates;

@@ -421,7 +421,7 @@ impl Reaction {
         };
         Reaction {
             id: named.spec.id.clone(),
-            kind: named.spec.kind,
+            kind: named.spec.kind.name(),
             status,
             error_message,
             queries: named.spec.views.clone(),

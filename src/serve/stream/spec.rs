@@ -29,14 +29,46 @@ const SSE_PATH: &str = "/events";
 /// A named stream; valid by construction.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct StreamSpec {
-    #[schema(value_type = String, required = false, example = "sse")]
-    pub kind: &'static str,
+    #[schema(required = false)]
+    pub kind: Kind,
     #[schema(example = "live-stream")]
     pub id: String,
     /// The views whose changes it sends; `queries` says the same.
     pub views: Vec<String>,
     #[schema(required = false)]
     pub auto_start: bool,
+    /// `None` for a log.
+    #[serde(flatten)]
+    #[schema(value_type = Web)]
+    pub web: Option<Web>,
+    #[schema(required = false)]
+    pub format: Format,
+    /// By view: a path of its own, and templates.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    pub routes: BTreeMap<String, Route>,
+    /// Templates for all views.
+    #[serde(skip_serializing_if = "OpTemplates::is_empty")]
+    #[schema(required = false)]
+    pub default_template: OpTemplates,
+}
+
+/// Where the changes of a stream go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = StreamKind)]
+pub enum Kind {
+    /// To clients, as Server-Sent Events.
+    #[default]
+    Sse,
+    /// To the log of the server, a line each; it has no address, no paths and no clients.
+    Log,
+}
+
+/// Where clients find a stream of the kind `sse`, and which of them.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = StreamWeb)]
+pub struct Web {
     /// Where to listen; without a port, the address of the REST interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -49,16 +81,6 @@ pub struct StreamSpec {
     /// Milliseconds, or `off`.
     #[schema(value_type = u64, required = false, example = 30000)]
     pub heartbeat_interval_ms: Heartbeat,
-    #[schema(required = false)]
-    pub format: Format,
-    /// By view: a path of its own, and templates.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schema(required = false)]
-    pub routes: BTreeMap<String, Route>,
-    /// Templates for all views.
-    #[serde(skip_serializing_if = "OpTemplates::is_empty")]
-    #[schema(required = false)]
-    pub default_template: OpTemplates,
     #[schema(required = false)]
     pub visibility: Visibility,
     /// Origins whose pages may read it.
@@ -152,30 +174,52 @@ impl StreamSpec {
             .expect("templates were compiled when the stream was read")
     }
 
-    /// The paths of the stream: `sse_path` with everything, `sse_path/<view>` for each view, and those of the routes.
+    /// The paths of the stream: `sse_path` with everything, `sse_path/<view>` for each view, and those of the routes. A log has none.
     pub fn endpoints(&self) -> Vec<Endpoint> {
+        let Some(web) = &self.web else { return Vec::new() };
         let mut paths: BTreeMap<String, BTreeMap<usize, Ops>> = BTreeMap::new();
         let mut carry = |path: String, view: usize, ops: Ops| {
             let known = paths.entry(path).or_default().entry(view).or_insert(Ops::NONE);
             *known = known.or(ops);
         };
         for (index, view) in self.views.iter().enumerate() {
-            carry(self.sse_path.clone(), index, Ops::ALL);
-            carry(self.joined(&escaped(view, '%')), index, Ops::ALL);
+            carry(web.sse_path.clone(), index, Ops::ALL);
+            carry(web.joined(&escaped(view, '%')), index, Ops::ALL);
             let Some(route) = self.routes.get(view) else { continue };
             let mut rest = Ops::ALL;
             for (_, op) in Op::NAMES {
                 if let Some(path) = route.templates.get(op).and_then(|template| template.path.as_ref()) {
-                    carry(self.joined(path), index, Ops::NONE.with(op));
+                    carry(web.joined(path), index, Ops::NONE.with(op));
                     rest = rest.without(op);
                 }
             }
             if let Some(path) = &route.path {
-                carry(self.joined(path), index, rest);
+                carry(web.joined(path), index, rest);
             }
         }
         paths.into_iter().map(|(path, views)| Endpoint { path, views: views.into_iter().collect() }).collect()
     }
+}
+
+impl Kind {
+    const NAMES: [(&str, Kind); 2] = [("sse", Kind::Sse), ("log", Kind::Log)];
+
+    pub fn name(self) -> &'static str {
+        Kind::NAMES[self as usize].0
+    }
+}
+
+impl Web {
+    /// The names of its fields, each with its other spellings.
+    const FIELDS: [&[&'static str]; 7] = [
+        &["host"],
+        &["port"],
+        &["sse_path", "ssePath", "path"],
+        &["heartbeat_interval_ms", "heartbeatIntervalMs"],
+        &["visibility"],
+        &["cors_origins", "corsOrigins"],
+        &["max_clients", "maxClients"],
+    ];
 
     /// A path as it is, or below `sse_path` where it does not begin with `/`.
     fn joined(&self, path: &str) -> String {
@@ -211,14 +255,52 @@ impl Serialize for Heartbeat {
 }
 
 fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Option<StreamSpec> {
-    if let Some((kind, pointer)) = fields.text(&["kind"], issues)
-        && kind != "sse"
-    {
-        bad(issues, pointer, format!("the kind '{kind}' is not there"), "write sse");
-    }
+    let kind = fields.text(&["kind"], issues).and_then(|(text, pointer)| {
+        let kind = Kind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
+        if kind.is_none() {
+            bad(issues, pointer, format!("the kind '{text}' is not there"), "write sse or log");
+        }
+        kind
+    });
+    let kind = kind.unwrap_or_default();
     let id = id(&mut fields, issues);
     let views = views(&mut fields, existing, issues);
     let auto_start = fields.bool(&["auto_start", "autoStart"], issues).unwrap_or(true);
+    let web = match kind {
+        Kind::Sse => Some(web(&mut fields, issues)),
+        Kind::Log => {
+            for names in Web::FIELDS {
+                if let Some((_, pointer)) = fields.take(names, issues) {
+                    bad(issues, pointer, format!("a stream to the log has no '{}'", names[0]), "leave it out, or write kind sse");
+                }
+            }
+            None
+        }
+    };
+    let format = fields
+        .text(&["format"], issues)
+        .and_then(|(text, pointer)| Format::parse(text).map_err(|error| issues.push(Issue { pointer, error })).ok());
+    let routes = routes(&mut fields, &views, kind == Kind::Sse, issues);
+    let default_template = fields.take(&["default_template", "defaultTemplate"], issues).and_then(|(value, pointer)| {
+        let mut fields = Fields::of(value, &pointer, issues)?;
+        let templates = op_templates(&mut fields, false, issues);
+        fields.finish(issues);
+        Some(templates)
+    });
+    fields.finish(issues);
+    Some(StreamSpec {
+        kind,
+        id: id?,
+        views,
+        auto_start,
+        web,
+        format: format.unwrap_or_default(),
+        routes,
+        default_template: default_template.unwrap_or_default(),
+    })
+}
+
+fn web(fields: &mut Fields, issues: &mut Vec<Issue>) -> Web {
     let host = fields.text(&["host"], issues).and_then(|(host, pointer)| {
         let parsed = if host == "localhost" { Ok(IpAddr::from([127, 0, 0, 1])) } else { host.parse() };
         parsed
@@ -230,7 +312,7 @@ fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Optio
     let port = fields.number(&["port"], issues).and_then(|(port, pointer)| {
         u16::try_from(port).map_err(|_| bad(issues, pointer, format!("{port} is no port"), "a port is at most 65535")).ok()
     });
-    let sse_path = path(&mut fields, &["sse_path", "ssePath", "path"], issues).unwrap_or_else(|| SSE_PATH.into());
+    let sse_path = path(fields, &["sse_path", "ssePath", "path"], issues).unwrap_or_else(|| SSE_PATH.into());
     if !sse_path.starts_with('/') {
         bad(
             issues,
@@ -239,17 +321,7 @@ fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Optio
             &format!("write /{sse_path}"),
         );
     }
-    let heartbeat_interval_ms = heartbeat(&mut fields, issues);
-    let format = fields
-        .text(&["format"], issues)
-        .and_then(|(text, pointer)| Format::parse(text).map_err(|error| issues.push(Issue { pointer, error })).ok());
-    let routes = routes(&mut fields, &views, issues);
-    let default_template = fields.take(&["default_template", "defaultTemplate"], issues).and_then(|(value, pointer)| {
-        let mut fields = Fields::of(value, &pointer, issues)?;
-        let templates = op_templates(&mut fields, false, issues);
-        fields.finish(issues);
-        Some(templates)
-    });
+    let heartbeat_interval_ms = heartbeat(fields, issues);
     let visibility = fields.text(&["visibility"], issues).map(|(text, pointer)| match text {
         "public" => Visibility::Public,
         "private" => Visibility::Private,
@@ -259,30 +331,14 @@ fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Optio
         }
     });
     let visibility = visibility.unwrap_or_default();
-    let cors_origins = origins(&mut fields, visibility, issues);
+    let cors_origins = origins(fields, visibility, issues);
     let max_clients = fields.number(&["max_clients", "maxClients"], issues).map(|(number, pointer)| {
         if number == 0 {
             bad(issues, pointer, "a stream without clients".into(), "give at least 1, or stop the stream");
         }
         number
     });
-    fields.finish(issues);
-    Some(StreamSpec {
-        kind: "sse",
-        id: id?,
-        views,
-        auto_start,
-        host,
-        port,
-        sse_path,
-        heartbeat_interval_ms,
-        format: format.unwrap_or_default(),
-        routes,
-        default_template: default_template.unwrap_or_default(),
-        visibility,
-        cors_origins,
-        max_clients: max_clients.unwrap_or(MAX_CLIENTS),
-    })
+    Web { host, port, sse_path, heartbeat_interval_ms, visibility, cors_origins, max_clients: max_clients.unwrap_or(MAX_CLIENTS) }
 }
 
 fn id(fields: &mut Fields, issues: &mut Vec<Issue>) -> Option<String> {
@@ -346,7 +402,8 @@ fn heartbeat(fields: &mut Fields, issues: &mut Vec<Issue>) -> Heartbeat {
     Heartbeat::Every(interval.unwrap_or(HEARTBEAT))
 }
 
-fn routes(fields: &mut Fields, views: &[String], issues: &mut Vec<Issue>) -> BTreeMap<String, Route> {
+/// `paths` says whether views and kinds of changes may have paths of their own.
+fn routes(fields: &mut Fields, views: &[String], paths: bool, issues: &mut Vec<Issue>) -> BTreeMap<String, Route> {
     let mut routes = BTreeMap::new();
     let Some((value, pointer)) = fields.take(&["routes"], issues) else { return routes };
     let Some(members) = value.as_object() else {
@@ -364,8 +421,8 @@ fn routes(fields: &mut Fields, views: &[String], issues: &mut Vec<Issue>) -> BTr
             issues.push(Issue { pointer: pointer.clone(), error });
         }
         let Some(mut fields) = Fields::of(value, &pointer, issues) else { continue };
-        let path = path(&mut fields, &["path"], issues);
-        let templates = op_templates(&mut fields, true, issues);
+        let path = if paths { path(&mut fields, &["path"], issues) } else { None };
+        let templates = op_templates(&mut fields, paths, issues);
         fields.finish(issues);
         routes.insert(view.clone(), Route { path, templates });
     }

@@ -22,8 +22,9 @@ use super::encode::Encoder;
 use super::fields::Issue;
 use super::http::Visitor;
 use super::listen::Listener;
+use super::log::Log;
 use super::shape::{Op, Ops, Shape};
-use super::spec::{Endpoint, Heartbeat, StreamSpec, Visibility};
+use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec, Visibility};
 use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
@@ -82,6 +83,8 @@ pub struct Named {
     /// Tells it from an earlier stream of its name.
     number: u64,
     state: Mutex<State>,
+    /// What writes its lines while it runs, where it is a log.
+    log: Mutex<Option<Log>>,
 }
 
 /// How a named stream fares.
@@ -332,16 +335,17 @@ impl Streams {
         visitor: &Visitor,
     ) -> Result<(Client, String), Problem> {
         let view = |(index, ops): &(usize, Ops)| {
-            let templates = Some(Arc::clone(&named.templates[*index]));
+            let templates = Some(named.templates(*index));
             View { name: &named.spec.views[*index], ops: *ops, templates }
         };
         let views: Vec<View> = endpoint.views.iter().map(view).collect();
         let parts = self.parts(&views, &ask.shape)?;
-        let heartbeat = match (ask.heartbeat, named.spec.heartbeat_interval_ms) {
+        let web = named.spec.web.as_ref().ok_or_else(|| Error::bug("a client comes to a log"))?;
+        let heartbeat = match (ask.heartbeat, web.heartbeat_interval_ms) {
             (Some(asked), _) | (None, Heartbeat::Every(asked)) => Some(asked),
             (None, Heartbeat::Off) => None,
         };
-        let (counters, clients_max) = (Arc::clone(&named.counters), named.spec.max_clients);
+        let (counters, clients_max) = (Arc::clone(&named.counters), web.max_clients);
         self.open(parts, Outlet { named: Some(named), counters, clients_max, heartbeat }, ask, visitor)
     }
 
@@ -360,6 +364,9 @@ impl Streams {
         let listeners: Vec<Listener> = lock(&self.listeners).drain().map(|(_, listener)| listener).collect();
         for listener in listeners {
             listener.close().await;
+        }
+        for named in self.list() {
+            named.end_log().await;
         }
     }
 
@@ -488,14 +495,16 @@ impl Streams {
             templates: spec.views.iter().map(|view| Arc::new(spec.templates(view))).collect(),
             number: NUMBER.fetch_add(1, Relaxed),
             state: Mutex::new(State::Stopped),
+            log: Mutex::default(),
             spec,
         }
     }
 
     /// Where a stream listens by itself.
     fn address(&self, spec: &StreamSpec) -> Option<SocketAddr> {
-        let port = spec.port.filter(|port| !self.limits.own.iter().any(|own| own.port() == *port))?;
-        Some(SocketAddr::new(spec.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
+        let web = spec.web.as_ref()?;
+        let port = web.port.filter(|port| !self.limits.own.iter().any(|own| own.port() == *port))?;
+        Some(SocketAddr::new(web.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
     }
 
     /// Starts a stream that is known to be right; if its address is not free it says so.
@@ -506,7 +515,7 @@ impl Streams {
         }
     }
 
-    /// Listens where the stream wants to be, unless somebody does already.
+    /// Listens where the stream wants to be, unless somebody does already; a log follows its views.
     async fn listen(self: &Arc<Self>, named: &Arc<Named>) -> Result<()> {
         if let Some(address) = named.address
             && !lock(&self.listeners).contains_key(&address)
@@ -514,17 +523,16 @@ impl Streams {
             let listener = Listener::open(self, address).await?;
             lock(&self.listeners).insert(address, listener);
         }
+        if named.spec.kind == Kind::Log {
+            *lock(&named.log) = Some(Log::open(self, named)?);
+        }
         *lock(&named.state) = State::Running;
-        tracing::info!(
-            stream = named.spec.id,
-            address = named.address.map(tracing::field::display),
-            path = named.spec.sse_path,
-            "stream runs"
-        );
+        let path = named.spec.web.as_ref().map(|web| web.sse_path.as_str());
+        tracing::info!(stream = named.spec.id, address = named.address.map(tracing::field::display), path, "stream runs");
         Ok(())
     }
 
-    /// Ends a stream's clients, and its listener if nobody else needs it.
+    /// Ends a stream's clients, or its lines, and its listener if nobody else needs it.
     async fn halt(&self, named: &Named, state: State) {
         *lock(&named.state) = state;
         let own: Vec<Arc<Channel>> = {
@@ -533,6 +541,7 @@ impl Streams {
             own.filter_map(|(_, channel)| channel.upgrade()).collect()
         };
         own.iter().for_each(|channel| channel.close(End::Stopped));
+        named.end_log().await;
         let Some(address) = named.address else { return };
         let is_needed = self.list().iter().any(|other| other.address == Some(address) && other.state() == State::Running);
         let listener = if is_needed { None } else { lock(&self.listeners).remove(&address) };
@@ -568,15 +577,33 @@ impl Named {
 
     /// The origins whose pages may read it.
     pub fn origins(&self) -> Vec<String> {
-        match self.spec.visibility {
-            Visibility::Public => vec!["*".into()],
-            Visibility::Private => self.spec.cors_origins.clone(),
+        match &self.spec.web {
+            Some(web) if web.visibility == Visibility::Public => vec!["*".into()],
+            Some(web) => web.cors_origins.clone(),
+            None => Vec::new(),
         }
+    }
+
+    pub fn visibility(&self) -> Visibility {
+        self.spec.web.as_ref().map_or(Visibility::Private, |web| web.visibility)
+    }
+
+    /// What is sent of the view at a place of [`StreamSpec::views`].
+    pub fn templates(&self, view: usize) -> Arc<Templates> {
+        Arc::clone(&self.templates[view])
     }
 
     /// What its events look like, unless a client asks otherwise.
     pub fn shape(&self) -> Shape {
         Shape { format: self.spec.format, ..Shape::default() }
+    }
+
+    /// Writes no more lines; returns when the last is written.
+    async fn end_log(&self) {
+        let log = lock(&self.log).take();
+        if let Some(log) = log {
+            log.close().await;
+        }
     }
 
     /// Whether any of its views has a template of its own.

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::tables::pointers;
-use super::{Service, send};
+use super::{HUNG, Service, send};
 use crate::support::server::{Server, Signal};
 
 const STREAMS: &str = "/v1/streams";
@@ -123,4 +123,60 @@ async fn a_bad_template_is_refused_with_its_place() {
     (unknown["rotues"], unknown["id"]) = (unknown["routes"].take(), "y".into());
     let problem = service.post(STREAMS, unknown).await.with(422);
     assert_eq!((pointers(&problem), &problem["errors"][0]["hint"]), (vec!["/rotues"], &json!("did you mean 'routes'?")));
+}
+
+#[tokio::test]
+async fn a_log_writes_from_the_next_change_on_while_it_runs() {
+    let service = Service::start().await;
+    let signals: [Signal; 5] = Default::default();
+    let rows = [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5)];
+    let batches: Vec<(&Signal, &[(&str, i64)])> = signals.iter().zip(rows.chunks(1)).collect();
+    let _server = service.with_feed(&batches).await;
+    service.sql("CREATE VIEW orders AS SELECT id, total FROM feed").await;
+    service.changes("orders", 1).await;
+    let log = "kind: log\nid: logger\nqueries: [orders]\nroutes: {orders: {added: {template: '{{after.id}}'}}}\n";
+    let post = service.request(Method::POST, STREAMS).header("content-type", "application/yaml").body(log);
+    let made = send(post).await.with(201);
+    assert_eq!((&made["kind"], &made["state"], &made["endpoints"]), (&json!("log"), &json!("running"), &json!([])));
+    for field in ["address", "host", "port", "sse_path", "heartbeat_interval_ms", "visibility", "cors_origins", "max_clients"] {
+        assert!(made.get(field).is_none(), "{field}: {made}");
+    }
+    let lines = async |number: u64| {
+        let written = async {
+            while service.get("/v1/streams/logger").await.with(200)["stats"]["events_total"] != number {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(HUNG, written).await.unwrap_or_else(|_| panic!("not {number} lines"));
+    };
+    signals[0].notify_one();
+    lines(1).await;
+    let metrics = service.get("/metrics").await.text;
+    assert!(metrics.contains("\nstreamgauge_stream_events_total{kind=\"named\",stream=\"logger\"} 1\n"), "{metrics}");
+    service.get("/events").await.with(404);
+    let reaction = service.get("/api/v1/reactions/logger").await.with(200);
+    assert_eq!((&reaction["data"]["kind"], &reaction["data"]["status"]), (&json!("log"), &json!("Running")));
+    service.post("/api/v1/reactions/logger/stop", json!({})).await.with(200);
+    signals[1].notify_one();
+    service.changes("orders", 3).await;
+    service.post("/v1/streams/logger/start", json!({})).await.with(200);
+    signals[2].notify_one();
+    lines(2).await;
+    service.sql("CREATE OR REPLACE VIEW orders AS SELECT total, id FROM feed").await;
+    signals[3].notify_one();
+    lines(3).await;
+    service.delete("/v1/views/orders").await.with(409);
+    assert_eq!(service.delete(&format!("{STREAMS}/logger")).await.status, 204);
+    assert_eq!(service.delete("/v1/views/orders").await.status, 204);
+}
+
+#[tokio::test]
+async fn a_log_takes_nothing_that_only_clients_need() {
+    let (service, _server) = orders().await;
+    let log = json!({"kind": "log", "id": "logger", "views": ["alerts"], "port": 8081, "ssePath": "/events", "maxClients": 5});
+    let problem = service.post(STREAMS, log).await.with(422);
+    assert_eq!(pointers(&problem), ["/port", "/ssePath", "/maxClients"], "{problem}");
+    assert_eq!(problem["errors"][0]["message"], "a stream to the log has no 'port'");
+    let log = json!({"kind": "log", "id": "logger", "views": ["alerts"], "routes": {"alerts": {"path": "/alerts"}}});
+    assert_eq!(pointers(&service.post(STREAMS, log).await.with(422)), ["/routes/alerts/path"]);
 }

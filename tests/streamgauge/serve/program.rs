@@ -162,6 +162,46 @@ async fn the_demo_says_what_it_serves_and_what_to_type_next() {
 }
 
 #[tokio::test]
+async fn a_log_writes_every_change_as_one_line_also_after_a_restart() {
+    let row = json!({"id": "a", "text": "95\r\n\u{1b}[31mforged"});
+    let (dir, feed) =
+        (tempfile::tempdir().unwrap(), Server::start([Feed::stream().event("message", &row.to_string()).stall()]).await);
+    let (data, config) = (dir.path().join("data"), dir.path().join("server.toml"));
+    let settings = r#"
+[[streams]]
+kind = "log"
+id = "metric-logger"
+queries = ["orders"]
+routes.orders.added.template = """
+CRITICAL: {{after.id}} =
+{{{after.text}}}%
+"""
+
+[[streams]]
+kind = "log"
+id = "plain"
+views = ["orders"]
+default_template.deleted.template = "gone"
+"#;
+    std::fs::write(&config, settings).unwrap();
+    let (data, config, script) = (data.to_str().unwrap(), config.to_str().unwrap(), script(dir.path(), &feed));
+    let first = ["--data", data, "--config", config, "--init", &script];
+    for args in [&first[..], &["--data", data]] {
+        let mut process = Process::start(args, &[]).await;
+        let lines = [
+            " INFO streamgauge::output: CRITICAL: a = 95  [31mforged% stream=\"metric-logger\" view=\"orders\"\n",
+            " INFO streamgauge::output: {\"op\":\"added\",\"query\":\"orders\",\"after\":{\"id\":\"a\",\"text\":\"95\\r\\n\\u001b[31mforged\"}} \
+             stream=\"plain\" view=\"orders\"\n",
+        ];
+        for line in lines {
+            process.until(line).await;
+        }
+        let said = process.stop().await;
+        assert_eq!(said.matches("streamgauge::output").count(), 2, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_thousand_streams_end_with_the_process() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Server::start([Feed::stream().stall()]).await);
     let process = Process::start(&["--init", &script(dir.path(), &feed)], &[]).await;

@@ -11,6 +11,10 @@ fn yaml(text: &str, views: &[&str]) -> Result<StreamSpec, Vec<Issue>> {
     StreamSpec::read(&serde_saphyr::from_str::<Value>(text).unwrap(), views)
 }
 
+fn web(spec: &StreamSpec) -> &Web {
+    spec.web.as_ref().unwrap()
+}
+
 fn told(value: Value) -> Vec<String> {
     let issues = StreamSpec::read(&value, VIEWS).unwrap_err();
     issues.iter().map(|issue| format!("{}: {}", issue.pointer, issue.error)).collect()
@@ -45,7 +49,7 @@ routes:
       template: '{\"alert\":\"high_value_order\",\"order\":{{json after}}}'
 ";
     let spec = yaml(text, VIEWS).unwrap();
-    assert_eq!((spec.host, spec.port), (Some(IpAddr::from([0, 0, 0, 0])), Some(8081)));
+    assert_eq!((web(&spec).host, web(&spec).port), (Some(IpAddr::from([0, 0, 0, 0])), Some(8081)));
     assert!(spec.templates("order-alerts").has(Op::Added));
     assert!(!spec.templates("live-orders").has(Op::Added));
     let paths: Vec<(String, Vec<usize>)> =
@@ -120,7 +124,7 @@ fn camel_case_and_common_templates_are_taken_too() {
         VIEWS,
     )
     .unwrap();
-    assert_eq!((spec.auto_start, spec.heartbeat_interval_ms, spec.max_clients), (false, Heartbeat::Off, 5));
+    assert_eq!((spec.auto_start, web(&spec).heartbeat_interval_ms, web(&spec).max_clients), (false, Heartbeat::Off, 5));
     assert!(spec.templates("orders").has(Op::Deleted) && !spec.templates("orders").has(Op::Updated));
     let ends = spec.endpoints();
     let ops = |path: &str| ends.iter().find(|end| end.path == path).map(|end| end.views[0].1);
@@ -132,13 +136,13 @@ fn camel_case_and_common_templates_are_taken_too() {
 #[test]
 fn everything_wrong_is_told_at_once_with_its_place() {
     let issues = told(json!({
-        "kind": "log", "id": "9 lives", "queries": ["order", "sensors", "sensors"], "host": "here", "port": 70000, "sse_path": "events",
+        "kind": "logs", "id": "9 lives", "queries": ["order", "sensors", "sensors"], "host": "here", "port": 70000, "sse_path": "events",
         "heartbeat_interval_ms": 0, "format": "batches", "visibility": "all", "cors_origins": ["*", "http://localhost:3000/"],
         "routes": {"sensor": {"pth": "/a", "path": "/a b"}, "sensors": {"added": {"template": "{{json after}"}}},
         "default_template": {"added": {"path": "/x"}}, "max_clients": 0, "colour": 1,
     }));
     let expected = [
-        "/kind: the kind 'log' is not there; write sse",
+        "/kind: the kind 'logs' is not there; write sse or log",
         "/id: '9 lives' is no id; an id has at most 63 letters, digits, _ and -, and begins with a letter or _",
         "/queries/0: the view 'order' is not there; did you mean 'orders'?",
         "/queries/2: the view 'sensors' is named twice; name it once",
@@ -167,6 +171,43 @@ fn everything_wrong_is_told_at_once_with_its_place() {
     }
     assert!(rest.iter().any(|issue| issue.starts_with("/colour: unknown field 'colour'; the fields are kind, id, views")));
     assert_eq!(rest.len(), expected.len() + 1);
+}
+
+#[test]
+fn a_log_of_the_documentation_loads() {
+    let text = r#"
+kind: log
+id: metric-logger
+queries: [sensors]
+routes:
+  sensors:
+    added:
+      template: "CRITICAL: {{after.name}} = {{after.value}}{{after.unit}}"
+"#;
+    let spec = yaml(text, VIEWS).unwrap();
+    assert!(spec.templates("sensors").has(Op::Added) && !spec.templates("sensors").has(Op::Updated));
+    assert!(spec.web.is_none() && spec.endpoints().is_empty());
+    let shown = serde_json::to_value(&spec).unwrap();
+    let names: Vec<&String> = shown.as_object().unwrap().keys().collect();
+    assert_eq!(names.len(), 6, "nothing of an address: {names:?}");
+    assert_eq!(StreamSpec::read(&shown, VIEWS).unwrap(), spec);
+}
+
+#[test]
+fn a_log_has_nothing_that_clients_need() {
+    let sse =
+        serde_json::to_value(yaml("{id: s, views: [orders], host: localhost, port: 1, corsOrigins: 'http://a'}", VIEWS).unwrap());
+    let mut log = sse.unwrap();
+    (log["kind"], log["routes"]) = ("log".into(), json!({"orders": {"path": "/a", "added": {"path": "/b"}}}));
+    let issues = told(log);
+    for name in ["host", "port", "sse_path", "heartbeat_interval_ms", "visibility", "cors_origins", "max_clients"] {
+        let expected = format!("/{name}: a stream to the log has no '{name}'; leave it out, or write kind sse");
+        assert!(issues.contains(&expected), "{expected}: {issues:#?}");
+    }
+    for pointer in ["/routes/orders/path", "/routes/orders/added/path"] {
+        assert!(issues.iter().any(|issue| issue.starts_with(&format!("{pointer}: unknown field 'path'"))), "{issues:#?}");
+    }
+    assert_eq!(issues.len(), 9, "{issues:#?}");
 }
 
 #[test]
