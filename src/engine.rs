@@ -31,7 +31,7 @@ use self::keep::{Kept, Snapshots};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
-use crate::feed::Policy;
+use crate::feed::{Gap, Policy};
 use crate::operator::state::Part;
 use crate::operator::{Epoch, Message};
 use crate::options::{self, ViewOptions};
@@ -590,18 +590,43 @@ impl Engine {
                 };
                 column("statement", [text])
             }
-            Show::Status(None) => self.status(|_| true),
-            Show::Status(Some(name)) if self.catalog().contains(&name.text) => {
-                let wanted = self.catalog().sources(&name.text).into_iter().map(str::to_string).collect::<Vec<_>>();
-                self.status(|table| wanted.iter().any(|name| name == table))
-            }
-            Show::Status(Some(name)) => Err(self.unknown(name)),
+            Show::Status(name) => self.status(&self.shown_tables(name.as_ref())?),
+            Show::Gaps(name) => self.gaps(&self.shown_tables(name.as_ref())?),
         }
     }
 
+    /// The tables that `name` reads, or all of them.
+    fn shown_tables(&self, name: Option<&Name>) -> Result<Vec<Arc<Table>>> {
+        match name {
+            None => Ok(self.tables()),
+            Some(name) if self.catalog().contains(&name.text) => Ok(self.sources(&name.text)),
+            Some(name) => Err(self.unknown(name)),
+        }
+    }
+
+    /// A row for each stretch of a feed that may have been missed.
+    fn gaps(&self, tables: &[Arc<Table>]) -> Result<Answer> {
+        let gaps: Vec<(&Arc<Table>, Gap)> = tables
+            .iter()
+            .flat_map(|table| table.feed_status().gaps().entries_kept().into_iter().map(move |gap| (table, gap)))
+            .collect();
+        let text = |cell: &dyn Fn(&Table, &Gap) -> String| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(gaps.iter().map(|(table, gap)| cell(table, gap))))
+        };
+        let rows = RecordBatch::try_from_iter([
+            ("table", text(&|table, _| table.spec().name.clone())),
+            ("from", text(&|_, gap| gap.from.to_string())),
+            ("to", text(&|_, gap| gap.to.to_string())),
+            ("last id", text(&|table, gap| table.feed_status().shown(&gap.last_id))),
+            ("next id", text(&|table, gap| table.feed_status().shown(&gap.next_id))),
+            ("missing", text(&|_, gap| gap.missing.map_or_else(|| "unknown".into(), |missing| missing.to_string()))),
+            ("reason", text(&|_, gap| gap.reason.to_string())),
+        ])?;
+        Ok(Answer::Rows(rows))
+    }
+
     /// A row for each feed: what it does, how far it has come, why it is silent, and which views over it have failed.
-    fn status(&self, wanted: impl Fn(&str) -> bool) -> Result<Answer> {
-        let tables: Vec<Arc<Table>> = self.tables().into_iter().filter(|table| wanted(&table.spec().name)).collect();
+    fn status(&self, tables: &[Arc<Table>]) -> Result<Answer> {
         let text = |cell: &dyn Fn(&Table) -> String| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(tables.iter().map(|table| cell(table))))
         };
@@ -610,6 +635,7 @@ impl Engine {
             ("state", text(&|table| table.state_text())),
             ("rows", text(&|table| table.status().snapshot().rows.to_string())),
             ("bad", text(&|table| table.status().snapshot().bad.to_string())),
+            ("gaps", text(&|table| table.feed_status().gaps().last().to_string())),
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
             ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
             ("silent because", text(&|table| table.silence().unwrap_or_default())),

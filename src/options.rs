@@ -127,6 +127,8 @@ options! {
         last_event_id: Option<String> = "";
         /// How a reconnect says where to go on: `header` (`Last-Event-ID`), `query:NAME`, or `off` where ids are no cursors.
         resume: Resume = "header";
+        /// Whether the latest ids are remembered, also across a restart, so that what a server sends again after a reconnect counts once.
+        deduplicate: bool = "true";
         /// Largest event in bytes; a larger one is dropped and counted.
         max_event_bytes: Bytes = "16MiB";
         /// Data that ends the feed, as `[DONE]` does in the streams of language models. Default: none.

@@ -53,12 +53,16 @@ impl Engine {
             let name = table.spec().name.clone();
             let Some(part) = states.remove(&table.part_name()) else { continue };
             let read = match part.fingerprint == table.fingerprint() {
-                true => table.resume_at(part.frames).map_err(|error| error.to_string()),
+                true => table.resume_at(part.frames.clone()).map_err(|error| error.to_string()),
                 false => Err("it has been defined anew".into()),
             };
             match read {
-                Ok(()) => drop(resumed.insert(name)),
-                Err(reason) => tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew"),
+                Ok(true) => drop(resumed.insert(name)),
+                Ok(false) => {}
+                Err(reason) => {
+                    tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew");
+                    table.begin_after(part.frames);
+                }
             }
         }
         resumed
@@ -92,8 +96,8 @@ impl Engine {
         *lock(&self.marked) + 1
     }
 
-    /// Sends a mark to the tables that views read: others have no state, and who reads them may be slow. Gives the names of the parts
-    /// that will come by it, unless their tables or views end before.
+    /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names
+    /// of the parts that will come by it, unless their tables or views end before.
     pub fn mark(&self, mark: Mark) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
@@ -117,6 +121,13 @@ impl Engine {
                     kept.live.take_last_part(&mark, &kept.fingerprint);
                 }
                 _ => {}
+            }
+        }
+        for table in self.tables() {
+            // One that ends by itself begins anew with every start, and its past with it.
+            let is_marked = tables.get(&table.part_name()).is_some_and(|is_marked| *is_marked);
+            if !is_marked && !table.spec().finite {
+                table.give_past(&mark);
             }
         }
         parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));

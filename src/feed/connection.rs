@@ -30,6 +30,8 @@ pub(super) struct Cut(pub(super) String);
 /// What a server answered that is no error.
 pub(super) enum Answer {
     Stream(Chunks),
+    /// A stream that begins after another event than the one that was asked for.
+    Elsewhere(Chunks),
     /// 204: the server asks not to come again.
     NoContent,
 }
@@ -179,6 +181,11 @@ fn headers(filled: &Filled, request: &Request, last_id: &str, warn: &mut impl Fn
     Ok(headers)
 }
 
+/// Whether a header can hold an id.
+pub(super) fn fits_header(id: &str) -> bool {
+    id.len() <= ID_BYTES_MAX && HeaderValue::from_bytes(id.as_bytes()).is_ok()
+}
+
 async fn send(
     client: &Client,
     request: &Request,
@@ -283,13 +290,15 @@ async fn judge(
     if let Some(charset) = charset(content_type.as_deref().unwrap_or_default()) {
         warn(format!("the server calls its stream '{charset}'; it was read as UTF-8, as the standard says"));
     }
-    if let Some(sent) = headers.get(LAST_EVENT_ID).filter(|sent| !last_id.is_empty() && sent.as_bytes() != last_id.as_bytes()) {
+    let elsewhere = headers.get(LAST_EVENT_ID).filter(|sent| !last_id.is_empty() && sent.as_bytes() != last_id.as_bytes());
+    let is_elsewhere = elsewhere.is_some();
+    if let Some(sent) = elsewhere {
         let sent = printable(&String::from_utf8_lossy(sent.as_bytes()), EXCERPT_CHARACTERS);
         let asked = printable(last_id, EXCERPT_CHARACTERS);
         warn(format!("asked to go on after the event '{asked}', the server went on after '{sent}': events may be missing"));
     }
     let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|error| Cut(root_cause(&error))));
-    Ok(Answer::Stream(chunks.boxed()))
+    Ok(if is_elsewhere { Answer::Elsewhere(chunks.boxed()) } else { Answer::Stream(chunks.boxed()) })
 }
 
 /// `Retry-After`: seconds, or a date.

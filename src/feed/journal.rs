@@ -28,6 +28,17 @@ impl<T: Clone> Journal<T> {
         self.written.send_modify(|written| *written += 1);
     }
 
+    /// Puts entries of an earlier life before those of this one; `last` is the number of the last of them.
+    pub fn restore(&self, last: u64, before: Vec<T>) {
+        let mut entries = self.entries();
+        let room = self.entries_max - entries.len();
+        let skipped = before.len().saturating_sub(room);
+        for entry in before.into_iter().skip(skipped).rev() {
+            entries.push_front(entry);
+        }
+        self.written.send_modify(|written| *written += last);
+    }
+
     /// What is kept of the entries after this number, each with its own; 0 for all.
     pub fn after(&self, number: u64) -> Vec<(u64, T)> {
         let entries = self.entries();
@@ -78,5 +89,17 @@ mod tests {
         assert_eq!(tokio::join!(follow, write).0, [(3, "c")]);
         assert_eq!((journal.last(), journal.after(0)), (3, vec![(2, "b"), (3, "c")]));
         assert_eq!((journal.after(9), journal.entries_kept()), (vec![], vec!["b", "c"]));
+    }
+
+    #[test]
+    fn entries_of_an_earlier_life_stand_before_those_of_this_one() {
+        let journal = Journal::new(3);
+        journal.restore(7, vec!["f", "g"]);
+        journal.write("h");
+        assert_eq!((journal.last(), journal.after(6)), (8, vec![(7, "g"), (8, "h")]));
+        let journal = Journal::new(3);
+        journal.write("h");
+        journal.restore(7, vec!["e", "f", "g"]);
+        assert_eq!((journal.last(), journal.after(0)), (8, vec![(6, "f"), (7, "g"), (8, "h")]));
     }
 }

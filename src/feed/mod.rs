@@ -4,6 +4,7 @@ mod body;
 mod client;
 mod connection;
 mod file;
+mod gap;
 mod header;
 mod journal;
 mod mask;
@@ -17,6 +18,7 @@ mod spec;
 mod status;
 mod watchdog;
 
+pub use gap::{Gap, Lost, Reason};
 pub use header::{Variables, written_headers};
 pub use journal::Journal;
 pub use mask::{masked, secret_parts};

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::body::{Body, Decoder, End};
 use super::connection::{self, Answer, Chunks, Refusal};
 use super::file::{self, Lines, Shape};
+use super::gap::{Lost, Reason, Thread};
 use super::parser::{Event, Parser};
 use super::recent::Recent;
 use super::retry::{Loss, Retry};
@@ -40,12 +41,16 @@ pub struct Position {
     pub last_id: String,
     /// Hashes of id and content of the latest events, the last one last: what a server sends again counts once.
     pub seen: Vec<(u64, u64)>,
+    /// When the last event came.
+    pub last_at: Option<Timestamp>,
+    /// Where ids count events: the last one, and how many stepped by one before it.
+    pub count: Option<(u64, u64)>,
 }
 
 impl Position {
     /// After the event with this id; what came before it is not known.
     pub fn after(id: &str) -> Self {
-        Position { last_id: id.into(), seen: Vec::new() }
+        Position { last_id: id.into(), ..Position::default() }
     }
 }
 
@@ -55,8 +60,9 @@ pub struct Feed {
     status: Arc<Status>,
     phase: Phase,
     retry: Retry,
-    /// `None` where ids are no cursors.
+    /// `None` where ids are no cursors, or not to be remembered.
     recent: Option<Recent>,
+    thread: Thread,
     /// What the next connection resumes from.
     last_id: String,
     /// Made by the first connection and kept.
@@ -75,7 +81,8 @@ enum Phase {
 }
 
 enum Opened {
-    Stream(Shape, Chunks),
+    /// With the reason why it does not go on where the last connection was lost.
+    Stream(Shape, Chunks, Option<Reason>),
     NoContent,
 }
 
@@ -87,6 +94,7 @@ impl Feed {
             phase: Phase::Waiting(Instant::now()),
             retry: retry(&spec),
             recent: recent(&spec),
+            thread: Thread::default(),
             last_id: spec.last_event_id.clone(),
             client: None,
             connected_once: false,
@@ -111,15 +119,21 @@ impl Feed {
     /// How far the feed has come: what was handed on or filtered up to now, and nothing else.
     pub fn position(&self) -> Position {
         let seen = self.recent.as_ref().map(Recent::marks).unwrap_or_default();
-        Position { last_id: self.last_event_id().into(), seen }
+        Position { last_id: self.last_event_id().into(), seen, last_at: self.thread.last_at(), count: self.thread.count() }
     }
 
     /// Goes on from a position, as a restart from a checkpoint does. Closes the connection, if there is one.
     pub fn resume_at(&mut self, position: &Position) {
         self.last_id.clone_from(&position.last_id);
         self.recent = self.recent.take().map(|_| Recent::of(&position.seen));
+        self.thread = Thread::of(position.last_at, position.count);
         self.status.position(&position.last_id, None);
         self.reopen();
+    }
+
+    /// Begins anew, which leaves a gap behind a place from which the feed cannot go on.
+    pub fn begin_after(&mut self, lost: Lost) {
+        self.thread = Thread::after(lost);
     }
 
     /// Closes the connection until the next read, which goes on where this one stopped. A file stays open, as it cannot be resumed.
@@ -220,7 +234,7 @@ impl Feed {
                 Source::File(path) => {
                     return (
                         None,
-                        file::open(path).await.map(|(shape, chunks)| Opened::Stream(shape, chunks)).map_err(Into::into),
+                        file::open(path).await.map(|(shape, chunks)| Opened::Stream(shape, chunks, None)).map_err(Into::into),
                     );
                 }
             };
@@ -233,7 +247,8 @@ impl Feed {
             };
             let answer = connection::open(&client, request, &spec, &id, &status).await;
             let opened = answer.map(|answer| match answer {
-                Answer::Stream(chunks) => Opened::Stream(Shape::Stream, chunks),
+                Answer::Stream(chunks) => Opened::Stream(Shape::Stream, chunks, unresumed(&request.resume, &id)),
+                Answer::Elsewhere(chunks) => Opened::Stream(Shape::Stream, chunks, Some(Reason::Elsewhere)),
                 Answer::NoContent => Opened::NoContent,
             });
             (Some(client), opened)
@@ -243,7 +258,7 @@ impl Feed {
 
     fn opened(&mut self, opened: Result<Opened, Refusal>) -> Result<Reading> {
         match opened {
-            Ok(Opened::Stream(shape, chunks)) => {
+            Ok(Opened::Stream(shape, chunks, unresumed)) => {
                 let now = Instant::now();
                 let bytes_max = self.spec.max_event_bytes;
                 let rule = match &self.spec.source {
@@ -259,6 +274,7 @@ impl Feed {
                 if let Some(recent) = &mut self.recent {
                     recent.reconnected();
                 }
+                self.thread.connected(&self.last_id, unresumed, self.recent.is_none());
                 self.connected_once = true;
                 self.status.enter(State::Connected);
                 tracing::info!(feed = self.spec.shown(), last_event_id = self.last_id, "connected");
@@ -279,8 +295,9 @@ impl Feed {
         let before = (body.decoder.comments(), body.decoder.oversized());
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
-        let recent = &mut self.recent;
+        let (recent, thread) = (&mut self.recent, &mut self.thread);
         let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
+        let mut gap = None;
         let mut keep = |event: &Event<'_>, filtered: bool| {
             if kept < RECENT_A_READ {
                 kept += 1;
@@ -293,9 +310,16 @@ impl Feed {
             }
             if terminator == Some(event.data) {
                 terminated = true;
-            } else if recent.as_mut().is_some_and(|recent| recent.is_repeated(&event)) {
+                return;
+            }
+            if recent.as_mut().is_some_and(|recent| recent.is_repeated(&event)) {
                 repeated += 1;
-            } else if wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind) {
+                return;
+            }
+            if let Some(found) = thread.event(event.id, received) {
+                gap = Some(found);
+            }
+            if wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind) {
                 events += 1;
                 keep(&event, false);
                 each(event);
@@ -307,6 +331,15 @@ impl Feed {
         let bytes = body.decode(&mut sort);
         let decoder = &mut body.decoder;
         let oversized = decoder.oversized() - before.1;
+        if oversized > 0 {
+            thread.forgive(decoder.last_event_id().unwrap_or_default());
+        }
+        if events + filtered > 0 {
+            thread.read(received);
+        }
+        if let Some(gap) = gap {
+            self.status.gap(&self.spec.shown(), gap);
+        }
         if oversized > 0 {
             self.status.warn(format!(
                 "an event was larger than max_event_bytes ({} bytes) and was dropped; raise the option to keep such events",
@@ -422,10 +455,20 @@ fn retry(spec: &Spec) -> Retry {
     Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts)
 }
 
-/// `None` where ids are no cursors.
+/// Why a request that resumes so does not go on after this id.
+fn unresumed(resume: &Resume, last_id: &str) -> Option<Reason> {
+    match resume {
+        Resume::Off => Some(Reason::ResumeOff),
+        _ if last_id.is_empty() => Some(Reason::NoIds),
+        Resume::Header if !connection::fits_header(last_id) => Some(Reason::Unsendable),
+        Resume::Header | Resume::Query(_) => None,
+    }
+}
+
+/// `None` where ids are no cursors, or not to be remembered.
 fn recent(spec: &Spec) -> Option<Recent> {
     match &spec.source {
-        Source::Http(request) if request.resume != Resume::Off => Some(Recent::default()),
+        Source::Http(request) if spec.deduplicate && request.resume != Resume::Off => Some(Recent::default()),
         _ => None,
     }
 }

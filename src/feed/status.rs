@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::gap::Gap;
 use super::journal::Journal;
 use super::parser::Event;
 use super::secrets::Secrets;
@@ -18,6 +19,8 @@ const RECENT_EVENTS: usize = 64;
 pub(super) const RECENT_A_READ: usize = 8;
 /// Bytes kept of an event's data, and of its type and id.
 const RECENT_BYTES: usize = 1024;
+/// Gaps kept, the latest ones; all of them are counted.
+const GAPS: usize = 256;
 /// Distinct warnings kept; a feed that goes on warning says nothing new.
 const WARNINGS_MAX: usize = 16;
 
@@ -182,6 +185,9 @@ pub struct Status {
     slow: Mutex<Slow>,
     log: Journal<Happening>,
     recent: Journal<RecentEvent>,
+    gaps: Journal<Gap>,
+    /// How long all gaps lasted together.
+    gap_nanos: AtomicU64,
     /// What the latest connection knows and a server may repeat.
     secrets: Mutex<Secrets>,
 }
@@ -245,6 +251,10 @@ pub struct Snapshot {
     pub reconnects: [(Cause, u64); Cause::ALL.len()],
     /// When the next attempt starts, while backing off.
     pub reconnect_at: Option<Timestamp>,
+    /// Stretches that may have been missed.
+    pub gaps: u64,
+    /// How long they lasted together.
+    pub gap_time: Duration,
     /// What is not as it should be without stopping the feed; each once.
     pub warnings: Vec<String>,
 }
@@ -281,6 +291,8 @@ impl Status {
             }),
             log: Journal::new(HAPPENINGS),
             recent: Journal::new(RECENT_EVENTS),
+            gaps: Journal::new(GAPS),
+            gap_nanos: AtomicU64::new(0),
             secrets: Mutex::default(),
         }
     }
@@ -310,6 +322,8 @@ impl Status {
             attempts: slow.attempts,
             reconnects: std::array::from_fn(|at| (Cause::ALL[at], slow.reconnects[at])),
             reconnect_at: slow.reconnect_at,
+            gaps: self.gaps.last(),
+            gap_time: self.gap_time(),
             warnings: slow.warnings,
         }
     }
@@ -322,6 +336,38 @@ impl Status {
     /// The events that came last, wanted or not; of a busy feed a sample.
     pub fn recent(&self) -> &Journal<RecentEvent> {
         &self.recent
+    }
+
+    /// The stretches that may have been missed, the latest of them.
+    pub fn gaps(&self) -> &Journal<Gap> {
+        &self.gaps
+    }
+
+    /// How long all gaps lasted together.
+    pub fn gap_time(&self) -> Duration {
+        Duration::from_nanos(self.gap_nanos.load(Relaxed))
+    }
+
+    /// Counts what gaps of an earlier life lasted, too.
+    pub(crate) fn add_gap_time(&self, time: Duration) {
+        self.gap_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// A stretch of the feed at `place` may have been missed.
+    pub(super) fn gap(&self, place: &str, gap: Gap) {
+        let gap = Gap { last_id: cut(&gap.last_id), next_id: cut(&gap.next_id), ..gap };
+        tracing::warn!(
+            feed = place,
+            from = %gap.from,
+            to = %gap.to,
+            last_id = self.shown(&gap.last_id),
+            next_id = self.shown(&gap.next_id),
+            missing = gap.missing,
+            reason = %gap.reason,
+            "events may be missing"
+        );
+        self.add_gap_time(Duration::from_nanos(gap.nanos()));
+        self.gaps.write(gap);
     }
 
     /// Bytes were read and what was in them handed on.

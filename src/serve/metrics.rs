@@ -88,6 +88,8 @@ static TABLES: &[Family<Table>] = &[
     count("table_rows", "Rows that were read from events", |table| table.rows.rows),
     count("table_bad", "Records that could not be read", |table| table.rows.bad),
     count("table_skipped", "Records of a change feed that are about no row of this table", |table| table.rows.skipped),
+    count("table_gaps", "Stretches of the feed that may have been missed", |table| table.feed.gaps),
+    total("table_gap_seconds", "How long those stretches were together", |table| table.feed.gap_time.as_secs_f64()),
     count("table_connects", "Connections that came about", |table| table.feed.connects),
     counts(
         "table_reconnects",
@@ -302,6 +304,8 @@ struct Family<T: 'static> {
 /// How the values of a metric are read.
 enum Read<T: 'static> {
     Count(fn(&T) -> u64),
+    /// A counter of something that is no whole number.
+    Total(fn(&T) -> f64),
     /// One counter for each value of a label.
     Counts(&'static str, fn(&T) -> Vec<(&'static str, u64)>),
     Gauge(fn(&T) -> Option<f64>),
@@ -313,6 +317,10 @@ enum Read<T: 'static> {
 
 const fn count<T>(name: &'static str, help: &'static str, read: fn(&T) -> u64) -> Family<T> {
     Family { name, help, read: Read::Count(read) }
+}
+
+const fn total<T>(name: &'static str, help: &'static str, read: fn(&T) -> f64) -> Family<T> {
+    Family { name, help, read: Read::Total(read) }
 }
 
 const fn counts<T>(
@@ -343,7 +351,7 @@ const fn info<T>(name: &'static str, help: &'static str, read: fn() -> [(&'stati
 impl<T: Subject> Family<T> {
     fn kind(&self) -> MetricType {
         match self.read {
-            Read::Count(_) | Read::Counts(..) => MetricType::Counter,
+            Read::Count(_) | Read::Total(_) | Read::Counts(..) => MetricType::Counter,
             Read::Gauge(_) | Read::State(_) => MetricType::Gauge,
             Read::Histogram(_) => MetricType::Histogram,
             Read::Info(_) => MetricType::Info,
@@ -365,7 +373,7 @@ impl<T: Subject> Family<T> {
             Read::Counts(label, _) => Some(*label),
             Read::State(_) => Some("state"),
             Read::Info(read) => Some(read()[0].0),
-            Read::Count(_) | Read::Gauge(_) | Read::Histogram(_) => None,
+            Read::Count(_) | Read::Total(_) | Read::Gauge(_) | Read::Histogram(_) => None,
         };
         T::LABELS.iter().copied().chain(own).collect()
     }
@@ -380,6 +388,7 @@ impl<T: Subject> Family<T> {
         match &self.read {
             Read::Count(read) if labels.is_empty() => encoder.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Count(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
+            Read::Total(read) => encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&read(subject), None),
             Read::Counts(label, read) => read(subject).into_iter().try_for_each(|(value, count)| {
                 encoder.encode_family(&with(label, value.into()))?.encode_counter::<NoLabelSet, _, u64>(&count, None)
             }),

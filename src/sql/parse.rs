@@ -322,13 +322,17 @@ fn show(cursor: &mut Cursor) -> Result<Kind> {
         () if cursor.takes("CREATE VIEW") || cursor.takes("CREATE MATERIALIZED VIEW") => {
             Show::Create(Object::View, cursor.name(NAME)?)
         }
-        () if cursor.takes("STATUS") => {
-            let _ = cursor.takes("FOR") || cursor.takes("OF");
-            Show::Status(if cursor.at_end() { None } else { Some(cursor.name(NAME)?) })
-        }
-        () => return Err(cursor.expected("`TABLES`, `VIEWS`, `CREATE TABLE`, `CREATE VIEW` or `STATUS`")),
+        () if cursor.takes("STATUS") => Show::Status(of_one(cursor, NAME)?),
+        () if cursor.takes("GAPS") => Show::Gaps(of_one(cursor, NAME)?),
+        () => return Err(cursor.expected("`TABLES`, `VIEWS`, `CREATE TABLE`, `CREATE VIEW`, `STATUS` or `GAPS`")),
     };
     Ok(Kind::Show(show))
+}
+
+/// `FOR name`, `OF name` or a bare name; or nothing, which means all.
+fn of_one(cursor: &mut Cursor, what: &'static str) -> Result<Option<Name>> {
+    let _ = cursor.takes("FOR") || cursor.takes("OF");
+    if cursor.at_end() { Ok(None) } else { cursor.name(what).map(Some) }
 }
 
 /// `SUBSCRIBE v` is `SUBSCRIBE SELECT * FROM v`.

@@ -62,6 +62,8 @@ pub enum Show {
     Create(Object, Name),
     /// `SHOW STATUS` of everything, or of one view or table.
     Status(Option<Name>),
+    /// `SHOW GAPS`, likewise.
+    Gaps(Option<Name>),
 }
 
 /// A name and where it stands.

@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use datafusion::physical_expr::PhysicalExpr;
 use tokio::sync::watch;
 
+use super::journals::Journals;
 use super::mark::{self, Asked, Holder, Mark};
-use super::saved::Saved;
+use super::saved::Beginning;
 use super::spec::{EventTime, Source, Spec};
 use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
+use crate::operator::state::Saver;
 
 /// What a table and the tasks that serve it share.
 #[derive(Debug)]
@@ -22,8 +24,9 @@ pub(super) struct Shared {
     pub(super) holder: Holder,
     /// A mark for the task that reads the feed.
     pub(super) asked: Asked,
-    /// Where the first task begins.
-    saved: Mutex<Option<Saved>>,
+    /// How the first task begins.
+    beginning: Mutex<Option<Beginning>>,
+    journals: Mutex<Journals>,
     /// Tasks that run now.
     hubs: Mutex<usize>,
 }
@@ -61,7 +64,8 @@ impl Shared {
             status: Arc::default(),
             holder: mark::next_holder(),
             asked: Asked::default(),
-            saved: Mutex::default(),
+            beginning: Mutex::default(),
+            journals: Mutex::default(),
             hubs: Mutex::new(0),
         })
     }
@@ -100,13 +104,13 @@ impl Shared {
         Ok(())
     }
 
-    /// The next task begins there.
-    pub(super) fn resume_at(&self, saved: Saved) {
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+    /// The next task begins so.
+    pub(super) fn begin(&self, beginning: Beginning) {
+        *self.beginning.lock().unwrap_or_else(PoisonError::into_inner) = Some(beginning);
     }
 
-    pub(super) fn take_saved(&self) -> Option<Saved> {
-        self.saved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) fn take_beginning(&self) -> Option<Beginning> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Hands a mark to the task that reads the feed; whether there is one.
@@ -116,6 +120,20 @@ impl Shared {
             self.asked.put(Arc::clone(mark));
         }
         *hubs > 0
+    }
+
+    /// Gives what there is to look back at, without a place to go on from.
+    pub(super) fn give_past(&self, mark: &Mark) {
+        let spec = self.spec();
+        mark.give(spec.part_name(), self.holder, spec.fingerprint(), |cut| {
+            let mut frames = Vec::new();
+            self.save_journals(&mut Saver::new(cut, &mut frames))?;
+            Ok(frames)
+        });
+    }
+
+    pub(super) fn save_journals(&self, state: &mut Saver<'_>) -> Result<()> {
+        self.journals.lock().unwrap_or_else(PoisonError::into_inner).save(state, &self.status, &self.feed)
     }
 
     /// A task begins; it has ended when the guard is gone.

@@ -10,9 +10,8 @@ use super::clock::Clock;
 use super::control::{Orders, Shared, Stand};
 use super::decode::{Batch, Decode};
 use super::mark::Mark;
-use super::provider::part_name;
 use super::readers::{Company, Door, Reader};
-use super::saved::{self, Saved};
+use super::saved::{self, Beginning};
 use super::spec::Spec;
 use crate::error::{Error, Result};
 use crate::feed::{self, Feed, Reading};
@@ -95,14 +94,21 @@ impl<'a> Hub<'a> {
             rows_kept: Kept::default(),
             halted: false,
         };
-        match shared.take_saved().map(|saved| hub.load(saved)) {
+        match shared.take_beginning().map(|beginning| hub.begin(beginning)) {
             Some(Err(error)) => Err((hub.readers, error)),
             None | Some(Ok(())) => Ok(hub),
         }
     }
 
-    /// Goes on where a checkpoint was made.
-    fn load(&mut self, saved: Saved) -> Result<()> {
+    /// Goes on where a checkpoint was made, if it can.
+    fn begin(&mut self, beginning: Beginning) -> Result<()> {
+        let saved = match beginning {
+            Beginning::At(saved) => saved,
+            Beginning::After(lost) => {
+                self.feed.begin_after(lost);
+                return Ok(());
+            }
+        };
         self.feed.resume_at(&saved.position);
         self.clock.load(saved.clock);
         saved.current.map_or(Ok(()), |rows| self.decode.fill(rows))
@@ -117,6 +123,7 @@ impl<'a> Hub<'a> {
         if spec.key.is_some() {
             saved::save_rows(&mut state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
         }
+        self.shared.save_journals(&mut state)?;
         Ok(frames)
     }
 
@@ -124,7 +131,7 @@ impl<'a> Hub<'a> {
     async fn take_part(&mut self, mark: &Arc<Mark>) {
         let spec = Arc::clone(&self.obeyed.spec);
         self.halted |= mark.last;
-        mark.give(part_name(&spec), self.shared.holder, spec.fingerprint(), |cut| self.save(cut));
+        mark.give(spec.part_name(), self.shared.holder, spec.fingerprint(), |cut| self.save(cut));
         for reader in &self.readers {
             reader.mark(mark).await;
         }

@@ -5,6 +5,7 @@ mod control;
 mod current;
 mod decode;
 mod hub;
+mod journals;
 mod mark;
 pub mod peek;
 mod provider;

@@ -20,9 +20,10 @@ use tracing::{Instrument, info_span};
 
 use super::control::{Shared, Stand};
 use super::hub;
+use super::journals;
 use super::mark::Mark;
 use super::readers::{Door, Follow, Reader, Subscription};
-use super::saved::Saved;
+use super::saved::{self, Beginning, Saved};
 use super::spec::Spec;
 use super::status::Status;
 use crate::change::accumulate;
@@ -189,9 +190,14 @@ impl Table {
         !self.shared.spec().finite && self.shared.mark(mark)
     }
 
+    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place.
+    pub fn give_past(&self, mark: &Mark) {
+        self.shared.give_past(mark);
+    }
+
     /// The name of the table's part of a checkpoint.
     pub fn part_name(&self) -> String {
-        part_name(&self.shared.spec())
+        self.shared.spec().part_name()
     }
 
     /// What a state of this table belongs to: another feed, or other columns, cannot go on from it.
@@ -199,26 +205,39 @@ impl Table {
         self.shared.spec().fingerprint()
     }
 
-    /// The first task goes on from this state. Readers that have seen what it has seen follow as [`Follow::Restored`].
-    pub fn resume_at(&self, frames: Vec<Frame>) -> Result<()> {
+    /// The first task goes on from this state; not if nobody read the table when it was made. Readers that have seen what it has seen follow as
+    /// [`Follow::Restored`].
+    pub fn resume_at(&self, frames: Vec<Frame>) -> Result<bool> {
         let mut frames = contents(frames)?;
-        self.shared.resume_at(Saved::load(&mut Loader::new(&mut frames), &self.schema)?);
-        Ok(())
+        let mut state = Loader::new(&mut frames);
+        let saved = Saved::load(&mut state, &self.schema)?;
+        if let Err(error) = journals::load(&mut state, &self.shared.status, &self.shared.feed) {
+            tracing::warn!(table = self.spec().name, reason = %error, "its bad events, log and gaps of before are lost");
+        }
+        let is_there = saved.is_some();
+        if let Some(saved) = saved {
+            self.shared.begin(Beginning::At(Box::new(saved)));
+        }
+        Ok(is_there)
+    }
+
+    /// The first task begins anew, which leaves a gap behind the last event of a state that it cannot go on from.
+    pub fn begin_after(&self, frames: Vec<Frame>) {
+        let lost = contents(frames).ok().and_then(|mut frames| saved::lost(&mut Loader::new(&mut frames)));
+        if let Some(lost) = lost {
+            self.shared.begin(Beginning::After(lost));
+        }
     }
 
     /// A state that no task has gone on from is let go.
     pub fn forget_place(&self) {
-        drop(self.shared.take_saved());
+        drop(self.shared.take_beginning());
     }
 
     /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
     fn apart(&self) -> Arc<Table> {
         Table::over(Arc::clone(&self.shared))
     }
-}
-
-pub(super) fn part_name(spec: &Spec) -> String {
-    format!("table/{}", spec.name)
 }
 
 impl fmt::Debug for Table {

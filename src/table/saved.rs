@@ -3,14 +3,22 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Int64Type, SchemaRef, UInt64Type};
+use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
 use super::clock;
 use crate::change::Changes;
 use crate::error::Result;
-use crate::feed::Position;
-use crate::operator::state::{Kept, Loader, Saver, rows};
+use crate::feed::{Lost, Position};
+use crate::operator::state::{Kept, Loader, Rows, Saver, rows};
 use crate::time::{Timestamp, TimestampArray};
+
+/// How the first task over a table begins.
+#[derive(Debug)]
+pub(super) enum Beginning {
+    At(Box<Saved>),
+    /// Anew, after a place from which it cannot go on.
+    After(Lost),
+}
 
 /// Where a table goes on.
 #[derive(Debug, Clone)]
@@ -28,8 +36,12 @@ const CURRENT: &str = "current";
 /// Saves where a feed and its time are.
 pub(super) fn save(state: &mut Saver<'_>, position: &Position, clock: clock::Saved) -> Result<()> {
     let number = |number: i64| -> ArrayRef { Arc::new(Int64Array::from_value(number, 1)) };
-    let place: [(&str, ArrayRef); 5] = [
+    let or_null = |number: Option<u64>| -> ArrayRef { Arc::new(UInt64Array::from(vec![number])) };
+    let place: [(&str, ArrayRef); 8] = [
         ("last_id", Arc::new(StringArray::from_iter_values([&position.last_id]))),
+        ("last_at", Arc::new(Int64Array::from(vec![position.last_at.map(Timestamp::nanos)]))),
+        ("counted", or_null(position.count.map(|(last, _)| last))),
+        ("steps", or_null(position.count.map(|(_, steps)| steps))),
         ("arrival", number(clock.arrival.nanos())),
         ("by_rows", number(clock.by_rows.nanos())),
         ("watermark", number(clock.sent.nanos())),
@@ -54,11 +66,11 @@ pub(super) fn save_rows(
 }
 
 impl Saved {
-    /// Reads the state of a table whose rows have this schema.
-    pub(super) fn load(state: &mut Loader<'_>, schema: &SchemaRef) -> Result<Self> {
-        let mut place = state.take(PLACE)?;
-        let last_id = place.column("last_id", &DataType::Utf8)?;
-        let last_id = arrow::array::AsArray::as_string::<i32>(&last_id).iter().flatten().next().unwrap_or_default().to_string();
+    /// Reads the state of a table whose rows have this schema; `None` if nobody read it.
+    pub(super) fn load(state: &mut Loader<'_>, schema: &SchemaRef) -> Result<Option<Self>> {
+        let Some(mut place) = state.take_if_there(PLACE) else { return Ok(None) };
+        let (last_id, last_at) = last(&mut place)?;
+        let count = place.number_or_null::<UInt64Type>("counted")?.zip(place.number_or_null::<UInt64Type>("steps")?);
         let mut time = |name: &str| place.number::<Int64Type>(name).map(Timestamp);
         let (arrival, by_rows, sent) = (time("arrival")?, time("by_rows")?, time("watermark")?);
         let has_sent = place.flag("has_watermark")?;
@@ -71,6 +83,18 @@ impl Saved {
             Some(current) if !current.is_empty() => Some(Changes::from_batch(&current.into_batch(), schema)?),
             Some(_) | None => None,
         };
-        Ok(Saved { position: Position { last_id, seen }, clock: clock::Saved { arrival, by_rows, sent, has_sent }, current })
+        let position = Position { last_id, seen, last_at, count };
+        Ok(Some(Saved { position, clock: clock::Saved { arrival, by_rows, sent, has_sent }, current }))
     }
+}
+
+/// The last event that a state knows of, whether or not a table can go on from it.
+pub(super) fn lost(state: &mut Loader<'_>) -> Option<Lost> {
+    let (last_id, last_at) = last(&mut state.take_if_there(PLACE)?).ok()?;
+    Some(Lost { at: last_at?, last_id })
+}
+
+fn last(place: &mut Rows) -> Result<(String, Option<Timestamp>)> {
+    let last_id = place.texts("last_id")?.iter().flatten().next().unwrap_or_default().to_string();
+    Ok((last_id, place.number_or_null::<Int64Type>("last_at")?.map(Timestamp)))
 }

@@ -57,6 +57,11 @@ impl std::fmt::Debug for Spec {
 }
 
 impl Spec {
+    /// The name of the table's part of a checkpoint.
+    pub fn part_name(&self) -> String {
+        format!("table/{}", self.name)
+    }
+
     /// A hash of all that the rows and their times depend on: where the feed is, what is read from it, and how.
     pub fn fingerprint(&self) -> String {
         let Spec { name, schema, columns, feed, format, key, source_table, time, .. } = self;

@@ -19,9 +19,6 @@ const HISTORY: &str = "history/";
 /// Earlier epochs that a client may still come with: as many restarts.
 const ORIGINS_MAX: usize = 64;
 
-/// Pieces that a history is kept in; then they become one.
-const CHAPTERS_MAX: usize = 16;
-
 /// What a view had said when a checkpoint was made.
 pub struct Saved {
     /// Of a view whose rows are never taken back, those that are older than the history.
@@ -51,6 +48,12 @@ struct Chapter {
     kept: Kept,
 }
 
+impl Chapter {
+    fn len(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
 impl Chapters {
     pub fn save(&mut self, state: &mut Saver<'_>, history: &VecDeque<Arc<Entry>>) -> Result<()> {
         let Some((oldest, latest)) = history.front().zip(history.back()).map(|(front, back)| (front.first, back.last)) else {
@@ -58,12 +61,17 @@ impl Chapters {
             return Ok(());
         };
         self.0.retain(|chapter| chapter.last >= oldest);
-        if self.0.len() >= CHAPTERS_MAX {
-            self.0.clear();
-        }
         let next = self.0.last().map_or(oldest, |chapter| chapter.last + 1);
         if next <= latest {
             self.0.push(Chapter { first: next, last: latest, kept: Kept::default() });
+        }
+        // Each is more than twice as long as the next, so there are few, and each change is written a few times at most.
+        while let [.., before, last] = self.0.as_slice()
+            && before.len() <= 2 * last.len()
+        {
+            let joined = Chapter { first: before.first, last: last.last, kept: Kept::default() };
+            self.0.truncate(self.0.len() - 2);
+            self.0.push(joined);
         }
         for Chapter { first, last, kept } in &mut self.0 {
             let from = history.partition_point(|entry| entry.last < *first);

@@ -23,7 +23,7 @@ use super::fields::Issue;
 use super::http::Visitor;
 use super::listen::Listener;
 use super::log::Log;
-use super::shape::{Op, Ops, Shape};
+use super::shape::{Ops, Shape};
 use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec, Visibility};
 use super::template::Templates;
 use crate::checkpoint::{Space, Store};
@@ -604,11 +604,6 @@ impl Named {
         if let Some(log) = log {
             log.close().await;
         }
-    }
-
-    /// Whether any of its views has a template of its own.
-    pub fn is_templated(&self) -> bool {
-        self.templates.iter().any(|templates| Op::NAMES.iter().any(|(_, op)| templates.has(*op)))
     }
 }
 

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::post::ConnectionTablePost;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::feed::State;
+use crate::feed::{Gap, State};
 use crate::format::infer::identifier;
 use crate::sql::{self, CreateTable, Kind};
 use crate::table::{Spec, Table};
@@ -70,9 +70,49 @@ pub struct TableStatus {
     pub watermark: Option<String>,
     /// The gap between heartbeats, once it is known.
     pub heartbeat_ms: Option<u64>,
+    /// Stretches of the feed that may have been missed, and how long they were together.
+    pub gaps_total: u64,
+    pub gap_seconds_total: f64,
+    /// The latest of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_gap: Option<GapShown>,
     /// What is not as it should be without stopping the feed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+/// A stretch of a feed that may have been missed.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GapShown {
+    /// When the last event before it came.
+    pub from: String,
+    /// When the first event behind it came.
+    pub to: String,
+    /// The id that the feed was to go on after; null where there was none.
+    pub last_id: Option<String>,
+    /// The id of the first event behind it; null where it has none.
+    pub next_id: Option<String>,
+    /// How many events are missing; null where ids do not tell.
+    pub missing: Option<u64>,
+    /// `no_ids`, `resume_off`, `unsendable`, `elsewhere`, `skipped`, `renumbered` or `place_lost`.
+    pub reason: String,
+    /// The same in words.
+    pub detail: String,
+}
+
+impl GapShown {
+    pub fn of(table: &Table, Gap { from, to, last_id, next_id, missing, reason }: Gap) -> Self {
+        let id = |id: String| Some(table.feed_status().shown(&id)).filter(|id| !id.is_empty());
+        GapShown {
+            from: from.to_string(),
+            to: to.to_string(),
+            last_id: id(last_id),
+            next_id: id(next_id),
+            missing,
+            reason: reason.as_str().into(),
+            detail: reason.to_string(),
+        }
+    }
 }
 
 /// How a warning begins that tells of a look at a feed without result.
@@ -173,6 +213,9 @@ pub fn status(table: &Table) -> TableStatus {
         lag_ms: rows.lag_ms,
         watermark: watermark.map(time),
         heartbeat_ms: feed.heartbeat.map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX)),
+        gaps_total: feed.gaps,
+        gap_seconds_total: feed.gap_time.as_secs_f64(),
+        last_gap: table.feed_status().gaps().entries_kept().pop().map(|gap| GapShown::of(table, gap)),
         warnings: feed.warnings,
     }
 }

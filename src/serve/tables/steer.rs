@@ -18,8 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::routes::find;
-use super::shown::{TableStatus, status};
-use crate::feed::{Happening, Journal, RecentEvent};
+use super::shown::{GapShown, TableStatus, status};
+use crate::feed::{Gap, Happening, Journal, RecentEvent};
 use crate::serve::App;
 use crate::serve::body::Query;
 use crate::serve::listen::Shutdown;
@@ -39,6 +39,8 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(errors_stream))
         .routes(routes!(logs))
         .routes(routes!(logs_stream))
+        .routes(routes!(gaps))
+        .routes(routes!(gaps_stream))
 }
 
 /// Closes the connection until `resume`, which goes on where the feed stopped.
@@ -163,6 +165,16 @@ impl Shown for TurnShown {
     }
 }
 
+impl Shown for GapShown {
+    type Entry = Gap;
+    fn journal(table: &Table) -> &Journal<Gap> {
+        table.feed_status().gaps()
+    }
+    fn of(table: &Table, gap: Gap) -> Self {
+        GapShown::of(table, gap)
+    }
+}
+
 /// The latest entries of a journal, the oldest first.
 #[derive(Serialize, ToSchema)]
 struct Latest<T> {
@@ -214,6 +226,15 @@ async fn errors(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>)
 ))]
 async fn logs(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>) -> Result<Response> {
     latest::<TurnShown>(&app, &id, &looking.0)
+}
+
+/// The stretches of the feed that may have been missed.
+#[utoipa::path(get, operation_id = "table_gaps", path = "/connection_tables/{id}/gaps", tag = "tables", params(("id" = String, Path), Looking), responses(
+    (status = 200, body = Latest<GapShown>, description = "The latest of them"),
+    (status = 404, body = Problem, description = "There is no such table"),
+))]
+async fn gaps(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>) -> Result<Response> {
+    latest::<GapShown>(&app, &id, &looking.0)
 }
 
 /// The latest events, and those that come from now on, as an event stream.
@@ -268,6 +289,24 @@ async fn logs_stream(
     headers: HeaderMap,
 ) -> Result<Response> {
     follow::<TurnShown>(&app, &id, &following.0, shutdown, &headers)
+}
+
+/// The latest gaps, and those that come from now on, as an event stream.
+#[utoipa::path(get, operation_id = "stream_table_gaps", path = "/connection_tables/{id}/gaps/stream", tag = "tables",
+    params(("id" = String, Path), Following, ("Last-Event-ID" = Option<u64>, Header, description = "Only those after this number")),
+    responses(
+        (status = 200, body = GapShown, content_type = "text/event-stream", description = "One in each event"),
+        (status = 404, body = Problem, description = "There is no such table"),
+    )
+)]
+async fn gaps_stream(
+    app: State<Arc<App>>,
+    id: Path<String>,
+    following: Query<Following>,
+    shutdown: Option<Extension<Shutdown>>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    follow::<GapShown>(&app, &id, &following.0, shutdown, &headers)
 }
 
 fn latest<T: Shown>(app: &App, id: &str, looking: &Looking) -> Result<Response> {

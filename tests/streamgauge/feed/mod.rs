@@ -2,6 +2,7 @@
 
 mod bounds;
 mod conformance;
+mod gaps;
 mod policy;
 mod request;
 mod response;

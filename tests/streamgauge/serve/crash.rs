@@ -6,6 +6,8 @@
 //! CRASH_SEED=17 cargo test --test streamgauge crash       # that round again
 //! ```
 
+mod live;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -68,16 +70,16 @@ enum Resume {
     Overlapping,
 }
 
+/// An event as it is sent.
+fn sent(event: &Event) -> String {
+    let data = json!({"n": event.n, "k": event.k, "v": event.v, "ts": event.ms}).to_string();
+    let data = if event.is_bad { &data[..data.len() / 2] } else { &data };
+    format!("id: {}\ndata: {data}\n\n", event.n)
+}
+
 /// One connection after another: refused, broken in the middle of an event, silent, or ended, until all has been sent.
 fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
-    let texts: Vec<String> = events
-        .iter()
-        .map(|event| {
-            let data = json!({"n": event.n, "k": event.k, "v": event.v, "ts": event.ms}).to_string();
-            let data = if event.is_bad { &data[..data.len() / 2] } else { &data };
-            format!("id: {}\ndata: {data}\n\n", event.n)
-        })
-        .collect();
+    let texts: Vec<String> = events.iter().map(sent).collect();
     let rng = Mutex::new(rng.fork());
     Answer::by(move |request| {
         let mut rng = rng.lock().unwrap();
@@ -296,6 +298,25 @@ fn follow(view: &str, url: watch::Receiver<String>) -> (Arc<Mutex<Follower>>, Jo
     (follower, task)
 }
 
+/// Writes the script and the settings that the program starts with; `options` are those of its tables.
+fn write(dir: &Path, servers: &[Server], options: &str) {
+    let mut script = String::new();
+    for (name, server) in ["one", "two"].iter().zip(servers) {
+        script += &format!(
+            "CREATE TABLE {name} (n BIGINT, k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY_MS} milliseconds') \
+             WITH (connector = 'sse', endpoint = '{}', \"json.timestamp_format\" = 'unix_millis', idle_timeout = 'off', \
+             reconnect_delay = '5ms', reconnect_max_delay = '20ms', read_timeout = '400ms'{options});\n",
+            server.url()
+        );
+    }
+    for (name, query) in VIEWS {
+        let emit = if name == "early" { " WITH (emit = 'changes', emit_interval = '1s')" } else { "" };
+        script += &format!("CREATE VIEW {name}{emit} AS {query};\n");
+    }
+    std::fs::write(dir.join("init.sql"), script).unwrap();
+    std::fs::write(dir.join("server.toml"), "checkpoint_interval = '100ms'\n").unwrap();
+}
+
 async fn start(dir: &Path, url: &watch::Sender<String>) -> Process {
     let (config, data, init) = (dir.join("server.toml"), dir.join("data"), dir.join("init.sql"));
     let text = |path: &Path| path.to_str().unwrap().to_string();
@@ -326,22 +347,7 @@ async fn round(seed: u64) {
     let servers =
         [Server::start([misbehave(&one, resume, rng.fork())]).await, Server::start([misbehave(&two, resume, rng.fork())]).await];
     let dir = tempfile::tempdir().unwrap();
-    let mut script = String::new();
-    for (name, server) in ["one", "two"].iter().zip(&servers) {
-        script += &format!(
-            "CREATE TABLE {name} (n BIGINT, k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY_MS} milliseconds') \
-             WITH (connector = 'sse', endpoint = '{}', \"json.timestamp_format\" = 'unix_millis', idle_timeout = 'off', \
-             reconnect_delay = '5ms', reconnect_max_delay = '20ms', read_timeout = '400ms');\n",
-            server.url()
-        );
-    }
-    for (name, query) in VIEWS {
-        let emit = if name == "early" { " WITH (emit = 'changes', emit_interval = '1s')" } else { "" };
-        script += &format!("CREATE VIEW {name}{emit} AS {query};\n");
-    }
-    std::fs::write(dir.path().join("init.sql"), script).unwrap();
-    std::fs::write(dir.path().join("server.toml"), "checkpoint_interval = '100ms'\n").unwrap();
-
+    write(dir.path(), &servers, "");
     let url = watch::Sender::new(String::new());
     let mut process = start(dir.path(), &url).await;
     let followers = FOLLOWED.map(|view| (view, follow(view, url.subscribe())));
@@ -386,6 +392,10 @@ async fn round(seed: u64) {
             panic!("seed {seed} ({resume:?}, {kills} kills, {stops} stops): {reason}\n{}", process.said());
         }
     }
+    for table in ["one", "two"] {
+        let status = process.get(&format!("/v1/connection_tables/{table}")).await["status"].clone();
+        assert_eq!(status["gaps_total"], 0, "seed {seed} ({resume:?}): {status}");
+    }
     let resets: usize = followers.iter().map(|(_, (follower, _))| follower.lock().unwrap().resets).sum();
     followers.iter().for_each(|(_, (_, task))| task.abort());
     println!("seed {seed}: {resume:?}, {kills} kills, {stops} stops, {resets} resets");
@@ -394,12 +404,16 @@ async fn round(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whenever_it_is_killed_nothing_is_lost_and_nothing_doubled() {
+    rounds(ROUNDS, round).await;
+}
+
+async fn rounds(most: u64, round: impl AsyncFn(u64)) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("CRASH_SEED") {
         return round(seed).await;
     }
     let first = fastrand::u64(..1 << 32);
-    for seed in first..first + number("CRASH_ROUNDS").unwrap_or(ROUNDS) {
+    for seed in first..first + number("CRASH_ROUNDS").unwrap_or(most) {
         println!("seed {seed}");
         round(seed).await;
     }

@@ -399,6 +399,8 @@ async fn the_metrics_tell_of_the_server_its_tables_views_and_streams() {
         "streamgauge_table_events_total{table=\"feed\"} 2".into(),
         "streamgauge_table_rows_total{table=\"feed\"} 1".into(),
         "streamgauge_table_bad_total{table=\"feed\"} 1".into(),
+        "streamgauge_table_gaps_total{table=\"feed\"} 0".into(),
+        "streamgauge_table_gap_seconds_total{table=\"feed\"} 0.0".into(),
         "streamgauge_table_reconnects_total{table=\"feed\",cause=\"broken\"} 0".into(),
         "streamgauge_view_state{view=\"orders\",state=\"running\"} 1".into(),
         "streamgauge_view_changes_total{view=\"orders\"} 1".into(),

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod crash;
 mod describe;
+mod gaps;
 mod guard;
 mod named;
 mod program;

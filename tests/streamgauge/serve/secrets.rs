@@ -93,9 +93,16 @@ async fn no_secret_leaves_the_server() {
             {
                 tokio::task::yield_now().await;
             }
-            for path in
-                ["", "/events", "/errors", "/logs", "/events/stream?limit=2", "/errors/stream?limit=2", "/logs/stream?limit=2"]
-            {
+            for path in [
+                "",
+                "/events",
+                "/errors",
+                "/logs",
+                "/gaps",
+                "/events/stream?limit=2",
+                "/errors/stream?limit=2",
+                "/logs/stream?limit=2",
+            ] {
                 said.hear(ask(Method::GET, &format!("/v1/connection_tables/{name}{path}"), ADMIN, None).await, 200);
             }
             for sql in [

@@ -29,7 +29,7 @@ const CURL: &str = r#"curl -X POST http://localhost:8000/v1/connection_tables \
     }
   }'"#;
 
-const TABLES: &str = "/v1/connection_tables";
+pub(super) const TABLES: &str = "/v1/connection_tables";
 
 /// A table with fields, over a server.
 fn table(name: &str, server: &Server) -> Value {
@@ -393,7 +393,7 @@ async fn a_feed_is_paused_disconnected_and_connected_again() {
 }
 
 /// Waits until a table's status is so.
-async fn reach(service: &Service, name: &str, is_so: impl Fn(&Value) -> bool) {
+pub(super) async fn reach(service: &Service, name: &str, is_so: impl Fn(&Value) -> bool) {
     let began = std::time::Instant::now();
     loop {
         let status = service.get(&format!("{TABLES}/{name}")).await.with(200)["status"].clone();
@@ -562,9 +562,11 @@ async fn every_address_asks_for_its_token() {
         "GET /v1/connection_tables/a/events",
         "GET /v1/connection_tables/a/errors",
         "GET /v1/connection_tables/a/logs",
+        "GET /v1/connection_tables/a/gaps",
         "GET /v1/connection_tables/a/events/stream",
         "GET /v1/connection_tables/a/errors/stream",
         "GET /v1/connection_tables/a/logs/stream",
+        "GET /v1/connection_tables/a/gaps/stream",
     ] {
         let (method, path) = line.split_once(' ').unwrap();
         for token in [None, Some("Bearer 0123456789abcdeX")] {

@@ -279,7 +279,12 @@ impl Server {
 
     /// Waits until no connection is open.
     pub async fn closed(&self) {
-        self.open.clone().wait_for(|open| *open == 0).await.unwrap();
+        self.closed_but(0).await;
+    }
+
+    /// Waits until so many connections are open.
+    pub async fn closed_but(&self, number: usize) {
+        self.open.clone().wait_for(|open| *open == number).await.unwrap();
     }
 
     /// The certificate authority of a server with TLS, in PEM.

@@ -2,6 +2,7 @@
 
 mod control;
 mod faults;
+mod gaps;
 mod keyed;
 mod readers;
 mod silence;

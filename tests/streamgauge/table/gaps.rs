@@ -1,0 +1,105 @@
+//! What a table keeps of its gaps and bad events where it goes on, and where it cannot.
+
+use std::sync::Arc;
+
+use streamgauge::engine::Answer as Given;
+use streamgauge::feed::{Gap, Reason};
+use streamgauge::operator::Frame;
+use streamgauge::operator::rows::text;
+use streamgauge::sql::{self, Kind};
+use streamgauge::table::{Follow, Mark, Spec, Subscription, Table};
+
+use super::{HUNG, create, engine, open, take, until};
+use crate::support::server::{Answer, Server};
+
+fn a_table(server: &Server) -> Arc<Table> {
+    let (statements, _) = sql::parse(&create("t", server, "n BIGINT", ""));
+    let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
+    Table::new(Spec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap())
+}
+
+/// Reads until so many events have come.
+async fn events(table: &Arc<Table>, count: u64) -> Subscription {
+    let reader = table.subscribe(vec![0], Follow::Exact).unwrap();
+    table.start();
+    until(|| table.feed_status().snapshot().events >= count).await;
+    reader
+}
+
+/// The table's part of a checkpoint.
+async fn saved(table: &Table) -> Vec<Frame> {
+    let (mark, mut given) = Mark::new(1, false, None);
+    table.mark(&Arc::new(mark));
+    let given = tokio::time::timeout(HUNG, given.recv()).await.unwrap().unwrap();
+    given.part.unwrap().frames
+}
+
+fn gaps(table: &Table) -> Vec<(u64, Gap)> {
+    table.feed_status().gaps().after(0)
+}
+
+#[tokio::test]
+async fn a_table_goes_on_with_its_gaps_and_bad_events_or_begins_anew_with_a_gap() {
+    let first = Answer::stream().text("data: {\"n\":1}\n\n");
+    let second = Answer::stream().text("id: 7\ndata: {\"n\":2}\n\nid: 8\ndata: nonsense\n\n").stall();
+    let third = Answer::stream().text("id: 9\ndata: {\"n\":3}\n\n").stall();
+    let server = Server::start([first, second, third]).await;
+    let table = a_table(&server);
+    let reader = events(&table, 3).await;
+    let frames = saved(&table).await;
+    assert_eq!(gaps(&table).len(), 1);
+
+    let on = a_table(&server);
+    assert!(on.resume_at(frames.clone()).unwrap());
+    assert_eq!((gaps(&on), on.status().samples().after(0)), (gaps(&table), table.status().samples().after(0)));
+    assert_eq!(on.feed_status().log().after(0), table.feed_status().log().after(0));
+    let _on = events(&on, 1).await;
+    assert_eq!(server.request(2).await.header("last-event-id"), Some("8"));
+    assert_eq!(gaps(&on).len(), 1);
+
+    let anew = a_table(&server);
+    anew.begin_after(frames.clone());
+    let _anew = events(&anew, 1).await;
+    assert_eq!(server.request(3).await.header("last-event-id"), None);
+    let [(1, gap)] = &gaps(&anew)[..] else { panic!("{:?}", gaps(&anew)) };
+    assert_eq!((gap.last_id.as_str(), gap.next_id.as_str(), gap.reason), ("8", "9", Reason::PlaceLost));
+
+    // Nobody reads it any more: there is no place, and still a past.
+    drop(reader);
+    server.closed_but(2).await;
+    until(|| table.state_text() == "not read").await;
+    let (mark, mut given) = Mark::new(1, false, None);
+    table.give_past(&mark);
+    let frames = given.recv().await.unwrap().part.unwrap().frames;
+    let past = a_table(&server);
+    assert!(!past.resume_at(frames).unwrap());
+    assert_eq!((gaps(&past), past.status().samples().after(0)), (gaps(&table), table.status().samples().after(0)));
+}
+
+#[tokio::test]
+async fn show_gaps_lists_them_by_table_and_by_view() {
+    let (one, two) = (Answer::stream().text("data: {\"n\":1}\n\n"), Answer::stream().text("id: b\ndata: {\"n\":2}\n\n").stall());
+    let (server, other) = (Server::start([one, two]).await, Server::start([Answer::stream().stall()]).await);
+    let script = create("t", &server, "n BIGINT", "") + &create("quiet", &other, "n BIGINT", "");
+    let engine = engine(&(script + "CREATE VIEW v AS SELECT n FROM t; CREATE VIEW w AS SELECT n FROM quiet;")).await;
+    let show = async |statement: &str| {
+        let (statements, _) = sql::parse(statement);
+        match engine.execute(&statements[0]).await {
+            Ok(Given::Rows(rows)) => Ok((0..rows.num_rows()).map(|row| text(&rows, row)).collect::<Vec<_>>()),
+            Ok(_) => panic!("no rows"),
+            Err(errors) => Err(errors[0].to_string()),
+        }
+    };
+    assert!(show("SHOW GAPS").await.unwrap().is_empty());
+    let mut output = open(&engine, "SELECT n FROM t").await;
+    take(&mut output, 2).await;
+    for statement in ["SHOW GAPS", "SHOW GAPS FOR t", "SHOW GAPS FOR v"] {
+        let rows = show(statement).await.unwrap();
+        assert_eq!(rows.len(), 1, "{statement}");
+        let (expected, end) =
+            ("table=t, from=", "last id=, next id=b, missing=unknown, reason=the feed has no id to go on after");
+        assert!(rows[0].starts_with(expected) && rows[0].ends_with(end), "{rows:?}");
+    }
+    assert!(show("SHOW GAPS FOR w").await.unwrap().is_empty());
+    assert!(show("SHOW GAPS FOR x").await.unwrap_err().contains("'x'"));
+}
