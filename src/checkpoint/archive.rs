@@ -231,7 +231,10 @@ impl Archive {
         if before.links < LINKS_MAX && bytes <= WASTE_MAX * needed_bytes + WASTE_BYTES_FREE {
             // Somebody may have cleared the directory.
             for (file, length) in &needs {
-                self.reader(&mut HashMap::new(), *file, *length).map_err(|flaw| Failure::Base(*file, flaw))?;
+                self.reader(&mut HashMap::new(), *file, *length).map_err(|flaw| match flaw {
+                    Flaw::Refused(error) => Failure::Disk(error),
+                    flaw => Failure::Base(*file, flaw),
+                })?;
             }
             (manifest.chain, manifest.links, manifest.needs) = (before.chain, before.links + 1, needs);
             return Ok(());

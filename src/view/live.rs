@@ -308,12 +308,12 @@ impl Live {
         loop {
             let done = match run.step().await {
                 Ok(Some(Step::Mark(mark))) => {
-                    self.take_part(&mark, &fingerprint, &mut run);
+                    let given = self.take_part(&mark, &fingerprint, &mut run);
                     if mark.last {
                         drop(mark);
                         return pending().await;
                     }
-                    continue;
+                    given
                 }
                 Ok(Some(Step::Message(Message::Changes(changes)))) => {
                     let published = self.publish(changes, Timestamp::now());
@@ -332,13 +332,16 @@ impl Live {
         }
     }
 
-    /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is.
-    fn take_part(&self, mark: &Mark, fingerprint: &str, run: &mut Run) {
+    /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is. Fails where the
+    /// operators are not to be used any more.
+    fn take_part(&self, mark: &Mark, fingerprint: &str, run: &mut Run) -> Result<()> {
+        let mut saved = Ok(());
         mark.give(self.part_name(), self.holder, fingerprint.into(), |cut| {
-            let mut frames = run.save(cut)?;
+            let mut frames = run.save(cut).inspect_err(|error| saved = Err(error.clone()))?;
             self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
             Ok(frames)
         });
+        saved
     }
 
     /// The same of a view that has ended: what it has said is all there is.

@@ -605,6 +605,20 @@ fn a_place_that_is_no_directory_is_said() {
 }
 
 #[test]
+fn nothing_is_built_on_files_that_somebody_has_removed() {
+    let dir = TempDir::new().unwrap();
+    let mut archive = Archive::open(dir.path()).unwrap().archive;
+    archive.write(1, half(1, true)).unwrap();
+    std::fs::remove_dir_all(dir.path().join(DIRECTORY)).unwrap();
+    let error = archive.write(2, half(2, false)).unwrap_err();
+    assert!(error.message().contains("checkpoint 2 cannot be built on '"), "{error}");
+    assert_eq!(archive.written(), None);
+    archive.write(3, half(3, true)).unwrap();
+    drop(archive);
+    assert_eq!(Archive::open(dir.path()).unwrap().loaded.unwrap().parts, half(3, true));
+}
+
+#[test]
 fn a_directory_that_vanishes_costs_the_checkpoint_alone() {
     let dir = TempDir::new().unwrap();
     let mut archive = Archive::open(dir.path()).unwrap().archive;
