@@ -107,9 +107,9 @@ async fn run(server: serve::Server) -> (Stop, JoinHandle<()>) {
     (stop, tokio::spawn(server.serve(shutdown)))
 }
 
-/// An address that is free now.
+/// An address that is free, and that nobody else takes: other tests listen on 127.0.0.1.
 async fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap()
 }
 
 /// An answer that is being read.
@@ -453,6 +453,7 @@ async fn a_named_stream_has_an_address_paths_and_words_of_its_own() {
         "kind: sse
 id: dashboard-stream
 queries: [orders, alerts]
+host: 127.0.0.2
 port: {}
 cors_origins: ['http://localhost:3000']
 routes:
@@ -588,7 +589,7 @@ async fn a_stream_without_a_port_is_where_the_rest_is() {
         (shared.clone(), 409, "/id"),
         (json!({"id": "x", "views": ["orders"]}), 409, "/sse_path"),
         (json!({"id": "x", "views": ["orders"], "sse_path": "/v1/mine"}), 409, "/sse_path"),
-        (json!({"id": "x", "views": ["orders"], "port": taken.port()}), 409, "/port"),
+        (json!({"id": "x", "views": ["orders"], "host": "127.0.0.2", "port": taken.port()}), 409, "/port"),
         (json!({"id": "x", "views": ["orders"], "port": 1, "host": "0.0.0.0"}), 422, "/host"),
         (json!({"id": "x", "views": ["order"]}), 422, "/views/0"),
         (json!({"id": "x", "views": ["orders"], "heartbeat_interval_ms": 0}), 422, "/heartbeat_interval_ms"),
