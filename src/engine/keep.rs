@@ -14,14 +14,13 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::FutureExt;
-use sha2::{Digest, Sha256};
 use std::panic::AssertUnwindSafe;
 use tokio::task::AbortHandle;
 
 use super::{Query, panic_error};
 use crate::error::Result;
 use crate::operator::Epoch;
-use crate::operator::state::Frame;
+use crate::operator::state::{self, Frame};
 use crate::plan::Emit;
 use crate::table::{Follow, Table};
 use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run};
@@ -146,7 +145,7 @@ fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
     let schema = query.schema();
     let columns: Vec<_> = schema.fields().iter().map(|field| (field.name(), crate::format::infer::field_type(field))).collect();
     let text = format!("{} {columns:?} {emit:?} {retention} {tables:?}", plan.display_indent());
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    state::fingerprint(&text)
 }
 
 /// The `ORDER BY` of the whole view over its own columns; none where it orders by something that it does not show.

@@ -1,9 +1,8 @@
 //! A tree of operators, driven one message at a time: what enters at a source goes up to the root before the next one enters.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::state::{Content, Cut, Frame, Loader, Saver, misfit};
+use super::state::{Cut, Frame, Loader, Saver, contents, misfit};
 use super::{Message, Operator, Report};
 use crate::error::{Error, Result};
 
@@ -134,13 +133,7 @@ impl Chain {
     /// Puts this chain, as new, where one of the same plan was when it gave `frames`, none of them unchanged. After an error, which
     /// tells that they are not of this plan or damaged, the chain is not to be used.
     pub fn load(&mut self, frames: Vec<Frame>) -> Result<()> {
-        let mut left = BTreeMap::new();
-        for Frame { name, content } in frames {
-            match content {
-                Content::Rows(rows) => left.insert(name, rows),
-                Content::Unchanged => return Err(misfit(&name, "stands in an older checkpoint")),
-            };
-        }
+        let mut left = contents(frames)?;
         // DataFusion's accumulators do not expect other states than they gave, and assert it.
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             let mut state = Loader::new(&mut left);

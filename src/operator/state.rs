@@ -11,6 +11,7 @@ use arrow::array::{
     RecordBatchOptions, StringArray, StructArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 
@@ -38,6 +39,11 @@ pub struct Part {
     /// Of the definition and the plan that the frames belong to: under another one they mean nothing.
     pub fingerprint: String,
     pub frames: Vec<Frame>,
+}
+
+/// [`Part::fingerprint`] of a text that says all that the frames depend on, and is the same in every process.
+pub fn fingerprint(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Which checkpoint is being taken.
@@ -163,7 +169,7 @@ fn lean_column(column: &ArrayRef) -> ArrayRef {
 pub fn contents(frames: Vec<Frame>) -> Result<BTreeMap<String, RecordBatch>> {
     let rows = frames.into_iter().map(|Frame { name, content }| match content {
         Content::Rows(rows) => Ok((name, rows)),
-        Content::Unchanged => Err(misfit(&name, "was left out")),
+        Content::Unchanged => Err(misfit(&name, "stands in an older checkpoint")),
     });
     rows.collect()
 }

@@ -9,12 +9,12 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
-use sha2::{Digest, Sha256};
 use sqlparser::ast;
 
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
 use crate::format::{self, Column, Metadata, Origin};
+use crate::operator::state;
 use crate::options::{BadData, Connector, Format, OrOff, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
@@ -73,7 +73,7 @@ impl Spec {
         });
         let columns: Vec<String> = columns.collect();
         let text = format!("{name} {} {fields:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
-        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+        state::fingerprint(&text)
     }
 }
 
