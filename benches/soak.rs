@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Keys come and go, rows come late, events are bad, the connection breaks every minute; clients follow every view, and come back. State
-//! is kept in a data directory, a checkpoint every ten seconds.
+//! is kept in a data directory, a checkpoint every ten seconds. Then everything is dropped and made again, for a sixth of the time: what
+//! the first life left behind would lie under the second.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -63,37 +64,42 @@ fn main() {
         script += &format!("CREATE VIEW {name}{emit} AS {query};\n");
     }
     let init = dir.path().join("soak.sql");
-    std::fs::write(&init, script).unwrap();
+    std::fs::write(&init, &script).unwrap();
     let mut server = Server::start(&init, &dir.path().join("data"));
     let address = server.address;
     for (name, _) in VIEWS {
         std::thread::spawn(move || follow(address, name));
     }
-    println!("after    memory   open files  threads  checkpoint");
-    let start = Instant::now();
-    let marks = [60, args.seconds / 4, args.seconds / 2, args.seconds * 3 / 4, args.seconds];
-    let mut marks =
-        marks.into_iter().filter(|mark| *mark <= args.seconds).collect::<std::collections::BTreeSet<_>>().into_iter().peekable();
+    println!("after         memory   open files  threads  checkpoint");
     let mut sent = 0;
-    while start.elapsed().as_secs() < args.seconds {
-        let (socket, _) = feed.accept().unwrap();
-        let minute = Instant::now();
-        let _ = serve(socket, &mut sent, args.rate, start, || {
-            if let Some(mark) = marks.next_if(|mark| start.elapsed().as_secs() >= *mark) {
-                server.tell(&format!("{mark:>5} s"));
-            }
-            minute.elapsed() < Duration::from_secs(60) && start.elapsed().as_secs() < args.seconds
-        });
-    }
-    server.tell("the end");
-    for (name, _) in VIEWS {
-        server.sql(&format!("DROP VIEW {name}"));
-    }
-    server.sql("DROP TABLE feed");
-    // Clients come back to nothing, and go.
-    std::thread::sleep(Duration::from_secs(15));
-    server.tell("dropped");
-    println!("{sent} events in {} s", start.elapsed().as_secs());
+    let mut live = |server: &mut Server, seconds: u64, marks: &[u64], life: &str| {
+        let start = Instant::now();
+        let first = sent;
+        let mut marks = marks.iter().filter(|mark| **mark <= seconds).peekable();
+        while start.elapsed().as_secs() < seconds {
+            let (socket, _) = feed.accept().unwrap();
+            let minute = Instant::now();
+            let _ = serve(socket, &mut sent, first, args.rate, start, || {
+                if let Some(mark) = marks.next_if(|mark| start.elapsed().as_secs() >= **mark) {
+                    server.tell(&format!("{mark} s{life}"));
+                }
+                minute.elapsed() < Duration::from_secs(60) && start.elapsed().as_secs() < seconds
+            });
+        }
+        server.tell(&format!("{seconds} s{life}"));
+        for (name, _) in VIEWS {
+            server.sql(&format!("DROP VIEW {name}"));
+        }
+        server.sql("DROP TABLE feed");
+        // Clients come back to nothing, and go.
+        std::thread::sleep(Duration::from_secs(15));
+        server.tell(&format!("dropped{life}"));
+    };
+    let marks = [60, args.seconds / 4, args.seconds / 2, args.seconds * 3 / 4];
+    live(&mut server, args.seconds, &marks, "");
+    server.sql(&script);
+    live(&mut server, args.seconds / 6, &[60], " again");
+    println!("{sent} events");
     let _ = server.child.kill();
     let _ = server.child.wait();
 }
@@ -102,6 +108,7 @@ fn main() {
 fn serve(
     mut socket: TcpStream,
     sent: &mut u64,
+    first: u64,
     rate: u64,
     start: Instant,
     mut goes_on: impl FnMut() -> bool,
@@ -110,7 +117,7 @@ fn serve(
     while !head.next().transpose()?.unwrap_or_default().is_empty() {}
     socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")?;
     while goes_on() {
-        let due = (start.elapsed().as_secs_f64() * rate as f64) as u64;
+        let due = first + (start.elapsed().as_secs_f64() * rate as f64) as u64;
         let mut text = String::new();
         for n in *sent..due.max(*sent) {
             let ts = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
@@ -176,7 +183,7 @@ impl Server {
         let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
         let last = &self.ask("GET", "/v1/checkpoints", "")["last"];
         println!(
-            "{after:>7} {:>6.1} MiB {files:>8} {:>10}  {} KiB in {:.0} ms",
+            "{after:<13} {:>6.1} MiB {files:>8} {:>10}  {} KiB in {:.0} ms",
             memory / 1024.0,
             field("Threads:"),
             last["bytes"].as_u64().unwrap_or_default() / 1024,
