@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -268,6 +268,44 @@ async fn a_keyed_table_goes_on_with_its_rows() {
         }
     };
     timeout(HUNG, same).await.expect("the later view has the same rows");
+}
+
+#[tokio::test]
+async fn an_event_that_has_failed_its_table_is_met_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let feed = Numbered::of(30, move |n| match n == 18 && !is_mended.load(SeqCst) {
+        true => "nonsense".into(),
+        false => json!({"k": "a", "v": n, "ts": 1_000 * n}).to_string(),
+    })
+    .await;
+    let table = feed.table("feed", SCHEMA).replace("idle_timeout", "bad_data = 'fail', idle_timeout");
+    let failed = async |service: &Service| {
+        let table = service.app.engine.table("feed").unwrap();
+        let failed = async {
+            while table.state_text() != "failed" {
+                yield_now().await;
+            }
+        };
+        timeout(HUNG, failed).await.expect("the table fails");
+    };
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql(&table).await;
+    service.sql(RAW).await;
+    failed(&service).await;
+    assert_eq!(service.rows("raw", 17).await.len(), 17);
+    service.checkpoint().await;
+    service.stop().await;
+    let service = Service::start_with(kept_in(dir.path())).await;
+    failed(&service).await;
+    assert_eq!(service.rows("raw", 17).await.len(), 17);
+    mended.store(true, SeqCst);
+    service.release(&feed, 40);
+    let all = service.rows("raw", 40).await;
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 40);
+    let asked: Vec<_> = feed.server.requests().iter().map(|request| request.header("last-event-id").map(String::from)).collect();
+    assert_eq!(asked, [None, Some("17".into()), Some("17".into())]);
 }
 
 #[tokio::test]
