@@ -117,10 +117,7 @@ impl Engine {
                         parts.push(kept.live.part_name());
                     }
                 }
-                Health::Ended if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) => {
-                    kept.live.take_last_part(&mark, &kept.fingerprint);
-                }
-                _ => {}
+                _ => self.give_last_part(kept, &mark),
             }
         }
         for table in self.tables() {
@@ -132,6 +129,24 @@ impl Engine {
         }
         parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));
         parts
+    }
+
+    /// Gives the parts of those views that came to their end before a mark that was on its way had reached them.
+    pub fn give_last_parts(&self, mark: &Mark, awaited: &[String]) {
+        for view in self.views() {
+            if let Some(kept) = view.kept.as_ref().filter(|kept| awaited.contains(&kept.live.part_name())) {
+                self.give_last_part(kept, mark);
+            }
+        }
+    }
+
+    /// Gives the part of a view that has ended or failed. Of one over a feed that ends by itself there is none: it begins anew with
+    /// every start.
+    fn give_last_part(&self, kept: &Kept, mark: &Mark) {
+        let sources = self.sources(&kept.live.name);
+        if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) {
+            kept.live.take_last_part(mark, &kept.fingerprint);
+        }
     }
 
     /// The part of a table or view that is gone, or has ended, is not waited for.

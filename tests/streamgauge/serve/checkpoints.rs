@@ -90,6 +90,16 @@ impl Service {
         timeout(HUNG, look).await.unwrap_or_else(|_| panic!("{view} has no {count} rows"))
     }
 
+    /// Waits until a view has failed.
+    async fn failed(&self, view: &str) {
+        let live = self.app.streams.live(view).unwrap();
+        let mut follower = live.follow(0);
+        while live.health().as_str() != "failed" {
+            timeout(HUNG, follower.changed()).await.expect("the view fails");
+            follower.seek(live.head());
+        }
+    }
+
     async fn checkpoint(&self) -> Value {
         self.post("/v1/checkpoints", Value::Null).await.with(201)
     }
@@ -457,6 +467,41 @@ async fn a_disk_that_fails_fails_checkpoints_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_view_that_has_failed_is_after_a_restart_what_it_was() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
+    let heavy = "CREATE VIEW heavy WITH (state_rows_max = 3) AS SELECT k, v, count(*) AS c, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, v, window";
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.define(&feed, &[RAW, heavy], 33).await;
+    service.failed("heavy").await;
+    let rows = service.rows("heavy", 29).await;
+    service.rows("raw", 33).await;
+    let look = async |service: &Service| {
+        let shown = service.get("/v1/views/heavy").await.with(200);
+        (shown["state"].clone(), shown["reason"].as_str().unwrap().to_string())
+    };
+    let failed = look(&service).await;
+    assert_eq!(failed.0, "failed");
+    let position = service.get("/v1/views/heavy/results").await.with(200)["position"].as_str().unwrap().to_string();
+    assert_eq!(service.checkpoint().await["parts"], 3);
+    service.stop().await;
+    // The checkpoint of a life in which it did not run has it as well.
+    for events in [40, 57] {
+        feed.release(events);
+        let service = Service::start_with(kept_in(dir.path())).await;
+        service.rows("raw", events).await;
+        assert_eq!((look(&service).await, service.rows("heavy", 29).await), (failed.clone(), rows.clone()));
+        let polled = service.get(&format!("/v1/views/heavy/changes?after={position}")).await.with(200);
+        assert_eq!(polled["gap"], json!(false));
+        service.stop().await;
+    }
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql("CREATE OR REPLACE VIEW heavy AS SELECT v FROM feed").await;
+    service.release(&feed, 60);
+    assert_eq!(service.rows("heavy", 3).await.len(), 3);
+    assert_eq!(service.get("/v1/views/heavy").await.with(200)["state"], "running");
+}
+
+#[tokio::test]
 async fn a_view_that_needs_more_state_than_it_may_fails_alone_and_says_so() {
     let (service, feed) = (Service::start().await, Numbered::start().await);
     let sums = |name: &str, bound: &str| {
@@ -470,12 +515,7 @@ async fn a_view_that_needs_more_state_than_it_may_fails_alone_and_says_so() {
         ("heavy", "rows, and state_rows_max allows 3; group by fewer keys"),
         ("large", "bytes, and state_bytes_max allows 100; group by fewer keys"),
     ] {
-        let live = service.app.streams.live(view).unwrap();
-        let mut follower = live.follow(0);
-        while live.health().as_str() != "failed" {
-            timeout(HUNG, follower.changed()).await.expect("the view fails");
-            follower.seek(live.head());
-        }
+        service.failed(view).await;
         let shown = service.get(&format!("/v1/views/{view}")).await.with(200);
         assert_eq!(shown["state"], "failed");
         assert!(shown["reason"].as_str().unwrap().contains(told), "{shown}");
