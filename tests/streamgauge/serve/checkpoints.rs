@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::program::Process;
+use super::program::{Process, within};
 use super::restart::kept_in;
 use super::{HUNG, Service, send};
 use crate::support::server::{Answer as Feed, Request, Server};
@@ -464,6 +464,114 @@ async fn a_disk_that_fails_fails_checkpoints_and_nothing_else() {
     let service = Service::start_with(kept_in(dir.path())).await;
     let (raw, sums) = undisturbed(57).await;
     assert_eq!((service.rows("raw", raw.len()).await, service.rows("sums", sums.len()).await), (raw, sums));
+}
+
+/// Nobody else takes checkpoints meanwhile.
+const ON_DEMAND: (&str, &str) = ("STREAMGAUGE_CHECKPOINT_INTERVAL", "1h");
+
+#[tokio::test]
+async fn a_full_disk_costs_checkpoints_until_there_is_room_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["-v", "--data", dir.path().to_str().unwrap()];
+    let pad = "x".repeat(100_000);
+    let key = |n: usize| ["a", "b", "c"][n % 3];
+    let feed = Numbered::of(0, move |n| json!({"k": key(n), "v": n, "ts": 1_000 * n, "pad": pad}).to_string()).await;
+    let exact = async |process: &Process, events: usize| {
+        let (raw, sums) = undisturbed(events).await;
+        assert_eq!((process.rows("raw", raw.len()).await, process.rows("sums", sums.len()).await), (raw, sums));
+        assert_eq!(process.rows("wide", events).await.len(), events);
+    };
+    let fails = async |process: &Process| {
+        let response = process.client.post(format!("{}/v1/checkpoints", process.url)).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("cannot be written") && text.contains("stays the last one"), "{text}");
+    };
+
+    let mut process = Process::start_within(2_500, &args, &[ON_DEMAND]).await;
+    let table = feed.table("feed", &SCHEMA.replace("v BIGINT", "v BIGINT, pad TEXT"));
+    for statement in [&table, RAW, SUMS, "CREATE VIEW wide AS SELECT v, pad FROM feed"] {
+        process.sql(statement).await;
+    }
+    process.release("feed", &feed, 12).await;
+    exact(&process, 12).await;
+    let good = process.post("/v1/checkpoints", Value::Null).await;
+    process.release("feed", &feed, 35).await;
+    exact(&process, 35).await;
+    fails(&process).await;
+    process.until("a checkpoint failed: the last good one stays, and the flow goes on").await;
+    let report = process.get("/v1/checkpoints").await;
+    assert_eq!((&report["failed"], &report["last"]), (&json!(1), &good));
+    assert!(report["failure"]["reason"].as_str().unwrap().contains("cannot be written"), "{report}");
+    let metrics = process.client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\nstreamgauge_checkpoints_failed_total 1\n"), "{metrics}");
+    assert_eq!(files(dir.path()).len(), 1, "nothing is left of what could not be written");
+    process.release("feed", &feed, 40).await;
+    exact(&process, 40).await;
+    drop(process);
+
+    let mut process = Process::start_within(2_500, &args, &[ON_DEMAND]).await;
+    let said = process.until("going on from a checkpoint").await;
+    assert!(said.contains(&format!("epoch={}", good["epoch"])), "{said}");
+    exact(&process, 40).await;
+    assert_eq!(feed.server.requests().last().unwrap().header("last-event-id"), Some("12"));
+    fails(&process).await;
+    if cfg!(target_os = "linux") {
+        process.make_room();
+        process.post("/v1/checkpoints", Value::Null).await;
+        process.until("checkpoints work again").await;
+    }
+    drop(process);
+    feed.release(57);
+    let process = Process::start(&args, &[ON_DEMAND]).await;
+    exact(&process, 57).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_without_room_for_definitions_is_told_and_tried_again() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
+    let data = dir.path().join("data");
+    let args = ["--data", data.to_str().unwrap()];
+    let command = within(100, &args, &[]);
+    let refused = tokio::task::spawn_blocking(move || { command }.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("the data directory") && said.contains("cannot be used: ") && !said.contains("panicked"), "{said}");
+
+    // What is left of it is in nobody's way.
+    let process = Process::start_within(1_100, &args, &[ON_DEMAND]).await;
+    process.sql(&feed.table("feed", SCHEMA)).await;
+    process.sql(RAW).await;
+    let large = |name: &str| json!({"sql": format!("CREATE VIEW {name} AS SELECT v, '{}' AS pad FROM feed", "x".repeat(60_000))});
+    let make = async |name: &str| {
+        let request = process.client.post(format!("{}/v1/sql", process.url));
+        let response = super::json(request, &large(name)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (mut status, mut text, mut made) = (200, String::new(), 0);
+    while status < 400 {
+        made += 1;
+        assert!(made < 40, "there is room for more than there is");
+        (status, text) = make(&format!("large{made}")).await;
+    }
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("nothing was made: the data directory cannot be written"), "{text}");
+    assert!(!text.contains(data.to_str().unwrap()), "{text}");
+    let views = process.get("/v1/views").await;
+    assert_eq!(views["data"].as_array().unwrap().len(), made, "raw, and the large ones but the last");
+    // The flow goes on, and so does what is small enough.
+    process.release("feed", &feed, 24).await;
+    process.rows("raw", 24).await;
+    if cfg!(target_os = "linux") {
+        process.make_room();
+        assert_eq!(make(&format!("large{made}")).await.0, 200);
+    }
+    let said = process.stop().await;
+    assert!(!said.contains("panicked"), "{said}");
+    let process = Process::start(&args, &[ON_DEMAND]).await;
+    process.rows("raw", 24).await;
+    process.stop().await;
 }
 
 #[tokio::test]
