@@ -10,6 +10,8 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
@@ -230,9 +232,16 @@ impl Batch<'_> {
 }
 
 impl Inner {
-    /// Does something with the database, which is opened again after the disk has failed: redb itself would refuse everything from
-    /// then on.
+    /// Does something with the database. A slow disk holds up who asked, and not the tasks that share a thread with him.
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| self.now_with(act)),
+            _ => self.now_with(act),
+        }
+    }
+
+    /// Opens the file again after the disk has failed: redb itself would refuse everything from then on.
+    fn now_with<T>(&self, act: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
         let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
         let open = match (database.take(), &self.dir) {
             (Some(open), _) => open,

@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn what_is_forgotten_counts_again_and_what_came_before_it_does_not() {
         let mut recent = Recent::default();
-        let mut is_repeated = |recent: &mut Recent, number: usize| {
+        let is_repeated = |recent: &mut Recent, number: usize| {
             recent.is_repeated(&Event { kind: "message", data: "", id: &number.to_string() })
         };
         let last = 4 * EVENTS_MAX;
