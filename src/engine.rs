@@ -143,6 +143,11 @@ impl Query {
         (self.plan.as_ref() as &dyn std::any::Any).downcast_ref()
     }
 
+    /// Whether its results are corrected later, so that weights matter.
+    pub fn is_changelog(&self) -> bool {
+        self.continuous().is_some_and(|continuous| continuous.plan().is_changelog())
+    }
+
     /// What its author may not expect of it.
     pub fn notices(&self) -> &[String] {
         self.continuous().map_or(&[], |continuous| &continuous.plan().notices)
