@@ -110,7 +110,6 @@ impl App {
                 text: definition.text,
                 created_at: definition.made.created.to_string(),
                 updated_at: definition.made.updated.to_string(),
-                details: serde_json::Value::Null,
             }
         });
         self.store.set_definitions(&definitions.collect::<Vec<_>>())
