@@ -106,7 +106,7 @@ fn whole(form: Form, rows: &RecordBatch) -> Result<Vec<u8>> {
 /// Writes rows in one form, batch by batch.
 pub enum Writer {
     Text(Encoder),
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
 impl Writer {
@@ -116,7 +116,7 @@ impl Writer {
             Form::Json => Output::Json,
             Form::Ndjson => Output::Ndjson,
             Form::Csv => Output::Csv,
-            Form::Arrow => return Ok(Writer::Arrow(StreamWriter::try_new(Vec::new(), schema)?)),
+            Form::Arrow => return Ok(Writer::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?))),
         };
         Ok(Writer::Text(if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) }))
     }
