@@ -43,7 +43,7 @@ impl Change {
             row += 1;
             match first < changes.len() {
                 false => None,
-                true if changes.weight(first) == -1 && row < changes.len() && changes.weight(row) == 1 => {
+                true if changes.is_pair(first) => {
                     row += 1;
                     Some((Change::Updated { before: first, after: first + 1 }, 1))
                 }

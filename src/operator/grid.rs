@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 
 use super::Report;
 use super::emit::Said;
-use super::keys::memory;
+use super::memory::memory;
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
 use super::state::{self, Kept, Loader, Saver};

@@ -186,15 +186,14 @@ impl Streams {
         let created = old.as_ref().map_or_else(|| now.clone(), |old| old.created_at.clone());
         let named = Arc::new(self.make(spec, created, now));
         let issue = |pointer: &str, error: Error| vec![Issue { pointer: pointer.into(), error }];
+        let fared = old.as_ref().map(|old| old.state());
         if let Some(old) = &old {
             self.halt(old, State::Stopped).await;
         }
         if named.spec.auto_start
             && let Err(error) = self.listen(&named).await
         {
-            if let Some(old) = &old {
-                self.run(old).await;
-            }
+            self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("/port", error));
         }
         let kept = Kept {
@@ -204,9 +203,7 @@ impl Streams {
         };
         if let Err(error) = self.store.put(Space::Streams, &named.spec.id, &kept) {
             self.halt(&named, State::Stopped).await;
-            if let Some(old) = &old {
-                self.run(old).await;
-            }
+            self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("", error));
         }
         self.named().insert(named.spec.id.clone(), Arc::clone(&named));
@@ -512,6 +509,15 @@ impl Streams {
         if let Err(error) = self.listen(named).await {
             tracing::error!(stream = named.spec.id, reason = %error, "stream cannot be opened");
             *lock(&named.state) = State::Failed(error.to_string());
+        }
+    }
+
+    /// Makes a stream that gave way to another for nothing what it was before.
+    async fn put_back(self: &Arc<Self>, old: Option<(&Arc<Named>, State)>) {
+        match old {
+            Some((old, State::Running)) => self.run(old).await,
+            Some((old, fared)) => *lock(&old.state) = fared,
+            None => {}
         }
     }
 
