@@ -162,3 +162,36 @@ impl Engine {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+    use crate::feed::Policy;
+
+    #[tokio::test]
+    async fn a_view_that_fails_before_a_mark_reaches_it_gives_what_it_has_said() {
+        let engine = Engine::keeping(Policy::default()).unwrap();
+        let script = "CREATE TABLE t (v BIGINT) WITH (connector = 'sse', endpoint = 'http://127.0.0.1:9/');
+            CREATE VIEW one AS SELECT v FROM t; CREATE VIEW other AS SELECT v FROM t;";
+        for statement in &crate::sql::parse(script).0 {
+            engine.execute(statement).await.map(drop).unwrap();
+        }
+        engine.view("one").unwrap().live().unwrap().enter(Health::Failed(Error::new(Code::Runtime, "no more")));
+        let (mark, mut given) = Mark::new(1, false, None);
+        engine.give_last_parts(&mark, &["view/one".into(), "view/other".into(), "table/t".into()]);
+        drop(mark);
+        let part = given.recv().await.unwrap().part.unwrap();
+        assert_eq!(part.name, "ended/one");
+        assert!(given.recv().await.is_none());
+        let again = Engine::keeping(Policy::default()).unwrap();
+        for statement in &crate::sql::parse(script).0 {
+            again.execute(statement).await.map(drop).unwrap();
+        }
+        again.resume(1, vec![part]);
+        again.start().unwrap();
+        let health = again.view("one").unwrap().live().unwrap().health();
+        assert_eq!(health, Health::Failed(Error::new(Code::Runtime, "no more")));
+        assert_eq!(again.view("other").unwrap().live().unwrap().health(), Health::Running);
+    }
+}

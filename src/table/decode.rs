@@ -92,7 +92,7 @@ struct Decoded {
 }
 
 enum Judged {
-    Rows(Decoded),
+    Rows(Box<Decoded>),
     /// The first row that is the end of the table.
     BadAt(usize),
 }
@@ -237,10 +237,10 @@ impl Decode {
                     Judged::Rows(decoded) => decoded,
                     Judged::BadAt(row) => {
                         let end = self.fail_at(&starts, row);
-                        self.compute(rows.slice(0, end), times.slice(0, end))?.0
+                        Box::new(self.compute(rows.slice(0, end), times.slice(0, end))?.0)
                     }
                 };
-                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(Box::new(decoded)) }
+                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(decoded) }
             }
             Events::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
             Events::Changes(keyed) => {
@@ -269,7 +269,7 @@ impl Decode {
     fn judge(&mut self, rows: &RecordBatch, times: &TimestampArray) -> Result<Judged> {
         let (decoded, unfit) = self.compute(rows.clone(), times.clone())?;
         match &decoded.kept {
-            Some(kept) if self.rejects.policy == BadData::Fail => {
+            Some(kept) if self.rejects.policy == BadData::Fail && kept.len() < rows.num_rows() => {
                 let row = kept.values().iter().zip(0..).position(|(kept, row)| *kept != row).unwrap_or(kept.len());
                 let (_, unfit) = self.compute(rows.slice(row, 1), times.slice(row, 1))?;
                 self.rejects.add_unfit(unfit);
@@ -277,7 +277,7 @@ impl Decode {
             }
             _ => {
                 self.rejects.add_unfit(unfit);
-                Ok(Judged::Rows(decoded))
+                Ok(Judged::Rows(Box::new(decoded)))
             }
         }
     }
@@ -311,7 +311,7 @@ impl Decode {
                 let of_row = |op: &Op| matches!(op, Op::Upsert { row: of, .. } if *of as usize == row);
                 let at = told.ops.iter().position(of_row).ok_or_else(|| Error::bug("a row that no change is about"))?;
                 told.truncate(self.fail_at(starts, at));
-                self.compute(told.rows, told.times)?.0
+                Box::new(self.compute(told.rows, told.times)?.0)
             }
         };
         let RowChanges { mut ops, keys, skipped, .. } = told;
