@@ -49,6 +49,9 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
     };
     for script in &scripts {
         outcome.run_missing(&server.app.engine, script, note).await;
+        if !std::mem::take(&mut outcome.queries).is_empty() {
+            eprintln!("note: {}: a SELECT has nobody here to show its rows to; make it a view: CREATE VIEW … AS …", script.name);
+        }
     }
     if outcome.errors > 0 {
         return Ok(Exit::Wrong);

@@ -4,14 +4,15 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::Schema;
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::array_value_to_string;
+use axum::body::Bytes;
 use axum::http::HeaderValue;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::problem::Result;
-use super::views::body;
 use crate::change::Changes;
 use crate::error::{Code, Error};
 use crate::format::encode::{Encoder, Output};
@@ -106,7 +107,7 @@ fn whole(form: Form, rows: &RecordBatch) -> Result<Vec<u8>> {
 /// Writes rows in one form, batch by batch.
 pub enum Writer {
     Text(Encoder),
-    Arrow(StreamWriter<Vec<u8>>),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
 impl Writer {
@@ -116,7 +117,7 @@ impl Writer {
             Form::Json => Output::Json,
             Form::Ndjson => Output::Ndjson,
             Form::Csv => Output::Csv,
-            Form::Arrow => return Ok(Writer::Arrow(StreamWriter::try_new(Vec::new(), schema)?)),
+            Form::Arrow => return Ok(Writer::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?))),
         };
         Ok(Writer::Text(if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) }))
     }
@@ -158,4 +159,9 @@ pub fn texts(rows: &RecordBatch) -> Vec<String> {
         Some(column) => (0..column.len()).map(|row| array_value_to_string(column, row).unwrap_or_default()).collect(),
         None => Vec::new(),
     }
+}
+
+/// Bytes as an answer, with their type.
+pub fn body(content_type: &'static str, bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(content_type))], Bytes::from(bytes)).into_response()
 }

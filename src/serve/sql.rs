@@ -27,7 +27,6 @@ use super::problem::{Mistake, Problem, Result, Stretch};
 use super::rows::{self, Form, Writer};
 use super::stream::Visitor;
 use super::turnstile::Permit;
-use super::views::trial;
 use crate::change::Changes;
 use crate::engine::{Answer, Output, Query};
 use crate::error::{Code, Error};
@@ -253,7 +252,7 @@ async fn stream(app: &App, answer: Answer, form: Form, limit: Option<u64>, parts
     match answer {
         Answer::Done(notices) => {
             let line = serde_json::json!({ "notices": notices }).to_string() + "\n";
-            Ok(super::views::body(Form::Ndjson.content_type(), line.into_bytes()))
+            Ok(rows::body(Form::Ndjson.content_type(), line.into_bytes()))
         }
         Answer::Rows(rows) => rows::answer(form, &rows, rows.num_rows(), ""),
         Answer::Query(query) if form == Form::Arrow && query.is_changelog() => Err(not_as_rows(form)),
@@ -388,7 +387,7 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
     if checked.sql.len() > SQL_BYTES_MAX {
         parse(&checked.sql)?;
     }
-    let trial = trial(&app).await?;
+    let trial = app.trial().await?;
     let (statements, mut errors) = sql::parse(&checked.sql);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {

@@ -213,6 +213,15 @@ default_template.deleted.template = "gone"
 }
 
 #[tokio::test]
+async fn a_query_in_a_script_of_the_server_is_told_to_become_a_view() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ask.sql");
+    std::fs::write(&path, "SHOW TABLES;\nSELECT 1 AS one;\n").unwrap();
+    let said = Process::start(&["--init", path.to_str().unwrap()], &[]).await.stop().await;
+    assert_eq!(said.matches("ask.sql: a SELECT has nobody here to show its rows to").count(), 1, "{said}");
+}
+
+#[tokio::test]
 async fn a_thousand_streams_end_with_the_process() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Server::start([Feed::stream().stall()]).await);
     let process = Process::start(&["--init", &script(dir.path(), &feed)], &[]).await;
