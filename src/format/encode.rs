@@ -485,6 +485,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_has_a_word_in_csv() {
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.5]));
+        for data_type in [DataType::Float16, DataType::Float32, DataType::Float64] {
+            let column = arrow::compute::cast(&floats, &data_type).unwrap();
+            let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
+            let csv = written(Encoder::append_only(Output::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
+            assert_eq!(csv, "x\nNaN\nInfinity\n-Infinity\n0.5\n", "{data_type}");
+        }
+    }
+
+    #[test]
     fn a_changelog_says_what_happened() {
         let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 1, 2, 3, 4, 5]));
         let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
