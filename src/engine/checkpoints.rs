@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 const PARTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// More often than that they would be all that the program does.
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The checkpoints of a running engine.
 pub struct Checkpoints {
@@ -99,6 +99,11 @@ impl Checkpoints {
             let _ = self.take_one(false).await;
             next = (next + interval).max(Instant::now());
         }
+        self.take_last().await
+    }
+
+    /// Takes the last one now: no table and no view goes on after it.
+    pub async fn take_last(&self) -> Result<Taken> {
         self.take_one(true).await
     }
 

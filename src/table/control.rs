@@ -122,6 +122,11 @@ impl Shared {
         *hubs > 0
     }
 
+    /// Whether a task reads the feed.
+    pub(super) fn is_served(&self) -> bool {
+        *self.hubs() > 0
+    }
+
     /// Gives what there is to look back at, without a place to go on from.
     pub(super) fn give_past(&self, mark: &Mark) {
         let spec = self.spec();
