@@ -148,7 +148,7 @@ impl Keeper {
 
     /// Waits until something has become of the checkpoints; printing must go on meanwhile. Cancel-safe.
     pub async fn turn(&mut self) -> Turn {
-        let is_free = self.taking.is_none() && self.ledger.hindered_by().is_none();
+        let is_free = self.taking.is_none() && self.ledger.hindered_by().is_none() && matches!(self.stage, Stage::Going);
         let deadline = match self.stage {
             Stage::Over => return std::future::pending().await,
             // It was told at the beginning that there is none before a view has ended.

@@ -13,8 +13,8 @@ use super::keep::{Anew, REDEFINED, fingerprint, lock};
 use super::{Engine, OUTPUT_QUEUE, Output, Query, answer, told};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
-use crate::operator::Message;
 use crate::operator::state::Frame;
+use crate::operator::{Epoch, Message};
 use crate::sql::Object;
 use crate::table::{Follow, Holder, Mark, Table, next_holder};
 use crate::view::{ContinuousExec, Run, Step};
@@ -71,6 +71,8 @@ pub struct Ledger {
     marks: mpsc::Receiver<Arc<Mark>>,
     /// The mark that all outputs are to come to.
     mark: Option<Arc<Mark>>,
+    /// The greatest mark there was.
+    seen: Epoch,
     entries: Vec<Entry>,
     holder: Holder,
 }
@@ -112,10 +114,11 @@ impl Ledger {
         self.entries[index].standing = Standing::Ended;
     }
 
-    /// A later mark means that the one before was given up.
+    /// A mark comes by several ways. A later one means that the one before was given up.
     fn see(&mut self, mark: Arc<Mark>) {
-        if self.mark.as_ref().is_none_or(|seen| seen.epoch < mark.epoch) {
+        if self.seen < mark.epoch {
             self.go();
+            self.seen = mark.epoch;
             self.mark = Some(mark);
         }
     }
@@ -182,7 +185,7 @@ impl Engine {
         let mut anew = Vec::new();
         let resumed = self.resume_tables(&mut states, &mut anew);
         let (marks, marked) = mpsc::channel(1);
-        let mut ledger = Ledger { marks: marked, mark: None, entries: Vec::new(), holder: next_holder() };
+        let mut ledger = Ledger { marks: marked, mark: None, seen: 0, entries: Vec::new(), holder: next_holder() };
         let mut printing = Printing { marks, tables: Vec::new() };
         let mut outputs = Vec::new();
         {
