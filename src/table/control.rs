@@ -1,5 +1,6 @@
 //! What the user of a table wants of its feed, and what all tasks of the table share.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::physical_expr::PhysicalExpr;
@@ -141,10 +142,10 @@ impl Shared {
         self.journals.lock().unwrap_or_else(PoisonError::into_inner).save(state, &self.status, &self.feed)
     }
 
-    /// A task begins; it has ended when the guard is gone.
-    pub(super) fn serve(&self) -> Serving<'_> {
+    /// A task is about to begin; it has ended when the guard is gone.
+    pub(super) fn serve(self: &Arc<Self>) -> Serving {
         *self.hubs() += 1;
-        Serving(self)
+        Serving(Arc::clone(self))
     }
 
     /// No task runs: the state of a feed that nobody reads.
@@ -161,10 +162,18 @@ impl Shared {
     }
 }
 
-/// Held by a task as long as it reads the feed.
-pub(super) struct Serving<'a>(&'a Shared);
+/// Held by a task from before its first step until it no longer reads the feed: a mark that is sent meanwhile is for it.
+pub(super) struct Serving(Arc<Shared>);
 
-impl Drop for Serving<'_> {
+impl Deref for Serving {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         let mut hubs = self.0.hubs();
         *hubs -= 1;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::control::{Orders, Shared, Stand};
+use super::control::{Orders, Serving, Shared, Stand};
 use super::decode::{Batch, Decode};
 use super::mark::Mark;
 use super::readers::{Company, Door, Reader};
@@ -24,8 +24,7 @@ use crate::time::{Timestamp, Watermark};
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// Serves all who come in by the door, over one connection at a time, until nobody is left.
-pub(super) async fn serve(shared: Arc<Shared>, door: Arc<Door>) {
-    let _serving = shared.serve();
+pub(super) async fn serve(shared: Serving, door: Arc<Door>) {
     while let Some(readers) = door.take_or_leave() {
         let orders = shared.orders();
         match Hub::new(&shared, &door, readers, orders) {

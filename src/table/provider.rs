@@ -170,8 +170,7 @@ impl Table {
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
-        let served =
-            |door| hub::serve(Arc::clone(&self.shared), door).instrument(info_span!("feed", table = self.shared.spec().name));
+        let served = |door| hub::serve(self.shared.serve(), door).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if self.shared.spec().finite {
