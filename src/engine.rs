@@ -126,14 +126,9 @@ const OUTPUT_QUEUE: usize = 8;
 const NODES_MAX: usize = 500;
 
 impl<T> Output<T> {
-    fn new(
-        query: &Query,
-        changelog: bool,
-        progress: Option<Arc<Progress>>,
-        changes: mpsc::Receiver<Result<T>>,
-        task: AbortHandle,
-    ) -> Self {
-        Output { name: query.name.clone(), schema: query.schema(), changelog, changes, progress, task }
+    fn new(query: &Query, progress: Option<Arc<Progress>>, changes: mpsc::Receiver<Result<T>>, task: AbortHandle) -> Self {
+        let (name, schema, changelog) = (query.name.clone(), query.schema(), query.is_changelog());
+        Output { name, schema, changelog, changes, progress, task }
     }
 }
 
@@ -158,6 +153,11 @@ impl Query {
     /// The plan of a query over feeds; `None` for one that DataFusion answers by itself.
     pub fn continuous(&self) -> Option<&ContinuousExec> {
         (self.plan.as_ref() as &dyn std::any::Any).downcast_ref()
+    }
+
+    /// Whether its results are corrected later, so that weights matter.
+    pub fn is_changelog(&self) -> bool {
+        self.continuous().is_some_and(|continuous| continuous.plan().is_changelog())
     }
 
     /// What its author may not expect of it.
@@ -199,7 +199,7 @@ impl Engine {
             Kind::CreateView(create) => self.create_view(create).await,
             Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
             Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
-            Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await.map_err(one),
+            Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await,
             Kind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
             Kind::Show(show) => self.show(show).map_err(one),
             Kind::Describe(name) => self.describe(name).map_err(one),
@@ -229,23 +229,19 @@ impl Engine {
         for query in queries {
             let context = query.state.task_ctx();
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
-            let (changelog, progress, task) = match query.continuous() {
+            let (progress, task) = match query.continuous() {
                 Some(continuous) => {
                     let (mut run, read) = continuous.run(context, self.casually())?;
                     run.limit(query.budget);
                     tables.extend(read);
-                    (
-                        continuous.plan().is_changelog(),
-                        Some(run.progress()),
-                        tokio::spawn(told(sender.clone(), follow(run, sender))),
-                    )
+                    (Some(run.progress()), tokio::spawn(told(sender.clone(), follow(run, sender))))
                 }
                 None => {
                     let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                    (false, None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
+                    (None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
                 }
             };
-            outputs.push(Output::new(query, changelog, progress, changes, task.abort_handle()));
+            outputs.push(Output::new(query, progress, changes, task.abort_handle()));
         }
         for table in tables {
             table.start();
@@ -419,11 +415,7 @@ impl Engine {
             return Ok(Answer::Done(vec![format!("view {name} is there already")]));
         }
         let options = ViewOptions::read(&create.options)?;
-        let early = match create.emit_changes || options.emit == options::Emit::Changes {
-            true => Some(options.emit_interval),
-            false => None,
-        };
-        let emit = Emit { early, allowed_lateness: options.allowed_lateness };
+        let emit = emit(create, &options);
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
         let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
@@ -562,22 +554,23 @@ impl Engine {
         Ok((state.create_physical_plan(plan).await?, state))
     }
 
-    async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer> {
+    async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer, Vec<Error>> {
         if analyze {
-            return Err(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
-                .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters"));
+            return Err(one(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
+                .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters")));
         }
-        let query = match statement {
-            Kind::Query(query) => self.query(query, Emit::default()).await?,
-            Kind::Subscribe(query) => self.query(query, changes()).await?,
-            Kind::CreateView(create) => self.query(&create.query, Emit::default()).await?,
-            _ => return Err(Error::new(Code::Syntax, "EXPLAIN takes a query or a CREATE VIEW").hint("write EXPLAIN SELECT …")),
+        let (query, emit) = match statement {
+            Kind::Query(query) => (query, Emit::default()),
+            Kind::Subscribe(query) => (query, changes()),
+            Kind::CreateView(create) => (&create.query, emit(create, &ViewOptions::read(&create.options)?)),
+            _ => return Err(one(Error::bug("only a query or a CREATE VIEW is parsed behind EXPLAIN"))),
         };
+        let query = self.query(query, emit).await.map_err(one)?;
         let text = match query.continuous() {
-            Some(continuous) => continuous.plan().describe()?,
+            Some(continuous) => continuous.plan().describe().map_err(one)?,
             None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
         };
-        column("plan", text.lines().map(str::to_string))
+        column("plan", text.lines().map(str::to_string)).map_err(one)
     }
 
     fn drop(&self, what: Object, names: &[Name], if_exists: bool, cascade: bool) -> Result<Answer> {
@@ -651,6 +644,12 @@ fn session() -> Result<SessionContext> {
     let session = SessionContext::new_with_config(config);
     view::register(&session)?;
     Ok(session)
+}
+
+/// When a view gives results, by its options and its `EMIT CHANGES`.
+fn emit(create: &CreateView, options: &ViewOptions) -> Emit {
+    let is_early = create.emit_changes || options.emit == options::Emit::Changes;
+    Emit { early: is_early.then_some(options.emit_interval), allowed_lateness: options.allowed_lateness }
 }
 
 /// A view's early results at the default pace.

@@ -23,7 +23,7 @@ const FORMAT: u64 = 1;
 /// Definitions are small; a checkpoint is read once. What is read often, its reader keeps.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A part of the store with its own keys. A checkpoint's files of Arrow IPC get a space of their own.
+/// A part of the store with its own keys. Checkpoints are no part of it: they lie in files beside it, see [`super::Archive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// Tables and views, in the order of their making.
@@ -60,9 +60,6 @@ pub struct Definition {
     pub created_at: String,
     /// RFC 3339.
     pub updated_at: String,
-    /// What a statement cannot say.
-    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub details: serde_json::Value,
 }
 
 /// What a definition makes.
@@ -355,7 +352,6 @@ mod tests {
             text: format!("CREATE TABLE {name} …"),
             created_at: "2026-03-01T12:00:00Z".into(),
             updated_at: "2026-03-01T12:00:00Z".into(),
-            details: serde_json::Value::Null,
         }
     }
 

@@ -34,6 +34,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The same feeds in every run.
 pub const SEED: u64 = 1;
 
+/// The tables that the script makes.
+pub const TABLES: [&str; 2] = ["system_metrics", "trades"];
+
 /// The feeds of the demo while they are served; they end with this value.
 pub struct Feeds {
     pub metrics: SocketAddr,

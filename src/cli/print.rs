@@ -51,7 +51,7 @@ impl<'a> Printer<'a> {
 
     /// Prints changes of result `index`, at most `most` of them (an update is one). Gives how many.
     pub fn print(&mut self, index: usize, changes: &Changes, most: u64) -> Result<u64> {
-        let (changes, count) = first(changes, most);
+        let (changes, count) = changes.first(most);
         if count == 0 {
             return Ok(0);
         }
@@ -123,16 +123,4 @@ fn printed(format: Format, schema: &SchemaRef, changelog: bool) -> PrintedResult
     };
     let encoder = if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) };
     PrintedResult { title: None, encoder }
-}
-
-/// The first `most` changes, and how many they are. A row of weight `n` counts once: such rows are rare and stay together.
-fn first(changes: &Changes, most: u64) -> (Changes, u64) {
-    let mut rows = 0;
-    let mut count = 0;
-    while rows < changes.len() && count < most {
-        let update = changes.weight(rows) == -1 && rows + 1 < changes.len() && changes.weight(rows + 1) == 1;
-        rows += if update { 2 } else { 1 };
-        count += 1;
-    }
-    (changes.slice(0, rows), count)
 }

@@ -151,6 +151,8 @@ impl Checkpoints {
                     holders.insert(name, holder);
                     parts.push(part);
                 }
+                // What is printed must not begin anew.
+                Err(error) if self.engine.is_printing() => return Err(error),
                 Err(error) => {
                     tracing::warn!(part = name, reason = %error, "its state cannot be kept: after a restart it begins anew");
                     left_out.push((name, error.to_string()));

@@ -173,6 +173,11 @@ pub struct Printed {
 }
 
 impl Engine {
+    /// Whether rows leave for good.
+    pub(super) fn is_printing(&self) -> bool {
+        lock(&self.printing).is_some()
+    }
+
     /// Runs the views that no other view reads, from the state that [`Engine::resume`] has left for them.
     pub async fn print(&self) -> Result<Printed> {
         let mut views = Vec::new();
@@ -202,14 +207,14 @@ impl Engine {
                     part => part.is_some(),
                 };
                 let (standing, output) = match query.continuous() {
-                    _ if is_finished => (Standing::Ended, Output::new(&query, false, None, changes, ended(sender))),
+                    _ if is_finished => (Standing::Ended, Output::new(&query, None, changes, ended(sender))),
                     None => {
                         let rows = datafusion::physical_plan::execute_stream(Arc::clone(&query.plan), query.state.task_ctx())?;
                         let task = tokio::spawn(told(sender.clone(), async move {
                             answer(rows, sender.clone()).await;
                             let _ = sender.send(Ok(Said::End)).await;
                         }));
-                        (Standing::Finite, Output::new(&query, false, None, changes, task.abort_handle()))
+                        (Standing::Finite, Output::new(&query, None, changes, task.abort_handle()))
                     }
                     Some(continuous) => {
                         let state = self.state_of(&view, &printed, &fingerprint, &mut states, &resumed, &mut anew);
@@ -218,10 +223,9 @@ impl Engine {
                         run.ignore_marks(*before);
                         let standing = standing(&view, &tables)?;
                         printing.tables.extend(tables);
-                        let is_changelog = continuous.plan().is_changelog();
                         let progress = Some(run.progress());
                         let task = tokio::spawn(told(sender.clone(), follow(run, printed, holder, sender)));
-                        (standing, Output::new(&query, is_changelog, progress, changes, task.abort_handle()))
+                        (standing, Output::new(&query, progress, changes, task.abort_handle()))
                     }
                 };
                 ledger.entries.push(Entry { view, fingerprint, holder, standing });

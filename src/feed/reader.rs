@@ -169,10 +169,6 @@ impl Feed {
         self.spec = Arc::new(spec);
     }
 
-    pub fn has_failed(&self) -> bool {
-        matches!(self.phase, Phase::Failed(_))
-    }
-
     fn close(&mut self, state: State) {
         self.last_id = self.last_event_id().into();
         match &self.phase {
@@ -291,8 +287,7 @@ impl Feed {
     /// Hands on what the open connection has gathered, or deals with its end.
     fn hand_on(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
         let Phase::Open(body) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
-        let now = Instant::now();
-        let before = (body.decoder.comments(), body.decoder.oversized());
+        let oversized = body.decoder.oversized();
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
         let (recent, thread) = (&mut self.recent, &mut self.thread);
@@ -330,7 +325,7 @@ impl Feed {
         };
         let bytes = body.decode(&mut sort);
         let decoder = &mut body.decoder;
-        let oversized = decoder.oversized() - before.1;
+        let oversized = decoder.oversized() - oversized;
         if oversized > 0 {
             thread.forgive(decoder.last_event_id().unwrap_or_default());
         }
@@ -345,9 +340,6 @@ impl Feed {
                 "an event was larger than max_event_bytes ({} bytes) and was dropped; raise the option to keep such events",
                 self.spec.max_event_bytes
             ));
-        }
-        if bytes > 0 {
-            body.watchdog.bytes(now, decoder.comments() > before.0);
         }
         let came = events + filtered + repeated;
         if bytes > 0 || came + oversized > 0 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::auth::Gate;
+use super::name::opaque_id;
 use super::once::Once;
 use super::problem::Problem;
 use super::settings::Settings;
@@ -79,6 +80,16 @@ impl App {
         super::start::policy(&self.settings, self.settings.feeds.files)
     }
 
+    /// An engine with the same definitions, in which nothing runs: what a statement would do there, it would do here.
+    pub async fn trial(&self) -> Result<Engine, Vec<Error>> {
+        let trial = Engine::keeping(Policy::default()).map_err(|error| vec![error])?;
+        for definition in self.engine.definitions() {
+            trial.restore(&definition).await?;
+        }
+        trial.limit(self.policy());
+        Ok(trial)
+    }
+
     /// What is in the way of dropping a table or view: the views that read it, and the named streams that show it. With `cascade`
     /// only streams, also those of the views that would go along.
     pub fn dependants(&self, name: &str, cascade: bool) -> Vec<String> {
@@ -105,12 +116,11 @@ impl App {
             let (of, prefix) = if is_table { (Of::Table, "ct") } else { (Of::View, "vw") };
             Definition {
                 of,
-                id: super::opaque_id(prefix, &definition.name, definition.made.created.nanos()),
+                id: opaque_id(prefix, &definition.name, definition.made.created.nanos()),
                 name: definition.name,
                 text: definition.text,
                 created_at: definition.made.created.to_string(),
                 updated_at: definition.made.updated.to_string(),
-                details: serde_json::Value::Null,
             }
         });
         self.store.set_definitions(&definitions.collect::<Vec<_>>())

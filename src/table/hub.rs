@@ -138,7 +138,7 @@ impl<'a> Hub<'a> {
 
     /// Until the feed has ended, or all readers have left.
     async fn run(mut self) {
-        self.shared.status.begin(&self.shared.feed.snapshot());
+        self.shared.status.begin(&self.shared.feed.snapshot(), self.clock.sent());
         let readers = std::mem::take(&mut self.readers);
         if let Err(error) = self.greet(&readers).await {
             readers.iter().for_each(|reader| reader.fail(error.clone()));

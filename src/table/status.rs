@@ -102,9 +102,9 @@ impl Status {
         &self.samples
     }
 
-    /// The feed begins anew, and the watermark with it; what was counted stays.
-    pub(super) fn begin(&self, feed: &feed::Snapshot) {
-        self.watermark(Watermark::at(Timestamp::MIN));
+    /// The feed begins anew, and the watermark with it, unless they go on from a checkpoint; what was counted stays.
+    pub(super) fn begin(&self, feed: &feed::Snapshot, watermark: Option<Watermark>) {
+        self.watermark(watermark.unwrap_or(Watermark::at(Timestamp::MIN)));
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
             events: feed.events,
             filtered: feed.filtered,

@@ -162,6 +162,17 @@ async fn the_demo_says_what_it_serves_and_what_to_type_next() {
 }
 
 #[tokio::test]
+async fn a_demo_does_not_go_on_with_feeds_that_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = ["--demo", "--data", data.to_str().unwrap()];
+    Process::start(&args, &[]).await.stop().await;
+    let (code, _, said) = run(&[&["serve", "--bind", "127.0.0.1:0"], args.as_slice()].concat()).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("an earlier demo") && said.contains("leave --data out"), "{said}");
+}
+
+#[tokio::test]
 async fn a_log_writes_every_change_as_one_line_also_after_a_restart() {
     let row = json!({"id": "a", "text": "95\r\n\u{1b}[31mforged"});
     let (dir, feed) =
@@ -199,6 +210,15 @@ default_template.deleted.template = "gone"
         let said = process.stop().await;
         assert_eq!(said.matches("streamgauge::output").count(), 2, "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_query_in_a_script_of_the_server_is_told_to_become_a_view() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ask.sql");
+    std::fs::write(&path, "SHOW TABLES;\nSELECT 1 AS one;\n").unwrap();
+    let said = Process::start(&["--init", path.to_str().unwrap()], &[]).await.stop().await;
+    assert_eq!(said.matches("ask.sql: a SELECT has nobody here to show its rows to").count(), 1, "{said}");
 }
 
 #[tokio::test]
