@@ -13,7 +13,7 @@ use super::spec::{EventTime, Source, Spec};
 use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
-use crate::operator::state::Saver;
+use crate::operator::state::{Frame, Saver};
 
 /// What a table and the tasks that serve it share.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Shared {
     /// How the first task begins.
     beginning: Mutex<Option<Beginning>>,
     journals: Mutex<Journals>,
+    /// Where the last task was when the feed came to its end.
+    end: Mutex<Vec<Frame>>,
     /// Tasks that run now.
     hubs: Mutex<usize>,
 }
@@ -67,6 +69,7 @@ impl Shared {
             asked: Asked::default(),
             beginning: Mutex::default(),
             journals: Mutex::default(),
+            end: Mutex::default(),
             hubs: Mutex::new(0),
         })
     }
@@ -128,11 +131,16 @@ impl Shared {
         *self.hubs() > 0
     }
 
-    /// Gives what there is to look back at, without a place to go on from.
+    /// The feed has come to its end.
+    pub(super) fn end_at(&self, place: Vec<Frame>) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Gives what there is to look back at, without a place to go on from unless that is the feed's end.
     pub(super) fn give_past(&self, mark: &Mark) {
         let spec = self.spec();
         mark.give(spec.part_name(), self.holder, spec.fingerprint(), |cut| {
-            let mut frames = Vec::new();
+            let mut frames = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
             self.save_journals(&mut Saver::new(cut, &mut frames))?;
             Ok(frames)
         });
@@ -145,6 +153,7 @@ impl Shared {
     /// A task is about to begin; it has ended when the guard is gone.
     pub(super) fn serve(self: &Arc<Self>) -> Serving {
         *self.hubs() += 1;
+        self.end_at(Vec::new());
         Serving(Arc::clone(self))
     }
 

@@ -117,13 +117,18 @@ impl<'a> Hub<'a> {
     fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         let mut state = Saver::new(cut, &mut frames);
-        saved::save(&mut state, &self.feed.position(), self.clock.save())?;
-        let spec = &self.obeyed.spec;
-        if spec.key.is_some() {
-            saved::save_rows(&mut state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
-        }
+        self.save_place(&mut state)?;
         self.shared.save_journals(&mut state)?;
         Ok(frames)
+    }
+
+    fn save_place(&mut self, state: &mut Saver<'_>) -> Result<()> {
+        saved::save(state, &self.feed.position(), self.clock.save())?;
+        let spec = &self.obeyed.spec;
+        if spec.key.is_some() {
+            saved::save_rows(state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
+        }
+        Ok(())
     }
 
     /// Gives the table's part of a checkpoint, and sends the mark on behind it.
@@ -276,7 +281,12 @@ impl<'a> Hub<'a> {
         }
     }
 
+    /// Who goes on from a checkpoint after this asks the feed again, and is told that it has ended.
     async fn end(&mut self) {
+        let mut place = Vec::new();
+        if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
+            self.shared.end_at(place);
+        }
         let company = self.company();
         self.send_watermark(Some(Watermark::at(Timestamp::MAX))).await;
         for reader in &self.readers {

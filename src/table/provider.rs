@@ -194,7 +194,7 @@ impl Table {
         self.shared.is_served()
     }
 
-    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place.
+    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place but the end of its feed.
     pub fn give_past(&self, mark: &Mark) {
         self.shared.give_past(mark);
     }

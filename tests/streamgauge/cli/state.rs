@@ -515,6 +515,30 @@ async fn a_view_that_is_joined_with_a_file_goes_on_with_its_windows() {
 }
 
 #[tokio::test]
+async fn what_a_feed_gave_that_has_ended_beside_another_is_not_printed_again() {
+    let scene = Scene::start(3).await;
+    let short = Server::start([Feed::by(|request| match request.header("last-event-id") {
+        None => Feed::stream().text(&(101..=105).map(|n| format!("id: {n}\ndata: {}\n\n", data(n))).collect::<String>()),
+        Some(_) => Feed::status(204),
+    })])
+    .await;
+    let views = scene.table("short").replace(&scene.server.url(), &short.url())
+        + "CREATE VIEW both AS SELECT v FROM feed UNION ALL SELECT v FROM short;";
+    let output = scene.path("rows");
+    let process = scene.run(&views, &["-o", &output]);
+    scene.file("rows", 8).await;
+    short.request(1).await;
+    scene.checkpoint().await;
+    assert_eq!(process.stop().await.0, 130);
+    scene.release(5);
+    let process = scene.run(&views, &["-o", &output]);
+    let text = scene.await_file("rows", |text| text.contains("{\"v\":5}\n")).await;
+    let (_, _, said) = process.stop().await;
+    assert!(!said.contains("anew"), "{said}");
+    assert_eq!((text.lines().count(), std::fs::read_to_string(&output).unwrap()), (10, text));
+}
+
+#[tokio::test]
 async fn without_a_state_a_file_is_written_from_its_beginning() {
     let scene = Scene::start(0).await;
     let output = scene.path("rows");
