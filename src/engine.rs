@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod keep;
+mod ledger;
 mod mark;
 mod show;
 
@@ -27,8 +28,10 @@ use sqlparser::ast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-pub use self::checkpoints::{Checkpoints, Failure, Report, Taken};
+pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, Report, Taken};
+pub use self::keep::Anew;
 use self::keep::{Kept, Snapshots};
+pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
@@ -54,6 +57,8 @@ pub struct Engine {
     marked: Mutex<Epoch>,
     /// States that tables and views go on from when they start, by the names of their parts.
     states: Mutex<HashMap<String, Part>>,
+    /// Where outputs go whose state is kept, see [`Engine::print`].
+    printing: Mutex<Option<ledger::Printing>>,
 }
 
 /// A named query over tables and other views.
@@ -103,12 +108,12 @@ pub struct Query {
 }
 
 /// A running query: its changes as they come, until the feeds end or it is dropped.
-pub struct Output {
+pub struct Output<T = Changes> {
     pub name: Option<String>,
     pub schema: SchemaRef,
     /// Whether results are corrected later, so that weights matter.
     pub changelog: bool,
-    pub changes: mpsc::Receiver<Result<Changes>>,
+    pub changes: mpsc::Receiver<Result<T>>,
     /// How far a continuous query has come; `None` for one that is answered at once.
     pub progress: Option<Arc<Progress>>,
     task: AbortHandle,
@@ -120,7 +125,14 @@ const OUTPUT_QUEUE: usize = 8;
 /// Most nodes of a plan. A view stands in a plan as what it is made of, and views over views could double it with each.
 const NODES_MAX: usize = 500;
 
-impl Drop for Output {
+impl<T> Output<T> {
+    fn new(query: &Query, progress: Option<Arc<Progress>>, changes: mpsc::Receiver<Result<T>>, task: AbortHandle) -> Self {
+        let (name, schema, changelog) = (query.name.clone(), query.schema(), query.is_changelog());
+        Output { name, schema, changelog, changes, progress, task }
+    }
+}
+
+impl<T> Drop for Output<T> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -164,6 +176,7 @@ impl Engine {
             started: AtomicBool::new(false),
             marked: Mutex::default(),
             states: Mutex::default(),
+            printing: Mutex::default(),
         })
     }
 
@@ -197,15 +210,16 @@ impl Engine {
 
     /// The views that no other view reads, in the order they were made.
     pub async fn top_views(&self) -> Result<Vec<Query>> {
-        let views: Vec<Arc<View>> = {
-            let catalog = self.catalog();
-            catalog.views().filter(|(name, _)| catalog.readers(name).is_empty()).map(|(_, view)| Arc::clone(view)).collect()
-        };
         let mut queries = Vec::new();
-        for view in views {
+        for view in self.tops() {
             queries.push(self.view_query(&view).await?);
         }
         Ok(queries)
+    }
+
+    fn tops(&self) -> Vec<Arc<View>> {
+        let catalog = self.catalog();
+        catalog.views().filter(|(name, _)| catalog.readers(name).is_empty()).map(|(_, view)| Arc::clone(view)).collect()
     }
 
     /// Runs queries together: all of them see every event of the feeds they share.
@@ -215,24 +229,19 @@ impl Engine {
         for query in queries {
             let context = query.state.task_ctx();
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
-            let (changelog, progress, task) = match query.continuous() {
+            let (progress, task) = match query.continuous() {
                 Some(continuous) => {
                     let (mut run, read) = continuous.run(context, self.casually())?;
                     run.limit(query.budget);
                     tables.extend(read);
-                    (
-                        continuous.plan().is_changelog(),
-                        Some(run.progress()),
-                        tokio::spawn(told(sender.clone(), follow(run, sender))),
-                    )
+                    (Some(run.progress()), tokio::spawn(told(sender.clone(), follow(run, sender))))
                 }
                 None => {
                     let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                    (false, None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
+                    (None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
                 }
             };
-            let (name, schema, task) = (query.name.clone(), query.schema(), task.abort_handle());
-            outputs.push(Output { name, schema, changelog, changes, progress, task });
+            outputs.push(Output::new(query, progress, changes, task.abort_handle()));
         }
         for table in tables {
             table.start();
@@ -662,7 +671,7 @@ fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer>
 }
 
 /// Runs a query's task; if it panics, its reader is told: a result must not look complete that is not.
-async fn told(changes: mpsc::Sender<Result<Changes>>, task: impl Future<Output = ()>) {
+async fn told<T>(changes: mpsc::Sender<Result<T>>, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let error = panic_error(panic.as_ref());
         let _ = changes.send(Err(error)).await;
@@ -690,11 +699,11 @@ async fn follow(mut run: Run, changes: mpsc::Sender<Result<Changes>>) {
 }
 
 /// Hands on the rows of a query that DataFusion answers by itself; they have no event time.
-async fn answer(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<Changes>>) {
+async fn answer<T: From<Changes>>(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<T>>) {
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(Error::from).map(|rows| {
             let times = TimestampArray::from_value(0, rows.num_rows());
-            Changes::inserts(rows, times)
+            T::from(Changes::inserts(rows, times))
         });
         if changes.send(batch).await.is_err() {
             return;
@@ -714,7 +723,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_that_panics_says_so() {
-        let (sender, mut changes) = mpsc::channel(1);
+        let (sender, mut changes) = mpsc::channel::<Result<Changes>>(1);
         tokio::spawn(told(sender, async { panic!("no such thing") }));
         let error = changes.recv().await.unwrap().unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::Bug, "a running query broke off: no such thing"));

@@ -15,6 +15,7 @@ use super::present::{Ends, present};
 use super::replay::{Flush, Pace, Replay, Source, serve};
 use super::sample::{Kind, Settings};
 use super::script::{Outcome, Script};
+use super::sink::Sink;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
@@ -106,7 +107,10 @@ pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Re
     let ends = Ends { limit: args.limit, timeout: args.time };
     let exit = match args.format {
         None if io::stdout().is_terminal() => live(&engine, &views, ends).await,
-        format => present(&engine, &views, format.unwrap_or(Format::Ndjson), ends, interrupted).await,
+        format => {
+            let format = format.unwrap_or(Format::Ndjson);
+            present(&engine, &views, format, &mut Sink::stdout(), ends, interrupted).await
+        }
     };
     feeds.stop().await;
     exit

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::control::{Orders, Shared, Stand};
+use super::control::{Orders, Serving, Shared, Stand};
 use super::decode::{Batch, Decode, Failure};
 use super::mark::Mark;
 use super::readers::{Company, Door, Reader};
@@ -24,8 +24,7 @@ use crate::time::{Timestamp, Watermark};
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// Serves all who come in by the door, over one connection at a time, until nobody is left.
-pub(super) async fn serve(shared: Arc<Shared>, door: Arc<Door>) {
-    let _serving = shared.serve();
+pub(super) async fn serve(shared: Serving, door: Arc<Door>) {
     while let Some(readers) = door.take_or_leave() {
         let orders = shared.orders();
         match Hub::new(&shared, &door, readers, orders) {
@@ -119,13 +118,18 @@ impl<'a> Hub<'a> {
     fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         let mut state = Saver::new(cut, &mut frames);
-        saved::save(&mut state, &self.feed.position(), self.clock.save())?;
-        let spec = &self.obeyed.spec;
-        if spec.key.is_some() {
-            saved::save_rows(&mut state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
-        }
+        self.save_place(&mut state)?;
         self.shared.save_journals(&mut state)?;
         Ok(frames)
+    }
+
+    fn save_place(&mut self, state: &mut Saver<'_>) -> Result<()> {
+        saved::save(state, &self.feed.position(), self.clock.save())?;
+        let spec = &self.obeyed.spec;
+        if spec.key.is_some() {
+            saved::save_rows(state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
+        }
+        Ok(())
     }
 
     /// Gives the table's part of a checkpoint, and sends the mark on behind it.
@@ -282,7 +286,12 @@ impl<'a> Hub<'a> {
         }
     }
 
+    /// Who goes on from a checkpoint after this asks the feed again, and is told that it has ended.
     async fn end(&mut self) {
+        let mut place = Vec::new();
+        if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
+            self.shared.end_at(place);
+        }
         let company = self.company();
         self.send_watermark(Some(Watermark::at(Timestamp::MAX))).await;
         for reader in &self.readers {

@@ -171,8 +171,7 @@ impl Table {
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
-        let served =
-            |door| hub::serve(Arc::clone(&self.shared), door).instrument(info_span!("feed", table = self.shared.spec().name));
+        let served = |door| hub::serve(self.shared.serve(), door).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if self.shared.spec().finite {
@@ -185,13 +184,18 @@ impl Table {
         self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
     }
 
-    /// Hands a mark to the feed and to all who follow it as [`Follow::Kept`]. Whether it went out: a table that nobody reads, or that ends
+    /// Hands a mark to the feed and to all readers that want marks. Whether it went out: a table that nobody reads, or that ends
     /// by itself, has no place to go on from.
     pub fn mark(&self, mark: &Arc<Mark>) -> bool {
         !self.shared.spec().finite && self.shared.mark(mark)
     }
 
-    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place.
+    /// Whether the feed runs for some reader now.
+    pub fn is_served(&self) -> bool {
+        self.shared.is_served()
+    }
+
+    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place but the end of its feed.
     pub fn give_past(&self, mark: &Mark) {
         self.shared.give_past(mark);
     }
@@ -207,7 +211,7 @@ impl Table {
     }
 
     /// The first task goes on from this state; not if nobody read the table when it was made. Readers that have seen what it has seen follow as
-    /// [`Follow::Restored`].
+    /// [`Follow::Restored`] or [`Follow::Resumed`].
     pub fn resume_at(&self, frames: Vec<Frame>) -> Result<bool> {
         let mut frames = contents(frames)?;
         let mut state = Loader::new(&mut frames);
