@@ -578,6 +578,33 @@ async fn a_private_stream_asks_for_the_scope_of_each_of_its_views() {
 }
 
 #[tokio::test]
+async fn a_stream_with_a_port_of_its_own_has_every_path_there() {
+    let mut settings = Settings::default();
+    settings.auth.token = Some("0123456789abcdef".into());
+    let gauge = Gauge::with(&["a=1"], settings).await;
+    let address = free().await;
+    let headers = "authorization: Bearer 0123456789abcdef\r\ncontent-type: application/json\r\n";
+    let own = |id: &str, path: &str, visibility: &str| json!({"id": id, "views": ["orders"], "sse_path": path, "visibility": visibility, "host": "127.0.0.2", "port": address.port()});
+    let streams = [
+        ("a", "/metrics", "public"),
+        ("b", "/v1/views/orders", "public"),
+        ("c", "/api/v1/tokens", "public"),
+        ("d", "/healthz", "private"),
+        ("e", "/v1/ping", "private"),
+    ];
+    for (id, path, visibility) in streams {
+        let body = own(id, path, visibility).to_string();
+        assert_eq!(send(gauge.address, "POST", "/v1/streams", headers, &body).await.status, 201, "{path}");
+        let target = |token: &str| format!("{path}?token={token}");
+        let alone = if visibility == "public" { 200 } else { 401 };
+        for (target, status) in [(path.to_string(), alone), (target("0123456789abcdef"), 200), (target("wrong"), 401)] {
+            assert_eq!(send(address, "GET", &target, "", "").await.status, status, "{target}");
+        }
+    }
+    assert_eq!(gauge.get("/metrics", "").await.status, 401);
+}
+
+#[tokio::test]
 async fn every_client_gets_every_change_and_one_that_does_not_read_holds_nobody_up() {
     const CLIENTS: usize = 200;
     let batches: Vec<String> = (0..50).map(|batch| (0..4).map(|row| format!("{batch}x{row}=1 ")).collect()).collect();
