@@ -54,7 +54,7 @@ impl Gauge {
             "CREATE VIEW orders AS SELECT id, total FROM feed",
             "CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000",
         ] {
-            server.app.execute_text(statement).await.unwrap();
+            super::execute(&server.app, statement).await.unwrap();
         }
         let (app, address) = (Arc::clone(&server.app), server.addresses[0]);
         let (stop, serving) = run(server).await;
@@ -415,7 +415,7 @@ async fn a_view_that_is_dropped_ends_its_streams() {
     let gauge = Gauge::start(&["a=1"], 10).await;
     let mut client = gauge.get("/v1/views/alerts/stream", "").await;
     client.until("event: snapshot_end").await;
-    gauge.app.execute_text("DROP VIEW alerts").await.unwrap();
+    super::execute(&gauge.app, "DROP VIEW alerts").await.unwrap();
     assert!(client.rest().await.ends_with("event: error\ndata: {\"reason\":\"dropped\",\"view\":\"alerts\"}\n\n"));
 }
 
