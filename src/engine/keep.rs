@@ -17,7 +17,8 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use tokio::task::AbortHandle;
 
-use super::{Query, panic_error};
+use super::Query;
+use super::output::panic_error;
 use crate::error::Result;
 use crate::operator::Epoch;
 use crate::operator::state::{self, Frame};

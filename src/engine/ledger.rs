@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use super::keep::{Anew, REDEFINED, fingerprint, lock};
-use super::{Engine, OUTPUT_QUEUE, Output, Query, answer, told};
+use super::output::{OUTPUT_QUEUE, answer, told};
+use super::{Engine, Output, Query};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::operator::state::Frame;
