@@ -143,7 +143,7 @@ impl Checkpoints {
         let (mut parts, mut holders) = (Vec::new(), HashMap::new());
         let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
         let deadline = start + PARTS_TIMEOUT;
-        while let Ok(Some(Given { name, holder, spent, part })) = timeout_at(deadline, given.recv()).await {
+        let mut take = |Given { name, holder, spent, part }, awaited: &mut Vec<String>| {
             awaited.retain(|awaited| *awaited != name);
             saving += spent;
             match part {
@@ -158,8 +158,17 @@ impl Checkpoints {
                     left_out.push((name, error.to_string()));
                 }
             }
+            Ok(())
+        };
+        while let Ok(Some(part)) = timeout_at(deadline, given.recv()).await {
+            take(part, &mut awaited)?;
         }
         drop(given);
+        let (mark, mut late) = Mark::new(epoch, last, turn.written());
+        self.engine.give_last_parts(&mark, &awaited);
+        while let Ok(part) = late.try_recv() {
+            take(part, &mut awaited)?;
+        }
         if let Some(missing) = awaited.iter().find(|name| self.engine.is_going(name)) {
             let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
             return Err(

@@ -96,12 +96,11 @@ impl Kept {
             .ok()
     }
 
-    /// Shows what the view had said when it ended, instead of running it again; whether that could be read.
+    /// Shows what the view had said when it ended or failed, instead of running it again; whether that could be read.
     pub fn settle(&self, state: Vec<Frame>) -> bool {
-        match self.live.load(None, state) {
+        match self.live.settle(state) {
             Ok(()) => {
                 drop(lock(&self.query).take());
-                self.live.enter(Health::Ended);
                 true
             }
             Err(error) => {

@@ -144,10 +144,7 @@ impl Engine {
                         parts.push(kept.live.part_name());
                     }
                 }
-                Health::Ended if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) => {
-                    kept.live.take_last_part(&mark, &kept.fingerprint);
-                }
-                _ => {}
+                _ => self.give_last_part(kept, &mark),
             }
         }
         for table in self.tables() {
@@ -161,6 +158,24 @@ impl Engine {
         parts
     }
 
+    /// Gives the parts of those views that came to their end before a mark that was on its way had reached them.
+    pub fn give_last_parts(&self, mark: &Mark, awaited: &[String]) {
+        for view in self.views() {
+            if let Some(kept) = view.kept.as_ref().filter(|kept| awaited.contains(&kept.live.part_name())) {
+                self.give_last_part(kept, mark);
+            }
+        }
+    }
+
+    /// Gives the part of a view that has ended or failed. Of one over a feed that ends by itself there is none: it begins anew with
+    /// every start.
+    fn give_last_part(&self, kept: &Kept, mark: &Mark) {
+        let sources = self.sources(&kept.live.name);
+        if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) {
+            kept.live.take_last_part(mark, &kept.fingerprint);
+        }
+    }
+
     /// The part of a table or view that is gone, or has ended, is not waited for.
     pub fn is_going(&self, part: &str) -> bool {
         let tables = self.tables();
@@ -169,5 +184,38 @@ impl Engine {
         part == PRINT
             || tables.iter().any(|table| table.part_name() == part && table.is_served())
             || lives.any(|live| live.part_name() == part && live.health() == Health::Running)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+    use crate::feed::Policy;
+
+    #[tokio::test]
+    async fn a_view_that_fails_before_a_mark_reaches_it_gives_what_it_has_said() {
+        let engine = Engine::keeping(Policy::default()).unwrap();
+        let script = "CREATE TABLE t (v BIGINT) WITH (connector = 'sse', endpoint = 'http://127.0.0.1:9/');
+            CREATE VIEW one AS SELECT v FROM t; CREATE VIEW other AS SELECT v FROM t;";
+        for statement in &crate::sql::parse(script).0 {
+            engine.execute(statement).await.map(drop).unwrap();
+        }
+        engine.view("one").unwrap().live().unwrap().enter(Health::Failed(Error::new(Code::Runtime, "no more")));
+        let (mark, mut given) = Mark::new(1, false, None);
+        engine.give_last_parts(&mark, &["view/one".into(), "view/other".into(), "table/t".into()]);
+        drop(mark);
+        let part = given.recv().await.unwrap().part.unwrap();
+        assert_eq!(part.name, "ended/one");
+        assert!(given.recv().await.is_none());
+        let again = Engine::keeping(Policy::default()).unwrap();
+        for statement in &crate::sql::parse(script).0 {
+            again.execute(statement).await.map(drop).unwrap();
+        }
+        again.resume(1, vec![part]);
+        again.start().unwrap();
+        let health = again.view("one").unwrap().live().unwrap().health();
+        assert_eq!(health, Health::Failed(Error::new(Code::Runtime, "no more")));
+        assert_eq!(again.view("other").unwrap().live().unwrap().health(), Health::Running);
     }
 }

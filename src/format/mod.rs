@@ -12,6 +12,8 @@ pub mod encode;
 pub mod infer;
 mod number;
 mod object;
+#[cfg(test)]
+mod round_trip;
 mod scan;
 mod temporal;
 mod value;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
 use super::control::{Orders, Serving, Shared, Stand};
-use super::decode::{Batch, Decode};
+use super::decode::{Batch, Decode, Failure};
 use super::mark::Mark;
 use super::readers::{Company, Door, Reader};
 use super::saved::{self, Beginning};
@@ -76,6 +76,7 @@ impl<'a> Hub<'a> {
             Err(error) => return Err((readers, error)),
         };
         let mut feed = Feed::new(obeyed.spec.feed.clone(), Arc::clone(&shared.feed));
+        feed.may_take_back(decode.may_fail());
         stand(&mut feed, obeyed.stand);
         let clock = Clock::new(&obeyed.spec);
         let now = Instant::now();
@@ -245,13 +246,17 @@ impl<'a> Hub<'a> {
         self.send_watermark(watermark).await;
     }
 
-    /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
+    /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised. Behind an event that is
+    /// the end of the table nothing counts as read.
     async fn flush(&mut self) -> Result<()> {
         if let Some(batch) = self.decode.take()? {
             self.hand_out(batch).await?;
         }
         match self.decode.failure() {
-            Some(error) => Err(error),
+            Some(Failure { events_before, error }) => {
+                self.feed.take_back_all_but(events_before);
+                Err(error)
+            }
             None => Ok(()),
         }
     }
@@ -330,6 +335,7 @@ impl<'a> Hub<'a> {
     /// Decodes the columns that the readers need, as the spec says.
     fn renew(&mut self) -> Result<()> {
         self.decode.serve(&self.obeyed.spec, &self.shared.status, &self.readers)?;
+        self.feed.may_take_back(self.decode.may_fail());
         Ok(())
     }
 

@@ -94,6 +94,7 @@ impl Table {
         let table = self.shared.status.snapshot();
         let (events, filtered) = (feed.events - before.events, feed.filtered - before.filtered);
         let (rows, bad, ahead) = (table.rows - before.rows, table.bad - before.bad, table.ahead - before.ahead);
+        let skipped = table.skipped - before.skipped;
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
             State::NotRead if self.is_read() => Some("no query reads it any more".into()),
@@ -112,9 +113,9 @@ impl Table {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
             State::Connected if events == 0 => Some("connected, no events yet".into()),
-            State::Connected if rows == 0 && bad == 0 && table.skipped > 0 => Some(match self.spec().source_table.as_deref() {
-                Some(name) => format!("{} events so far, and no change of a row of {name}", table.skipped),
-                None => format!("{} events so far, and no change of a row", table.skipped),
+            State::Connected if rows == 0 && bad == 0 && skipped > 0 => Some(match self.spec().source_table.as_deref() {
+                Some(name) => format!("{skipped} events so far, and no change of a row of {name}"),
+                None => format!("{skipped} events so far, and no change of a row"),
             }),
             State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));

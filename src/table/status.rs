@@ -33,6 +33,7 @@ pub(super) struct Before {
     pub(super) rows: u64,
     pub(super) bad: u64,
     pub(super) ahead: u64,
+    pub(super) skipped: u64,
 }
 
 /// A bad event: what came, and why it is no row.
@@ -111,6 +112,7 @@ impl Status {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
         };
     }
 

@@ -68,8 +68,8 @@ pub struct Streams {
     guard: OnceLock<Guard>,
 }
 
-/// Puts what guards the server around the routes of a listener.
-pub type Guard = Arc<dyn Fn(Router) -> Router + Send + Sync>;
+/// Puts what guards the server around the routes at an address of streams (`None`: of the REST interface).
+pub type Guard = Arc<dyn Fn(Router, Option<SocketAddr>) -> Router + Send + Sync>;
 
 /// A named stream as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -97,7 +97,7 @@ pub enum Write {
 const FULL_SECONDS: u64 = 30;
 
 /// First parts of paths that belong to the REST interface.
-const RESERVED: [&str; 8] = ["v1", "api", "healthz", "readyz", "metrics", "openapi.json", "docs", "console"];
+const RESERVED: [&str; 7] = ["v1", "api", "healthz", "readyz", "metrics", "openapi.json", "docs"];
 
 impl Streams {
     pub fn new(engine: Arc<Engine>, store: Store, limits: Limits) -> Arc<Streams> {
@@ -121,10 +121,10 @@ impl Streams {
         let _ = self.guard.set(guard);
     }
 
-    /// The routes behind what guards them.
-    pub fn guarded(&self, router: Router) -> Router {
+    /// The routes at an address, behind what guards them.
+    pub fn guarded(&self, router: Router, address: Option<SocketAddr>) -> Router {
         match self.guard.get() {
-            Some(guard) => guard(router),
+            Some(guard) => guard(router, address),
             None => router,
         }
     }
@@ -267,10 +267,9 @@ impl Streams {
         })
     }
 
-    /// The origins whose pages may read what is at a path, whatever the address; `*` for all.
-    pub fn origins(&self, path: &str) -> Vec<String> {
-        let there = self.list().into_iter().filter(|named| named.endpoints.iter().any(|endpoint| endpoint.path == path));
-        there.flat_map(|named| named.origins()).collect()
+    /// The origins whose pages may read the stream at a path of an address; `*` for all.
+    pub fn origins(&self, address: Option<SocketAddr>, path: &str) -> Vec<String> {
+        self.at(address, path).map(|(named, _)| named.origins()).unwrap_or_default()
     }
 
     /// Counts by stream: `stream:<id>`, `view:<name>`, `views` for several at once.

@@ -43,6 +43,21 @@ impl Process {
     pub(super) async fn start(args: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = program();
         command.args(["serve", "--bind", "127.0.0.1:0"]).args(args).envs(environment.iter().copied());
+        Process::launch(command).await
+    }
+
+    /// The same on a disk that has room for so many KiB in a file: a write beyond them fails, until [`Process::make_room`].
+    pub(super) async fn start_within(kib: u32, args: &[&str], environment: &[(&str, &str)]) -> Process {
+        Process::launch(within(kib, args, environment)).await
+    }
+
+    /// Takes the bound of [`Process::start_within`] away.
+    pub(super) fn make_room(&self) {
+        let lifted = Command::new("prlimit").args(["--pid", &self.id().to_string(), "--fsize=unlimited:"]).status();
+        assert!(lifted.unwrap().success());
+    }
+
+    async fn launch(mut command: Command) -> Process {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (saying, said) = watch::channel(String::new());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -115,6 +130,15 @@ impl Process {
     fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
     }
+}
+
+/// The server on a disk that has room for so many KiB in a file.
+pub(super) fn within(kib: u32, args: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new("bash");
+    // The signal would end it before the write could fail.
+    command.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" serve --bind 127.0.0.1:0 \"$@\"")]);
+    command.arg(program().get_program()).args(args).envs(environment.iter().copied()).stdin(Stdio::null());
+    command
 }
 
 /// Reads until the text is there.

@@ -530,6 +530,21 @@ async fn a_stopped_stream_stays_stopped_where_another_cannot_take_its_place() {
 }
 
 #[tokio::test]
+async fn a_page_that_may_read_a_stream_may_read_no_other_at_the_same_path() {
+    let gauge = Gauge::start(&["a=1"], 10).await;
+    let address = free().await;
+    let open = json!({"id": "open", "views": ["orders"], "visibility": "public", "host": "127.0.0.2", "port": address.port()});
+    for body in [open, json!({"id": "inside", "views": ["alerts"]})] {
+        assert_eq!(gauge.json("POST", "/v1/streams", body).await.0, 201);
+    }
+    let page = "origin: http://anywhere.example\r\n";
+    for (address, allowed) in [(address, Some("http://anywhere.example")), (gauge.address, None)] {
+        let client = send(address, "GET", "/events", page, "").await;
+        assert_eq!((client.status, client.header("access-control-allow-origin")), (200, allowed));
+    }
+}
+
+#[tokio::test]
 async fn a_private_stream_asks_for_the_scope_of_each_of_its_views() {
     let mut settings = Settings::default();
     settings.auth.token = Some("0123456789abcdef".into());
