@@ -160,7 +160,7 @@ fn header(name: &str, value: &str) -> Result<Header, String> {
     Ok(Header { name, value: Template::read(value)? })
 }
 
-fn from_object(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(super) fn from_object(text: &str) -> Result<Vec<(String, String)>, String> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
         .map_err(|error| format!("is no JSON object (line {}, column {})", error.line(), error.column()))?;
     let pair = |(name, value): (String, serde_json::Value)| match value {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::header::{is_object, starts_header};
+use super::header::{from_object, is_object, starts_header};
 use super::secrets::sounds_secret;
 
 /// Words before a credential that say what kind it is.
@@ -70,8 +70,11 @@ fn end_of_quotes(inside: &str) -> usize {
     inside.len()
 }
 
-/// What stands behind the colons of a JSON object.
+/// What stands behind the colons of a JSON object; all of one that [`super::header::read_headers`] does not read.
 fn object_values(text: &str) -> Vec<Range<usize>> {
+    if from_object(text).is_err() {
+        return whole(text);
+    }
     let mut parts = Vec::new();
     let (mut at, mut value_from) = (0, None);
     while let Some(byte) = text.as_bytes().get(at) {
@@ -155,7 +158,10 @@ mod tests {
             ),
             ("headers", "geheim", "***"),
             ("headers", "A: \"geheim", "A: \"***"),
-            ("Headers", r#"{"A": "geheim"#, r#"{"A": "***"#),
+            ("Headers", r#"{"A": "geheim"#, "***"),
+            ("headers", r#"{"Authorization: Bearer geheim"#, "***"),
+            ("headers", r#"{"A": ["x", "geheim"]}"#, "***"),
+            ("headers", r#"{"A" "geheim"}"#, "***"),
             ("body", "{\"token\": \"geheim\", \"user\": \"{{ USER }}\"}", "*** \"{{ USER }}\"***"),
             ("endpoint", "https://example.com:8080/sse?x=1", "https://example.com:8080/sse?x=1"),
             (
