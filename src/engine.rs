@@ -4,6 +4,7 @@ mod checkpoints;
 mod keep;
 mod mark;
 mod show;
+mod sized;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -632,6 +633,7 @@ fn session() -> Result<SessionContext> {
     let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
     let session = SessionContext::new_with_config(config);
     view::register(&session)?;
+    sized::bound(&session)?;
     Ok(session)
 }
 
