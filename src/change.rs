@@ -121,6 +121,18 @@ impl Changes {
         }
     }
 
+    /// The first `most` changes, and how many they are. An update is one; a row of weight `n` counts once: such rows are rare and stay
+    /// together.
+    pub fn first(&self, most: u64) -> (Changes, u64) {
+        let (mut rows, mut count) = (0, 0);
+        while rows < self.len() && count < most {
+            let is_update = self.weight(rows) == -1 && rows + 1 < self.len() && self.weight(rows + 1) == 1;
+            rows += if is_update { 2 } else { 1 };
+            count += 1;
+        }
+        (self.slice(0, rows), count)
+    }
+
     /// All of it as one batch, as it is kept: the rows' columns, which are told by their place, then times and weights.
     pub fn to_batch(&self) -> Result<RecordBatch> {
         let weights = self.weights.clone().unwrap_or_else(|| Int64Array::new_null(self.len()));

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod keep;
+mod ledger;
 mod mark;
 mod show;
 mod sized;
@@ -28,8 +29,10 @@ use sqlparser::ast;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-pub use self::checkpoints::{Checkpoints, Failure, Report, Taken};
+pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, Report, Taken};
+pub use self::keep::Anew;
 use self::keep::{Kept, Snapshots};
+pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
 use crate::catalog::{Catalog, Made};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result, nearest};
@@ -55,6 +58,8 @@ pub struct Engine {
     marked: Mutex<Epoch>,
     /// States that tables and views go on from when they start, by the names of their parts.
     states: Mutex<HashMap<String, Part>>,
+    /// Where outputs go whose state is kept, see [`Engine::print`].
+    printing: Mutex<Option<ledger::Printing>>,
 }
 
 /// A named query over tables and other views.
@@ -104,12 +109,12 @@ pub struct Query {
 }
 
 /// A running query: its changes as they come, until the feeds end or it is dropped.
-pub struct Output {
+pub struct Output<T = Changes> {
     pub name: Option<String>,
     pub schema: SchemaRef,
     /// Whether results are corrected later, so that weights matter.
     pub changelog: bool,
-    pub changes: mpsc::Receiver<Result<Changes>>,
+    pub changes: mpsc::Receiver<Result<T>>,
     /// How far a continuous query has come; `None` for one that is answered at once.
     pub progress: Option<Arc<Progress>>,
     task: AbortHandle,
@@ -121,7 +126,14 @@ const OUTPUT_QUEUE: usize = 8;
 /// Most nodes of a plan. A view stands in a plan as what it is made of, and views over views could double it with each.
 const NODES_MAX: usize = 500;
 
-impl Drop for Output {
+impl<T> Output<T> {
+    fn new(query: &Query, progress: Option<Arc<Progress>>, changes: mpsc::Receiver<Result<T>>, task: AbortHandle) -> Self {
+        let (name, schema, changelog) = (query.name.clone(), query.schema(), query.is_changelog());
+        Output { name, schema, changelog, changes, progress, task }
+    }
+}
+
+impl<T> Drop for Output<T> {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -144,6 +156,11 @@ impl Query {
         (self.plan.as_ref() as &dyn std::any::Any).downcast_ref()
     }
 
+    /// Whether its results are corrected later, so that weights matter.
+    pub fn is_changelog(&self) -> bool {
+        self.continuous().is_some_and(|continuous| continuous.plan().is_changelog())
+    }
+
     /// What its author may not expect of it.
     pub fn notices(&self) -> &[String] {
         self.continuous().map_or(&[], |continuous| &continuous.plan().notices)
@@ -160,6 +177,7 @@ impl Engine {
             started: AtomicBool::new(false),
             marked: Mutex::default(),
             states: Mutex::default(),
+            printing: Mutex::default(),
         })
     }
 
@@ -182,7 +200,7 @@ impl Engine {
             Kind::CreateView(create) => self.create_view(create).await,
             Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
             Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
-            Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await.map_err(one),
+            Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await,
             Kind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
             Kind::Show(show) => self.show(show).map_err(one),
             Kind::Describe(name) => self.describe(name).map_err(one),
@@ -193,15 +211,16 @@ impl Engine {
 
     /// The views that no other view reads, in the order they were made.
     pub async fn top_views(&self) -> Result<Vec<Query>> {
-        let views: Vec<Arc<View>> = {
-            let catalog = self.catalog();
-            catalog.views().filter(|(name, _)| catalog.readers(name).is_empty()).map(|(_, view)| Arc::clone(view)).collect()
-        };
         let mut queries = Vec::new();
-        for view in views {
+        for view in self.tops() {
             queries.push(self.view_query(&view).await?);
         }
         Ok(queries)
+    }
+
+    fn tops(&self) -> Vec<Arc<View>> {
+        let catalog = self.catalog();
+        catalog.views().filter(|(name, _)| catalog.readers(name).is_empty()).map(|(_, view)| Arc::clone(view)).collect()
     }
 
     /// Runs queries together: all of them see every event of the feeds they share.
@@ -211,24 +230,19 @@ impl Engine {
         for query in queries {
             let context = query.state.task_ctx();
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
-            let (changelog, progress, task) = match query.continuous() {
+            let (progress, task) = match query.continuous() {
                 Some(continuous) => {
                     let (mut run, read) = continuous.run(context, self.casually())?;
                     run.limit(query.budget);
                     tables.extend(read);
-                    (
-                        continuous.plan().is_changelog(),
-                        Some(run.progress()),
-                        tokio::spawn(told(sender.clone(), follow(run, sender))),
-                    )
+                    (Some(run.progress()), tokio::spawn(told(sender.clone(), follow(run, sender))))
                 }
                 None => {
                     let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                    (false, None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
+                    (None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
                 }
             };
-            let (name, schema, task) = (query.name.clone(), query.schema(), task.abort_handle());
-            outputs.push(Output { name, schema, changelog, changes, progress, task });
+            outputs.push(Output::new(query, progress, changes, task.abort_handle()));
         }
         for table in tables {
             table.start();
@@ -402,11 +416,7 @@ impl Engine {
             return Ok(Answer::Done(vec![format!("view {name} is there already")]));
         }
         let options = ViewOptions::read(&create.options)?;
-        let early = match create.emit_changes || options.emit == options::Emit::Changes {
-            true => Some(options.emit_interval),
-            false => None,
-        };
-        let emit = Emit { early, allowed_lateness: options.allowed_lateness };
+        let emit = emit(create, &options);
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
         let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
@@ -545,22 +555,23 @@ impl Engine {
         Ok((state.create_physical_plan(plan).await?, state))
     }
 
-    async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer> {
+    async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer, Vec<Error>> {
         if analyze {
-            return Err(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
-                .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters"));
+            return Err(one(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
+                .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters")));
         }
-        let query = match statement {
-            Kind::Query(query) => self.query(query, Emit::default()).await?,
-            Kind::Subscribe(query) => self.query(query, changes()).await?,
-            Kind::CreateView(create) => self.query(&create.query, Emit::default()).await?,
-            _ => return Err(Error::new(Code::Syntax, "EXPLAIN takes a query or a CREATE VIEW").hint("write EXPLAIN SELECT …")),
+        let (query, emit) = match statement {
+            Kind::Query(query) => (query, Emit::default()),
+            Kind::Subscribe(query) => (query, changes()),
+            Kind::CreateView(create) => (&create.query, emit(create, &ViewOptions::read(&create.options)?)),
+            _ => return Err(one(Error::bug("only a query or a CREATE VIEW is parsed behind EXPLAIN"))),
         };
+        let query = self.query(query, emit).await.map_err(one)?;
         let text = match query.continuous() {
-            Some(continuous) => continuous.plan().describe()?,
+            Some(continuous) => continuous.plan().describe().map_err(one)?,
             None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
         };
-        column("plan", text.lines().map(str::to_string))
+        column("plan", text.lines().map(str::to_string)).map_err(one)
     }
 
     fn drop(&self, what: Object, names: &[Name], if_exists: bool, cascade: bool) -> Result<Answer> {
@@ -637,6 +648,12 @@ fn session() -> Result<SessionContext> {
     Ok(session)
 }
 
+/// When a view gives results, by its options and its `EMIT CHANGES`.
+fn emit(create: &CreateView, options: &ViewOptions) -> Emit {
+    let is_early = create.emit_changes || options.emit == options::Emit::Changes;
+    Emit { early: is_early.then_some(options.emit_interval), allowed_lateness: options.allowed_lateness }
+}
+
 /// A view's early results at the default pace.
 fn changes() -> Emit {
     Emit { early: Some(std::time::Duration::from_secs(1)), allowed_lateness: None }
@@ -656,7 +673,7 @@ fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer>
 }
 
 /// Runs a query's task; if it panics, its reader is told: a result must not look complete that is not.
-async fn told(changes: mpsc::Sender<Result<Changes>>, task: impl Future<Output = ()>) {
+async fn told<T>(changes: mpsc::Sender<Result<T>>, task: impl Future<Output = ()>) {
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let error = panic_error(panic.as_ref());
         let _ = changes.send(Err(error)).await;
@@ -684,11 +701,11 @@ async fn follow(mut run: Run, changes: mpsc::Sender<Result<Changes>>) {
 }
 
 /// Hands on the rows of a query that DataFusion answers by itself; they have no event time.
-async fn answer(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<Changes>>) {
+async fn answer<T: From<Changes>>(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<T>>) {
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(Error::from).map(|rows| {
             let times = TimestampArray::from_value(0, rows.num_rows());
-            Changes::inserts(rows, times)
+            T::from(Changes::inserts(rows, times))
         });
         if changes.send(batch).await.is_err() {
             return;
@@ -708,7 +725,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_query_that_panics_says_so() {
-        let (sender, mut changes) = mpsc::channel(1);
+        let (sender, mut changes) = mpsc::channel::<Result<Changes>>(1);
         tokio::spawn(told(sender, async { panic!("no such thing") }));
         let error = changes.recv().await.unwrap().unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::Bug, "a running query broke off: no such thing"));

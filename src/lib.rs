@@ -15,7 +15,22 @@
 //! 11. The engine hands the changes to whoever asked ([`engine::Output`]).
 //! 12. They become text ([`format::encode`]).
 //!
-//! How a query becomes a chain is told in [`plan`].
+//! # Life of a view
+//!
+//! 1. Its text is a statement of a script ([`cli::script`]) or of `POST /v1/sql`, or what a body of `POST /v1/views` means ([`serve`]).
+//!    It is read with the places of its words, and an error costs only its own statement ([`sql::parse`]).
+//! 2. The engine does what a statement says ([`Engine::execute`]). A server lets one after the other change definitions, and keeps each
+//!    before the next ([`serve::App::execute`], [`checkpoint::Store`]).
+//! 3. The query is said in DataFusion's words ([`sql::rewrite`]), and DataFusion resolves its names and types. Why it cannot is told in
+//!    ours, with the place ([`sql::explain_error`]).
+//! 4. DataFusion optimises the plan, and each of its nodes becomes a step or the reason why it has no place in an endless query
+//!    ([`plan::compile`]; the whole way is told in [`plan`]). What cannot run is refused here, and not when it is read.
+//! 5. The view gets its name ([`catalog::Catalog`]). To other queries it is what it stands for; where views are kept running, a query
+//!    that is answered once reads its rows.
+//! 6. `run` opens the views that no other reads, all at once ([`Engine::open`]); a server has every view running from its creation on,
+//!    with its rows and latest changes for whoever asks ([`view::Live`]).
+//! 7. Every run has a chain with state of its own ([`plan::Plan::instance`]). It joins its tables, and only then are their feeds read
+//!    ([`table::Table::start`]): the first event meets all of them. What follows is the life of an event.
 //!
 //! # Life of a checkpoint
 //!
@@ -23,7 +38,8 @@
 //!    its feed has come, and sends the mark on behind all rows so far.
 //! 2. A run that reads several tables stops reading one that brought the mark until all have ([`view::Run::step`]): a consistent cut.
 //! 3. All operators give their state after exactly those rows, as Arrow ([`operator::Chain::save`]); what did not change is not given again.
-//! 4. The view adds its rows, its latest changes and their numbers ([`view::Live`]).
+//! 4. The view adds its rows, its latest changes and their numbers ([`view::Live`]). Where rows leave for good, as to a file, the output
+//!    waits instead until they are written, and how far that is stands in the checkpoint ([`engine::Ledger`]).
 //! 5. The parts of all tables and views are written to one file while the flow goes on ([`checkpoint::Archive`]).
 //! 6. After a crash the newest whole file is read, feeds resume behind the last event that counts, and all goes on from there.
 //!

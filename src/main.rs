@@ -45,7 +45,7 @@ async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
             Err(error) => Err(Error::new(Code::File, format!("standard output cannot be written: {error}"))),
             Ok(()) => Ok(Exit::Done),
         },
-        Command::Run(args) => run::run(&args, interrupted()).await,
+        Command::Run(args) => run::run(&args, stopped()).await,
         Command::Check(args) => run::check(&args).await,
         Command::Demo(args) => demo::run(&args, interrupted()).await,
         Command::Serve(args) => serve::run(&args, verbose, stopped()).await,

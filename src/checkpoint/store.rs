@@ -4,12 +4,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
@@ -23,7 +25,7 @@ const FORMAT: u64 = 1;
 /// Definitions are small; a checkpoint is read once. What is read often, its reader keeps.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A part of the store with its own keys. A checkpoint's files of Arrow IPC get a space of their own.
+/// A part of the store with its own keys. Checkpoints are no part of it: they lie in files beside it, see [`super::Archive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Space {
     /// Tables and views, in the order of their making.
@@ -60,9 +62,6 @@ pub struct Definition {
     pub created_at: String,
     /// RFC 3339.
     pub updated_at: String,
-    /// What a statement cannot say.
-    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
-    pub details: serde_json::Value,
 }
 
 /// What a definition makes.
@@ -75,13 +74,17 @@ pub enum Of {
 
 /// The store of one data directory, held by one process. Clones share it.
 ///
-/// Every call blocks for as long as the disk takes: a read of a definition some microseconds, a write one `fsync` (some
-/// milliseconds). That is short enough for a handler; what writes often or much belongs on a blocking thread.
+/// Calls take turns, and each blocks for as long as the disk takes: a read of a definition some microseconds, a write one `fsync` (some
+/// milliseconds). That is short enough for a handler; what writes often or much belongs on a blocking thread. One that fails leaves
+/// what was there, and the next one finds a disk that works again.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    database: Database,
+    /// `None` after the disk has failed: the next call opens the file again.
+    database: Mutex<Option<Database>>,
+    /// The directory; `None` of a store that ends with the process.
+    dir: Option<PathBuf>,
     place: PathBuf,
     epoch: u64,
 }
@@ -92,49 +95,24 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self> {
         let place = dir.join(FILE);
         let (file, fresh) = make(dir, &place).map_err(|error| unusable(dir, &error))?;
-        let length = file.metadata().map_err(|error| unusable(dir, &error))?.len();
-        if !fresh && length == 0 {
-            return Err(damaged(&place, "it is empty"));
-        }
-        // A damaged file may contradict redb's own invariants, which it holds with assertions.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let mut database = builder().create_file(file)?;
-            let whole = database.check_integrity()?;
-            Ok::<_, DatabaseError>((database, whole))
-        }));
-        let (database, whole) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
-                return Err(Error::new(
-                    Code::Data,
-                    format!("the data directory '{}' is in use by another process", dir.display()),
-                )
-                .hint("stop that process, or give this one its own directory with --data DIR"));
+        let database = database(dir, &place, file, fresh).inspect_err(|_| {
+            if fresh {
+                // Nothing was in it, and the next start would take it for a damaged one.
+                let _ = std::fs::remove_file(&place);
             }
-            Ok(Err(DatabaseError::Storage(redb::StorageError::Io(error)))) if error.kind() != ErrorKind::InvalidData => {
-                return Err(match error.kind() {
-                    ErrorKind::UnexpectedEof => damaged(&place, "it is cut off"),
-                    _ => unusable(dir, &error),
-                });
-            }
-            Ok(Err(error)) => return Err(damaged(&place, &error.to_string().to_lowercase())),
-            Err(_) => return Err(damaged(&place, "its pages contradict each other")),
-        };
-        if !whole {
-            tracing::error!(file = %place.display(), "the store was damaged; it is back at the last write that is whole");
-        }
-        Store::ready(database, place)
+        })?;
+        Store::ready(database, Some(dir.into()), place)
     }
 
     /// A store that ends with the process.
     pub fn in_memory() -> Result<Self> {
         let place = PathBuf::from("memory");
         let database = builder().create_with_backend(InMemoryBackend::new());
-        Store::ready(database.map_err(|error| failed(&place, error.into()))?, place)
+        Store::ready(database.map_err(|error| failed(&place, error.into()))?, None, place)
     }
 
-    fn ready(database: Database, place: PathBuf) -> Result<Self> {
-        let mut store = Inner { database, place, epoch: 0 };
+    fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf) -> Result<Self> {
+        let mut store = Inner { database: Mutex::new(Some(database)), dir, place, epoch: 0 };
         let number = |key: &str| -> Result<Option<u64>> {
             let bytes = store.get(Space::Meta, key)?;
             bytes.map(|bytes| decode(&store.place, Space::Meta, key, &bytes)).transpose()
@@ -251,20 +229,45 @@ impl Batch<'_> {
 }
 
 impl Inner {
+    /// Does something with the database. A slow disk holds up who asked, and not the tasks that share a thread with him.
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+            Ok(RuntimeFlavor::MultiThread) => block_in_place(|| self.now_with(act)),
+            _ => self.now_with(act),
+        }
+    }
+
+    /// Opens the file again after the disk has failed: redb itself would refuse everything from then on.
+    fn now_with<T>(&self, act: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = match (database.take(), &self.dir) {
+            (Some(open), _) => open,
+            (None, Some(dir)) => {
+                let file = writable().open(&self.place).map_err(|error| unusable(dir, &error))?;
+                self::database(dir, &self.place, file, false)?
+            }
+            (None, None) => return Err(Error::bug("a store without a file was closed")),
+        };
+        let done = act(&open);
+        let is_failing = self.dir.is_some() && matches!(&done, Err(error) if error.code() == Code::Data);
+        *database = (!is_failing).then_some(open);
+        done
+    }
+
     fn get(&self, space: Space, key: &str) -> Result<Option<Vec<u8>>> {
-        let get = || -> Result<_, redb::Error> {
-            match self.database.begin_read()?.open_table(space.table()) {
+        let get = |database: &Database| -> Result<_, redb::Error> {
+            match database.begin_read()?.open_table(space.table()) {
                 Ok(table) => Ok(table.get(key)?.map(|value| value.value().to_vec())),
                 Err(TableError::TableDoesNotExist(_)) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         };
-        get().map_err(|error| failed(&self.place, error))
+        self.with(|database| get(database).map_err(|error| failed(&self.place, error)))
     }
 
     fn list(&self, space: Space) -> Result<Vec<(String, Vec<u8>)>> {
-        let list = || -> Result<_, redb::Error> {
-            let table = match self.database.begin_read()?.open_table(space.table()) {
+        let list = |database: &Database| -> Result<_, redb::Error> {
+            let table = match database.begin_read()?.open_table(space.table()) {
                 Ok(table) => table,
                 Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
@@ -272,20 +275,55 @@ impl Inner {
             let rows = table.iter()?.map(|row| row.map(|(key, value)| (key.value().to_string(), value.value().to_vec())));
             Ok(rows.collect::<Result<_, _>>()?)
         };
-        list().map_err(|error| failed(&self.place, error))
+        self.with(|database| list(database).map_err(|error| failed(&self.place, error)))
     }
 
     fn write<T>(&self, fill: impl FnOnce(&mut Batch<'_>) -> Result<T>) -> Result<T> {
-        let transaction = self.database.begin_write().map_err(|error| failed(&self.place, error.into()))?;
-        let done = fill(&mut Batch { transaction: &transaction, place: &self.place });
-        match done {
-            Ok(value) => transaction.commit().map(|()| value).map_err(|error| failed(&self.place, error.into())),
-            Err(error) => {
-                let aborted = transaction.abort();
-                Err(aborted.map_or_else(|worse| failed(&self.place, worse.into()), |()| error))
+        self.with(|database| {
+            let transaction = database.begin_write().map_err(|error| failed(&self.place, error.into()))?;
+            let done = fill(&mut Batch { transaction: &transaction, place: &self.place });
+            match done {
+                Ok(value) => transaction.commit().map(|()| value).map_err(|error| failed(&self.place, error.into())),
+                Err(error) => {
+                    let aborted = transaction.abort();
+                    Err(aborted.map_or_else(|worse| failed(&self.place, worse.into()), |()| error))
+                }
             }
-        }
+        })
     }
+}
+
+/// Opens the database in a file, and checks all that it holds.
+fn database(dir: &Path, place: &Path, file: File, fresh: bool) -> Result<Database> {
+    let length = file.metadata().map_err(|error| unusable(dir, &error))?.len();
+    if !fresh && length == 0 {
+        return Err(damaged(place, "it is empty"));
+    }
+    // A damaged file may contradict redb's own invariants, which it holds with assertions.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut database = builder().create_file(file)?;
+        let whole = database.check_integrity()?;
+        Ok::<_, DatabaseError>((database, whole))
+    }));
+    let (database, whole) = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+            return Err(Error::new(Code::Data, format!("the data directory '{}' is in use by another process", dir.display()))
+                .hint("stop that process, or give this one its own directory with --data DIR"));
+        }
+        Ok(Err(DatabaseError::Storage(redb::StorageError::Io(error)))) if error.kind() != ErrorKind::InvalidData => {
+            return Err(match error.kind() {
+                ErrorKind::UnexpectedEof => damaged(place, "it is cut off"),
+                _ => unusable(dir, &error),
+            });
+        }
+        Ok(Err(error)) => return Err(damaged(place, &error.to_string().to_lowercase())),
+        Err(_) => return Err(damaged(place, "its pages contradict each other")),
+    };
+    if !whole {
+        tracing::error!(file = %place.display(), "the store was damaged; it is back at the last write that is whole");
+    }
+    Ok(database)
 }
 
 fn builder() -> redb::Builder {
@@ -297,8 +335,7 @@ fn builder() -> redb::Builder {
 /// The file of the store, and whether it is new. Directory and file are for their owner alone: definitions may hold secrets.
 fn make(dir: &Path, place: &Path) -> io::Result<(File, bool)> {
     let mut maker = DirBuilder::new();
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    let mut options = writable();
     #[cfg(unix)]
     {
         use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -317,6 +354,12 @@ fn make(dir: &Path, place: &Path) -> io::Result<(File, bool)> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok((options.open(place)?, false)),
         Err(error) => Err(error),
     }
+}
+
+fn writable() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options
 }
 
 fn decode<T: DeserializeOwned>(place: &Path, space: Space, key: &str, bytes: &[u8]) -> Result<T> {
@@ -338,7 +381,7 @@ fn damaged(place: &Path, reason: &str) -> Error {
 
 fn failed(place: &Path, error: redb::Error) -> Error {
     Error::new(Code::Data, format!("the store '{}' fails: {error}", place.display()))
-        .hint("see that the disk has room and works, then start again")
+        .hint("see that the disk has room and works, then try again")
 }
 
 #[cfg(test)]
@@ -355,7 +398,6 @@ mod tests {
             text: format!("CREATE TABLE {name} …"),
             created_at: "2026-03-01T12:00:00Z".into(),
             updated_at: "2026-03-01T12:00:00Z".into(),
-            details: serde_json::Value::Null,
         }
     }
 

@@ -56,9 +56,18 @@ pub struct Run {
     /// SQL to run after the files.
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
-    /// How rows are written. Default: a table on a terminal, NDJSON in a pipe.
+    /// How rows are written. Default: a table on a terminal, else NDJSON.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
+    /// Write rows to this file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Keep the state of the views in this directory: after a crash the next run goes on where it was.
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// How often the state goes to the disk.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, requires = "state")]
+    pub checkpoint_interval: Duration,
     /// End after so many rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
@@ -175,7 +184,7 @@ pub struct Sample {
     pub format: Wire,
 }
 
-/// How rows are written to standard output.
+/// How rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Table,

@@ -15,6 +15,7 @@ use super::present::{Ends, present};
 use super::replay::{Flush, Pace, Replay, Source, serve};
 use super::sample::{Kind, Settings};
 use super::script::{Outcome, Script};
+use super::sink::Sink;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
@@ -32,6 +33,9 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The same feeds in every run.
 pub const SEED: u64 = 1;
+
+/// The tables that the script makes.
+pub const TABLES: [&str; 2] = ["system_metrics", "trades"];
 
 /// The feeds of the demo while they are served; they end with this value.
 pub struct Feeds {
@@ -103,7 +107,10 @@ pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Re
     let ends = Ends { limit: args.limit, timeout: args.time };
     let exit = match args.format {
         None if io::stdout().is_terminal() => live(&engine, &views, ends).await,
-        format => present(&engine, &views, format.unwrap_or(Format::Ndjson), ends, interrupted).await,
+        format => {
+            let format = format.unwrap_or(Format::Ndjson);
+            present(&engine, &views, format, &mut Sink::stdout(), ends, interrupted).await
+        }
     };
     feeds.stop().await;
     exit

@@ -40,9 +40,9 @@ pub async fn live(engine: &Engine, queries: &[Query], ends: Ends) -> Result<Exit
         tokio::select! {
             next = changes.next() => match next {
                 Some((index, changes)) => {
-                    let changes = changes?;
+                    let (changes, count) = changes?.first(left);
                     model.apply(&names[index], &changes)?;
-                    left = left.saturating_sub(changes.len() as u64);
+                    left -= count;
                 }
                 None => break,
             },

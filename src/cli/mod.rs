@@ -3,6 +3,7 @@
 pub mod args;
 pub mod demo;
 pub mod diagnostic;
+pub mod keeper;
 pub mod live;
 pub mod peek;
 pub mod present;
@@ -13,3 +14,4 @@ pub mod sample;
 pub mod screen;
 pub mod script;
 pub mod serve;
+pub mod sink;

@@ -1,4 +1,4 @@
-//! Running queries on standard output: rows as they come, and on standard error why there are none.
+//! Running queries in print: rows as they come, and on standard error why there are none.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{IsTerminal, Write, stderr};
@@ -11,9 +11,10 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::args::{Exit, Format};
 use super::diagnostic::complain;
+use super::keeper::{Keeper, Turn};
 use super::print::Printer;
-use crate::change::Changes;
-use crate::engine::{Engine, Output, Query};
+use super::sink::Sink;
+use crate::engine::{Engine, Output, Query, Said};
 use crate::error::{Code, Error, Result};
 use crate::plan::readable;
 use crate::table::Table;
@@ -36,16 +37,30 @@ pub async fn present(
     engine: &Engine,
     queries: &[Query],
     format: Format,
+    sink: &mut Sink,
     ends: Ends,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit> {
     if ends.limit == Some(0) {
         return Ok(Exit::Done);
     }
-    let mut outputs = engine.open(queries)?;
-    let mut printer = Printer::of(format, &outputs)?;
+    let outputs = engine.open(queries)?;
+    let printer = Printer::of(sink, format, &outputs)?;
+    print(outputs, engine.tables(), printer, None, ends, interrupted).await
+}
+
+/// Prints what outputs say until all has been said, a limit is reached, or `interrupted` is ready; with a keeper until the last
+/// checkpoint has been taken then. There the first output that fails ends it all: without it no checkpoint is whole.
+pub async fn print<T: Into<Said> + Send + 'static>(
+    mut outputs: Vec<Output<T>>,
+    tables: Vec<Arc<Table>>,
+    mut printer: Printer<'_>,
+    mut keeper: Option<Keeper>,
+    ends: Ends,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Exit> {
     let mut changes = changes_of(&mut outputs);
-    let mut status = Status::new(engine.tables());
+    let mut status = Status::new(tables);
     let mut losses = Losses::default();
     let mut left = ends.limit.unwrap_or(u64::MAX);
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
@@ -53,17 +68,22 @@ pub async fn present(
     tokio::pin!(interrupted);
     let mut exit = Exit::Done;
     let mut failures: Vec<Error> = Vec::new();
+    // Nothing is to come but the last checkpoint; all has been said.
+    let (mut is_ending, mut is_silent) = (false, false);
     loop {
         tokio::select! {
-            next = changes.next() => match next {
-                Some((index, Ok(changes))) => {
+            next = changes.next(), if !is_silent => match next.map(|(index, said)| (index, said.map(T::into))) {
+                Some((index, Ok(Said::Changes(changes)))) => {
                     status.clear();
-                    match printer.print(index, &changes, left) {
-                        Ok(count) => (left, status.rows) = (left - count, status.rows + count),
-                        Err(error) => return Err(error),
-                    }
+                    let count = printer.print(index, &changes, left)?;
+                    (left, status.rows) = (left - count, status.rows + count);
                     if left == 0 {
                         break;
+                    }
+                }
+                Some((index, Ok(said))) => {
+                    if let Some(keeper) = &mut keeper {
+                        keeper.note(index, said);
                     }
                 }
                 // One result has failed; the others go on. Several over one feed fail for one reason.
@@ -73,18 +93,46 @@ pub async fn present(
                         complain(&error);
                         failures.push(error);
                     }
+                    if keeper.is_some() {
+                        break;
+                    }
                 }
-                None => break,
+                None => (is_ending, is_silent) = (true, true),
+            },
+            turn = turn(&mut keeper) => match turn {
+                Turn::Nothing => {}
+                Turn::Note(note) => {
+                    status.clear();
+                    eprintln!("note: {note}");
+                }
+                Turn::Over(taken) => {
+                    if let Err(error) = taken {
+                        status.clear();
+                        complain(&error);
+                        failures.push(error);
+                    }
+                    break;
+                }
             },
             _ = tick.tick() => {
                 losses.tell(&outputs, &mut status, false);
                 status.show(&outputs);
             }
-            () = until(deadline) => break,
-            () = &mut interrupted => {
+            () = until(deadline), if !is_ending => is_ending = true,
+            () = &mut interrupted, if !is_ending => {
                 exit = Exit::Interrupted;
-                break;
+                is_ending = true;
             }
+        }
+        match &mut keeper {
+            Some(keeper) => {
+                keeper.give(&mut printer)?;
+                if is_ending {
+                    keeper.finish();
+                }
+            }
+            None if is_ending => break,
+            None => {}
         }
     }
     status.clear();
@@ -99,8 +147,15 @@ pub async fn present(
     }
 }
 
+async fn turn(keeper: &mut Option<Keeper>) -> Turn {
+    match keeper {
+        Some(keeper) => keeper.turn().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The changes of all outputs in one stream, each with the number of its output.
-pub fn changes_of(outputs: &mut [Output]) -> impl Stream<Item = (usize, Result<Changes>)> + Unpin + use<> {
+pub fn changes_of<T: Send + 'static>(outputs: &mut [Output<T>]) -> impl Stream<Item = (usize, Result<T>)> + Unpin + use<T> {
     select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
         let receiver = std::mem::replace(&mut output.changes, tokio::sync::mpsc::channel(1).1);
         futures::stream::unfold(receiver, |mut changes| async move { Some((changes.recv().await?, changes)) })
@@ -125,7 +180,7 @@ struct Losses {
 }
 
 impl Losses {
-    fn tell(&mut self, outputs: &[Output], status: &mut Status, last: bool) {
+    fn tell<T>(&mut self, outputs: &[Output<T>], status: &mut Status, last: bool) {
         for (name, warning) in warnings(&status.tables) {
             let note = format!("note: table {name}: {warning}");
             if !self.warned.contains(&note) {
@@ -155,7 +210,7 @@ fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
 }
 
 /// Each kind of loss with its number, if there is any, and a sentence about the last one.
-fn losses(outputs: &[Output], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
+fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
     let mut losses = Vec::new();
     for table in tables.iter().filter(|table| table.is_read()) {
         let name = &table.spec().name.clone();
@@ -197,7 +252,7 @@ impl Status {
         Status { tables, terminal: stderr().is_terminal(), shown: false, explained: false, rows: 0, since: Instant::now() }
     }
 
-    fn show(&mut self, outputs: &[Output]) {
+    fn show<T>(&mut self, outputs: &[Output<T>]) {
         if !self.terminal {
             if self.rows == 0 && !self.explained && self.since.elapsed() >= SILENCE {
                 self.explained = true;
@@ -212,7 +267,7 @@ impl Status {
     }
 
     /// A run that ends without a row says why, if a feed knows.
-    fn explain_end(&self, outputs: &[Output]) {
+    fn explain_end<T>(&self, outputs: &[Output<T>]) {
         let is_silent = |table: &Arc<Table>| table.status().snapshot().rows == 0 && table.silence().is_some();
         let silent = self.tables.iter().any(|table| table.is_read() && is_silent(table));
         if self.rows == 0 && !self.explained && silent {
@@ -226,7 +281,7 @@ impl Status {
         }
     }
 
-    fn text(&self, outputs: &[Output]) -> String {
+    fn text<T>(&self, outputs: &[Output<T>]) -> String {
         let feeds = self.tables.iter().filter(|table| table.is_read()).map(|table| {
             let feed = table.feed_status().snapshot();
             let what = table.silence().unwrap_or_else(|| format!("{}, {} events", feed.state, feed.events));

@@ -1,17 +1,17 @@
-//! Result rows on standard output, in the format asked for; several views share it line by line.
-
-use std::io::{self, StdoutLock, Write, stdout};
+//! Result rows as text, in the format asked for; several views share it line by line.
 
 use arrow::datatypes::SchemaRef;
 
 use super::args::Format;
+use super::sink::{Place, Sink};
 use crate::change::Changes;
 use crate::engine::Output;
 use crate::error::{Code, Error, Result};
 use crate::format::encode::{self, Encoder};
 
 /// Writes the changes of one or more results. Each call is flushed: what came is seen.
-pub struct Printer {
+pub struct Printer<'a> {
+    sink: &'a mut Sink,
     format: Format,
     results: Vec<PrintedResult>,
     /// Whether anything has been written.
@@ -25,15 +25,15 @@ struct PrintedResult {
     encoder: Encoder,
 }
 
-impl Printer {
+impl<'a> Printer<'a> {
     /// A printer of running queries, in the order of `outputs`.
-    pub fn of(format: Format, outputs: &[Output]) -> Result<Self> {
+    pub fn of<T>(sink: &'a mut Sink, format: Format, outputs: &[Output<T>]) -> Result<Self> {
         let several = outputs.len() > 1;
         if several && format == Format::Csv {
             return Err(Error::new(Code::BadOption, "several views have different columns, which one CSV cannot hold")
                 .hint("choose one with -c 'SELECT * FROM view', or give --format ndjson"));
         }
-        let result = |output: &Output| {
+        let result = |output: &Output<T>| {
             let mut result = printed(format, &output.schema, output.changelog);
             if let (true, Some(name)) = (several, &output.name) {
                 result.encoder = result.encoder.view(name);
@@ -41,17 +41,17 @@ impl Printer {
             }
             result
         };
-        Ok(Printer { format, results: outputs.iter().map(result).collect(), begun: false, buffer: Vec::new() })
+        Ok(Printer { sink, format, results: outputs.iter().map(result).collect(), begun: false, buffer: Vec::new() })
     }
 
     /// A printer of rows that are there already.
-    pub fn rows(format: Format, schema: &SchemaRef) -> Self {
-        Printer { format, results: vec![printed(format, schema, false)], begun: false, buffer: Vec::new() }
+    pub fn rows(sink: &'a mut Sink, format: Format, schema: &SchemaRef) -> Self {
+        Printer { sink, format, results: vec![printed(format, schema, false)], begun: false, buffer: Vec::new() }
     }
 
     /// Prints changes of result `index`, at most `most` of them (an update is one). Gives how many.
     pub fn print(&mut self, index: usize, changes: &Changes, most: u64) -> Result<u64> {
-        let (changes, count) = first(changes, most);
+        let (changes, count) = changes.first(most);
         if count == 0 {
             return Ok(0);
         }
@@ -65,7 +65,7 @@ impl Printer {
         }
         result.encoder.write(&changes, &mut self.buffer)?;
         self.begun = true;
-        self.flush().map_err(unwritable)?;
+        self.flush()?;
         Ok(count)
     }
 
@@ -78,14 +78,39 @@ impl Printer {
             }
             result.encoder.finish(&mut self.buffer);
         }
-        self.flush().map_err(unwritable)
+        self.flush()
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        let mut out: StdoutLock = stdout().lock();
-        out.write_all(&self.buffer)?;
+    /// Goes on with a file that earlier runs have written to, or begins it: each run as if it were the same one.
+    pub fn resume(&mut self) -> Result<()> {
+        if self.format == Format::Csv
+            && let Some(result) = self.results.first_mut()
+        {
+            let mut header = Vec::new();
+            result.encoder.finish(&mut header);
+            if self.sink.length() == 0 {
+                self.sink.write(&header)?;
+            } else if !self.sink.begins_with(&header)? {
+                return Err(Error::new(
+                    Code::Data,
+                    "the file that the state goes on with has other columns than the view has now",
+                )
+                .hint("begin anew with another --state directory and another file"));
+            }
+        }
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Brings all that was printed to the disk, if it is for a file, and says how far that is.
+    pub fn settle(&mut self) -> Result<Place> {
+        self.sink.settle()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.sink.write(&self.buffer)?;
         self.buffer.clear();
-        out.flush()
+        Ok(())
     }
 }
 
@@ -98,24 +123,4 @@ fn printed(format: Format, schema: &SchemaRef, changelog: bool) -> PrintedResult
     };
     let encoder = if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) };
     PrintedResult { title: None, encoder }
-}
-
-/// The first `most` changes, and how many they are. A row of weight `n` counts once: such rows are rare and stay together.
-fn first(changes: &Changes, most: u64) -> (Changes, u64) {
-    let mut rows = 0;
-    let mut count = 0;
-    while rows < changes.len() && count < most {
-        let update = changes.weight(rows) == -1 && rows + 1 < changes.len() && changes.weight(rows + 1) == 1;
-        rows += if update { 2 } else { 1 };
-        count += 1;
-    }
-    (changes.slice(0, rows), count)
-}
-
-/// A reader that has seen enough closes the pipe: [`Code::Closed`], an end as good as any.
-fn unwritable(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => Error::new(Code::Closed, "the reader of standard output has left"),
-        _ => Error::new(Code::File, format!("standard output cannot be written: {error}")),
-    }
 }

@@ -1,22 +1,34 @@
-//! `streamgauge run` and `check`: scripts against an engine, and what comes out of them on standard output.
+//! `streamgauge run` and `check`: scripts against an engine, and what comes out of them in print.
 
 use std::io::{IsTerminal, stdout};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::args::{self, Exit, Format};
-use super::present::{Ends, present};
+use super::keeper::{Keeper, State};
+use super::present::{Ends, present, print};
 use super::print::Printer;
 use super::script::{Outcome, Script};
+use super::sink::Sink;
 use crate::change::Changes;
-use crate::engine::{Answer, Engine, Query};
-use crate::error::Result;
+use crate::engine::{Answer, Engine, Printed};
+use crate::error::{Code, Error, Result};
 use crate::time::TimestampArray;
 
-/// Runs scripts; the rows of their queries, or of their topmost views, go to standard output.
+/// Runs scripts; the rows of their queries, or of their topmost views, are printed.
 pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let mut scripts = args.files.iter().map(Script::read).collect::<Result<Vec<_>>>()?;
     scripts.extend(args.command.iter().map(|text| Script { name: "-c".into(), text: text.clone() }));
-    let engine = Engine::new()?;
-    let format = args.format.unwrap_or(if stdout().is_terminal() { Format::Table } else { Format::Ndjson });
+    let engine = Arc::new(Engine::new()?);
+    let is_shown = args.output.is_none() && args.state.is_none() && stdout().is_terminal();
+    let format = args.format.unwrap_or(if is_shown { Format::Table } else { Format::Ndjson });
+    if args.state.is_some() && !matches!(format, Format::Ndjson | Format::Csv) {
+        return Err(Error::new(
+            Code::BadOption,
+            "with --state rows are written over several runs, which this format cannot be cut into",
+        )
+        .hint("give --format ndjson or csv"));
+    }
     let mut outcome = Outcome::default();
     let mut answers = Vec::new();
     for script in &scripts {
@@ -25,13 +37,30 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
     if outcome.errors > 0 {
         return Ok(Exit::Wrong);
     }
+    let ends = Ends { limit: args.limit, timeout: args.timeout };
     let asked = !answers.iter().all(|answer| matches!(answer, Answer::Done(_)));
+    if let Some(dir) = &args.state {
+        if asked || !outcome.queries.is_empty() {
+            return Err(Error::new(
+                Code::BadOption,
+                "with --state only views are printed, whose state can be kept by their names",
+            )
+            .hint("make it a view: CREATE VIEW name AS SELECT …"));
+        }
+        answers.into_iter().for_each(|answer| {
+            if let Answer::Done(notes) = answer {
+                tell(&notes)
+            }
+        });
+        return keep(args, dir, engine, format, ends, interrupted).await;
+    }
+    let mut sink = args.output.as_deref().map_or_else(|| Ok(Sink::stdout()), Sink::create)?;
     for answer in answers {
         match answer {
-            Answer::Done(notes) => notes.iter().for_each(|note| eprintln!("note: {note}")),
+            Answer::Done(notes) => tell(&notes),
             Answer::Rows(rows) => {
                 let times = TimestampArray::from_value(0, rows.num_rows());
-                let mut printer = Printer::rows(format, rows.schema_ref());
+                let mut printer = Printer::rows(&mut sink, format, rows.schema_ref());
                 printer.print(0, &Changes::inserts(rows, times), u64::MAX)?;
                 printer.finish()?;
             }
@@ -39,12 +68,11 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
             Answer::Query(_) | Answer::Follow(_) => {}
         }
     }
-    outcome.queries.iter().flat_map(Query::notices).for_each(|note| eprintln!("note: {note}"));
-    let ends = Ends { limit: args.limit, timeout: args.timeout };
+    outcome.queries.iter().for_each(|query| tell(query.notices()));
     if !outcome.queries.is_empty() {
         tokio::pin!(interrupted);
         for query in outcome.queries {
-            let exit = present(&engine, &[query], format, ends, interrupted.as_mut()).await?;
+            let exit = present(&engine, &[query], format, &mut sink, ends, interrupted.as_mut()).await?;
             if exit != Exit::Done {
                 return Ok(exit);
             }
@@ -55,11 +83,57 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
     match views.is_empty() {
         true if asked => Ok(Exit::Done),
         true => {
-            eprintln!("note: there is nothing to print: the script has no SELECT and no view");
+            tell(&[NOTHING.into()]);
             Ok(Exit::Done)
         }
-        false => present(&engine, &views, format, ends, interrupted).await,
+        false => present(&engine, &views, format, &mut sink, ends, interrupted).await,
     }
+}
+
+const NOTHING: &str = "there is nothing to print: the script has no SELECT and no view";
+
+fn tell(notes: &[String]) {
+    notes.iter().for_each(|note| eprintln!("note: {note}"));
+}
+
+/// Prints the topmost views from where the state in `dir` has left them.
+async fn keep(
+    args: &args::Run,
+    dir: &Path,
+    engine: Arc<Engine>,
+    format: Format,
+    ends: Ends,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Exit> {
+    if engine.view_count() == 0 {
+        tell(&[NOTHING.into()]);
+        return Ok(Exit::Done);
+    }
+    let State { archive, mut sink, loaded, notes } = State::open(dir, args.output.as_deref(), format)?;
+    tell(&notes);
+    if let Some(loaded) = loaded {
+        engine.resume(loaded.epoch, loaded.parts);
+    }
+    if ends.limit == Some(0) {
+        return Ok(Exit::Done);
+    }
+    let Printed { outputs, ledger, notices } = engine.print().await?;
+    tell(&notices);
+    let mut printer = Printer::of(&mut sink, format, &outputs)?;
+    if args.output.is_some() {
+        printer.resume()?;
+    }
+    if ledger.has_ended() {
+        tell(&["all feeds had ended: there is nothing more to print".into()]);
+        return Ok(Exit::Done);
+    }
+    if let Some(view) = ledger.hindered_by() {
+        tell(&[format!(
+            "view {view} reads a feed that ends: its state is kept once that has ended, and no checkpoint is taken before"
+        )]);
+    }
+    let keeper = Keeper::new(Arc::clone(&engine), archive, ledger, format, args.checkpoint_interval);
+    print(outputs, engine.tables(), printer, Some(keeper), ends, interrupted).await
 }
 
 /// Everything but connecting: all errors of all scripts.

@@ -57,24 +57,14 @@ impl Outcome {
     /// Runs the statements of a script against an engine. Every statement is tried, whatever went wrong with those before.
     /// `each` gets what is not a query.
     pub async fn run(&mut self, engine: &Engine, script: &Script, each: &mut dyn FnMut(Answer)) {
-        let (statements, errors) = sql::parse(&script.text);
-        for error in &errors {
-            self.errors += 1;
-            script.complain(error);
-        }
-        for statement in &statements {
-            self.statement(engine, script, statement, each).await;
+        for statement in &self.statements(script) {
+            self.execute(engine, script, statement, each).await;
         }
     }
 
     /// As [`Outcome::run`], but tables and views that are there already are left as they are.
     pub async fn run_missing(&mut self, engine: &Engine, script: &Script, each: &mut dyn FnMut(Answer)) {
-        let (statements, errors) = sql::parse(&script.text);
-        for error in &errors {
-            self.errors += 1;
-            script.complain(error);
-        }
-        for statement in &statements {
+        for statement in &self.statements(script) {
             let name = match &statement.kind {
                 Kind::CreateTable(create) if !create.or_replace => Some(&create.name.text),
                 Kind::CreateView(create) if !create.or_replace => Some(&create.name.text),
@@ -82,12 +72,20 @@ impl Outcome {
             };
             match name.filter(|name| engine.made(name).is_some()) {
                 Some(name) => each(Answer::Done(vec![format!("{name} is there already, and left as it is")])),
-                None => self.statement(engine, script, statement, each).await,
+                None => self.execute(engine, script, statement, each).await,
             }
         }
     }
 
-    async fn statement(&mut self, engine: &Engine, script: &Script, statement: &Statement, each: &mut dyn FnMut(Answer)) {
+    /// What can be read of a script; what cannot is shown.
+    fn statements(&mut self, script: &Script) -> Vec<Statement> {
+        let (statements, errors) = sql::parse(&script.text);
+        self.errors += errors.len();
+        errors.iter().for_each(|error| script.complain(error));
+        statements
+    }
+
+    async fn execute(&mut self, engine: &Engine, script: &Script, statement: &Statement, each: &mut dyn FnMut(Answer)) {
         match engine.execute(statement).await {
             Ok(Answer::Query(query)) => self.queries.push(*query),
             Ok(answer) => each(answer),

@@ -35,6 +35,12 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
         false => None,
     };
     let server = Server::open(settings).await?;
+    if args.demo && demo::TABLES.iter().any(|name| server.app.engine.made(name).is_some()) {
+        let message = "the data directory keeps tables of an earlier demo, whose feeds ended with it";
+        return Err(
+            Error::new(Code::Settings, message).hint("leave --data out, or name a new directory: the demo makes its feeds anew")
+        );
+    }
     let mut outcome = Outcome::default();
     let note = &mut |answer| {
         if let Answer::Done(notes) = answer {
@@ -43,6 +49,9 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
     };
     for script in &scripts {
         outcome.run_missing(&server.app.engine, script, note).await;
+        if !std::mem::take(&mut outcome.queries).is_empty() {
+            eprintln!("note: {}: a SELECT has nobody here to show its rows to; make it a view: CREATE VIEW … AS …", script.name);
+        }
     }
     if outcome.errors > 0 {
         return Ok(Exit::Wrong);

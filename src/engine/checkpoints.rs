@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 const PARTS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// More often than that they would be all that the program does.
-const INTERVAL_MIN: Duration = Duration::from_millis(100);
+pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// The checkpoints of a running engine.
 pub struct Checkpoints {
@@ -99,6 +99,11 @@ impl Checkpoints {
             let _ = self.take_one(false).await;
             next = (next + interval).max(Instant::now());
         }
+        self.take_last().await
+    }
+
+    /// Takes the last one now: no table and no view goes on after it.
+    pub async fn take_last(&self) -> Result<Taken> {
         self.take_one(true).await
     }
 
@@ -138,7 +143,7 @@ impl Checkpoints {
         let (mut parts, mut holders) = (Vec::new(), HashMap::new());
         let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
         let deadline = start + PARTS_TIMEOUT;
-        while let Ok(Some(Given { name, holder, spent, part })) = timeout_at(deadline, given.recv()).await {
+        let mut take = |Given { name, holder, spent, part }, awaited: &mut Vec<String>| {
             awaited.retain(|awaited| *awaited != name);
             saving += spent;
             match part {
@@ -146,13 +151,24 @@ impl Checkpoints {
                     holders.insert(name, holder);
                     parts.push(part);
                 }
+                // What is printed must not begin anew.
+                Err(error) if self.engine.is_printing() => return Err(error),
                 Err(error) => {
                     tracing::warn!(part = name, reason = %error, "its state cannot be kept: after a restart it begins anew");
                     left_out.push((name, error.to_string()));
                 }
             }
+            Ok(())
+        };
+        while let Ok(Some(part)) = timeout_at(deadline, given.recv()).await {
+            take(part, &mut awaited)?;
         }
         drop(given);
+        let (mark, mut late) = Mark::new(epoch, last, turn.written());
+        self.engine.give_last_parts(&mark, &awaited);
+        while let Ok(part) = late.try_recv() {
+            take(part, &mut awaited)?;
+        }
         if let Some(missing) = awaited.iter().find(|name| self.engine.is_going(name)) {
             let message = format!("checkpoint {epoch} is not whole: {missing} did not come to it");
             return Err(

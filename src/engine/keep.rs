@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::operator::Epoch;
 use crate::operator::state::{self, Frame};
 use crate::plan::Emit;
+use crate::sql::Object;
 use crate::table::{Follow, Table};
 use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run};
 
@@ -95,12 +96,11 @@ impl Kept {
             .ok()
     }
 
-    /// Shows what the view had said when it ended, instead of running it again; whether that could be read.
+    /// Shows what the view had said when it ended or failed, instead of running it again; whether that could be read.
     pub fn settle(&self, state: Vec<Frame>) -> bool {
-        match self.live.load(None, state) {
+        match self.live.settle(state) {
             Ok(()) => {
                 drop(lock(&self.query).take());
-                self.live.enter(Health::Ended);
                 true
             }
             Err(error) => {
@@ -133,12 +133,50 @@ async fn guarded(live: Arc<Live>, task: impl Future<Output = ()>) {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// Why a state is not that of the table or view of its name.
+pub(super) const REDEFINED: &str = "it has been defined anew";
+
+/// What cannot go on where it was: a place in a feed, or the state of a view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Anew {
+    pub of: Object,
+    pub name: String,
+    /// Why; `None` for a view that has no state in the checkpoint.
+    pub reason: Option<String>,
+}
+
+impl Anew {
+    pub(super) fn log(&self) {
+        let Anew { of, name, reason } = self;
+        match (of, reason) {
+            (Object::Table, reason) => {
+                tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew");
+            }
+            (Object::View, Some(reason)) => tracing::warn!(view = name, reason, "its state is lost: the view begins anew"),
+            (Object::View, None) => tracing::info!(view = name, "it has no state in the checkpoint: the view begins anew"),
+        }
+    }
+}
+
+impl fmt::Display for Anew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = match self.of {
+            Object::Table => "table",
+            Object::View => "view",
+        };
+        match &self.reason {
+            Some(reason) => write!(f, "{of} {} begins anew: {reason}", self.name),
+            None => write!(f, "{of} {} has no state in the checkpoint: it begins anew", self.name),
+        }
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A hash of all that a view's state depends on: its query to the end, and the tables below it.
-fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
+pub(super) fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
     let emit = query.state.config().get_extension::<Emit>();
     let tables = crate::plan::tables(plan);
     let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), table.spec().allowed_lateness)).collect();

@@ -1,12 +1,14 @@
 //! Checkpoints from the engine's side: marks go out to all tables, and states come back at the start.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Engine, Kept};
+use super::keep::{Anew, REDEFINED, lock};
+use super::{Engine, Kept, PRINT};
 use crate::error::Result;
 use crate::operator::state::{Epoch, Frame, Part};
+use crate::sql::Object;
 use crate::table::{Mark, Table};
 use crate::view::Health;
 
@@ -22,7 +24,8 @@ impl Engine {
     pub fn start(&self) -> Result<()> {
         self.started.store(true, Relaxed);
         let mut states = std::mem::take(&mut *lock(&self.states));
-        let resumed = self.resume_tables(&mut states);
+        let mut anew = Vec::new();
+        let resumed = self.resume_tables(&mut states, &mut anew);
         let mut tables: Vec<Arc<Table>> = Vec::new();
         {
             let marked = lock(&self.marked);
@@ -32,35 +35,42 @@ impl Engine {
                     if ended.is_some_and(|part| kept.settle(part.frames)) {
                         continue;
                     }
-                    let state = self.state_of(kept, &mut states, &resumed);
+                    let Kept { live, fingerprint, .. } = kept;
+                    let state = self.state_of(&live.name, &live.part_name(), fingerprint, &mut states, &resumed, &mut anew);
                     tables.extend(kept.run(state, *marked)?);
                 }
             }
         }
-        for table in self.tables() {
-            if !tables.iter().any(|read| Arc::ptr_eq(read, &table)) {
-                table.forget_place();
-            }
-        }
+        anew.iter().for_each(Anew::log);
+        self.forget_places(&tables);
         tables.iter().for_each(|table| table.start());
         Ok(())
     }
 
+    /// Tables that nobody reads do not go on where they were.
+    pub(super) fn forget_places(&self, read: &[Arc<Table>]) {
+        for table in self.tables() {
+            if !read.iter().any(|read| Arc::ptr_eq(read, &table)) {
+                table.forget_place();
+            }
+        }
+    }
+
     /// The names of the tables that go on where they were.
-    fn resume_tables(&self, states: &mut HashMap<String, Part>) -> HashSet<String> {
+    pub(super) fn resume_tables(&self, states: &mut HashMap<String, Part>, anew: &mut Vec<Anew>) -> HashSet<String> {
         let mut resumed = HashSet::new();
         for table in self.tables() {
             let name = table.spec().name.clone();
             let Some(part) = states.remove(&table.part_name()) else { continue };
             let read = match part.fingerprint == table.fingerprint() {
                 true => table.resume_at(part.frames.clone()).map_err(|error| error.to_string()),
-                false => Err("it has been defined anew".into()),
+                false => Err(REDEFINED.into()),
             };
             match read {
                 Ok(true) => drop(resumed.insert(name)),
                 Ok(false) => {}
                 Err(reason) => {
-                    tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew");
+                    anew.push(Anew { of: Object::Table, name, reason: Some(reason) });
                     table.begin_after(part.frames);
                 }
             }
@@ -68,25 +78,38 @@ impl Engine {
         resumed
     }
 
-    /// The state of a view, if it is one of this view, and if all its tables go on where that was made.
-    fn state_of(&self, kept: &Kept, states: &mut HashMap<String, Part>, resumed: &HashSet<String>) -> Option<Vec<Frame>> {
-        let sources = self.sources(&kept.live.name);
-        let Some(part) = states.remove(&kept.live.part_name()) else {
-            if sources.iter().any(|table| resumed.contains(&table.spec().name)) {
-                tracing::info!(view = kept.live.name, "it has no state in the checkpoint: the view begins anew");
+    /// The state of a view, if it is one of this view, and if all its feeds go on where that was made.
+    pub(super) fn state_of(
+        &self,
+        view: &str,
+        part: &str,
+        fingerprint: &str,
+        states: &mut HashMap<String, Part>,
+        resumed: &HashSet<String>,
+        anew: &mut Vec<Anew>,
+    ) -> Option<Vec<Frame>> {
+        let mut lost = |reason: Option<String>| {
+            anew.push(Anew { of: Object::View, name: view.into(), reason });
+            None
+        };
+        // One that ends is read from its beginning at every start; so is one that is joined with.
+        let mut feeds: Vec<String> = self
+            .sources(view)
+            .iter()
+            .map(|table| table.spec())
+            .filter(|spec| !spec.finite)
+            .map(|spec| spec.name.clone())
+            .collect();
+        let Some(part) = states.remove(part) else {
+            if feeds.iter().any(|feed| resumed.contains(feed)) {
+                return lost(None);
             }
             return None;
         };
-        let lost = match sources.iter().find(|table| !resumed.contains(&table.spec().name)) {
-            Some(table) => Some(format!("table '{}' begins anew", table.spec().name)),
-            None if part.fingerprint != kept.fingerprint => Some("it has been defined anew".into()),
-            None => None,
-        };
-        match lost {
-            Some(reason) => {
-                tracing::warn!(view = kept.live.name, reason, "its state is lost: the view begins anew");
-                None
-            }
+        feeds.retain(|feed| !resumed.contains(feed));
+        match feeds.first() {
+            Some(feed) => lost(Some(format!("table '{feed}' begins anew"))),
+            None if part.fingerprint != fingerprint => lost(Some(REDEFINED.into())),
             None => Some(part.frames),
         }
     }
@@ -104,6 +127,10 @@ impl Engine {
         let mark = Arc::new(mark);
         let mut tables: HashMap<String, bool> = HashMap::new();
         let mut parts = Vec::new();
+        if let Some(printing) = &*lock(&self.printing) {
+            printing.mark(&mark, &mut tables);
+            parts.push(PRINT.to_string());
+        }
         for view in self.views() {
             let Some(kept) = &view.kept else { continue };
             let sources = self.sources(&view.name);
@@ -117,10 +144,7 @@ impl Engine {
                         parts.push(kept.live.part_name());
                     }
                 }
-                Health::Ended if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) => {
-                    kept.live.take_last_part(&mark, &kept.fingerprint);
-                }
-                _ => {}
+                _ => self.give_last_part(kept, &mark),
             }
         }
         for table in self.tables() {
@@ -134,16 +158,64 @@ impl Engine {
         parts
     }
 
+    /// Gives the parts of those views that came to their end before a mark that was on its way had reached them.
+    pub fn give_last_parts(&self, mark: &Mark, awaited: &[String]) {
+        for view in self.views() {
+            if let Some(kept) = view.kept.as_ref().filter(|kept| awaited.contains(&kept.live.part_name())) {
+                self.give_last_part(kept, mark);
+            }
+        }
+    }
+
+    /// Gives the part of a view that has ended or failed. Of one over a feed that ends by itself there is none: it begins anew with
+    /// every start.
+    fn give_last_part(&self, kept: &Kept, mark: &Mark) {
+        let sources = self.sources(&kept.live.name);
+        if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) {
+            kept.live.take_last_part(mark, &kept.fingerprint);
+        }
+    }
+
     /// The part of a table or view that is gone, or has ended, is not waited for.
     pub fn is_going(&self, part: &str) -> bool {
         let tables = self.tables();
         let views = self.views();
         let mut lives = views.iter().filter_map(|view| view.live());
-        tables.iter().any(|table| table.part_name() == part)
+        part == PRINT
+            || tables.iter().any(|table| table.part_name() == part && table.is_served())
             || lives.any(|live| live.part_name() == part && live.health() == Health::Running)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Code, Error};
+    use crate::feed::Policy;
+
+    #[tokio::test]
+    async fn a_view_that_fails_before_a_mark_reaches_it_gives_what_it_has_said() {
+        let engine = Engine::keeping(Policy::default()).unwrap();
+        let script = "CREATE TABLE t (v BIGINT) WITH (connector = 'sse', endpoint = 'http://127.0.0.1:9/');
+            CREATE VIEW one AS SELECT v FROM t; CREATE VIEW other AS SELECT v FROM t;";
+        for statement in &crate::sql::parse(script).0 {
+            engine.execute(statement).await.map(drop).unwrap();
+        }
+        engine.view("one").unwrap().live().unwrap().enter(Health::Failed(Error::new(Code::Runtime, "no more")));
+        let (mark, mut given) = Mark::new(1, false, None);
+        engine.give_last_parts(&mark, &["view/one".into(), "view/other".into(), "table/t".into()]);
+        drop(mark);
+        let part = given.recv().await.unwrap().part.unwrap();
+        assert_eq!(part.name, "ended/one");
+        assert!(given.recv().await.is_none());
+        let again = Engine::keeping(Policy::default()).unwrap();
+        for statement in &crate::sql::parse(script).0 {
+            again.execute(statement).await.map(drop).unwrap();
+        }
+        again.resume(1, vec![part]);
+        again.start().unwrap();
+        let health = again.view("one").unwrap().live().unwrap().health();
+        assert_eq!(health, Health::Failed(Error::new(Code::Runtime, "no more")));
+        assert_eq!(again.view("other").unwrap().live().unwrap().health(), Health::Running);
+    }
 }

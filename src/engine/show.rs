@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 
 use super::{Answer, Engine, View, column};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::feed::Gap;
-use crate::sql::{Name, Show};
+use crate::sql::{Name, Object, Show};
 use crate::table::Table;
 use crate::view::Health;
 
@@ -16,14 +16,19 @@ impl Engine {
         match show {
             Show::Tables => column("table", self.catalog().tables().map(|(name, _)| name.to_string())),
             Show::Views => column("view", self.catalog().views().map(|(name, _)| name.to_string())),
-            Show::Create(_, name) => {
+            Show::Create(what, name) => {
                 let catalog = self.catalog();
-                let text = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => table.spec().shown.clone(),
-                    (None, Some(view)) => view.text.clone(),
+                let (is, text) = match (catalog.table(&name.text), catalog.view(&name.text)) {
+                    (Some(table), _) => (Object::Table, table.spec().shown.clone()),
+                    (None, Some(view)) => (Object::View, view.text.clone()),
                     (None, None) => return Err(self.unknown(name)),
                 };
-                column("statement", [text])
+                match is == *what {
+                    true => column("statement", [text]),
+                    false => Err(Error::new(Code::UnknownTable, format!("'{name}' is a {}", is.to_string().to_lowercase()))
+                        .hint(format!("write SHOW CREATE {is} {name}"))
+                        .at(name.span)),
+                }
             }
             Show::Status(name) => self.status(&self.shown_tables(name.as_ref())?),
             Show::Gaps(name) => self.gaps(&self.shown_tables(name.as_ref())?),

@@ -77,6 +77,7 @@ impl Body {
 
     /// Decodes what is gathered, up to the bound on events, and gives the number of bytes read.
     pub(super) fn decode(&mut self, each: &mut impl FnMut(Event<'_>)) -> usize {
+        let comments = self.decoder.comments();
         if self.gathered.is_empty() && matches!(self.end, Some(End::Regular)) {
             self.decoder.finish(each);
         }
@@ -94,6 +95,9 @@ impl Body {
             }
         }
         self.gathered_bytes -= bytes;
+        if bytes > 0 {
+            self.watchdog.bytes(self.waited_until, self.decoder.comments() > comments);
+        }
         bytes
     }
 
@@ -232,6 +236,27 @@ mod tests {
         tokio::join!(body.arrived(), send);
         assert!(body.end.is_none());
         assert_eq!(body.decode(&mut |event| assert_eq!(event.data, "a")), 9);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heartbeats_keep_a_silent_body_open() {
+        let (sender, mut body) = body();
+        let start = Instant::now();
+        let beats = async {
+            for _ in 0..5 {
+                sleep(20 * SECOND).await;
+                sender.unbounded_send(Ok(Bytes::from_static(b": ping\n"))).unwrap();
+            }
+        };
+        let read = async {
+            while body.end.is_none() {
+                body.arrived().await;
+                body.decode(&mut |event| panic!("{event:?}"));
+            }
+        };
+        tokio::join!(beats, read);
+        assert!(matches!(body.end, Some(End::Silent(_))));
+        assert_eq!(start.elapsed(), 130 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

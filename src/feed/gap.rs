@@ -90,7 +90,7 @@ pub struct Lost {
 }
 
 /// Follows a feed from event to event, and over its breaks.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Thread {
     /// When the last event came.
     last_at: Option<Timestamp>,
@@ -116,7 +116,7 @@ enum Ids {
     Other,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Break {
     /// What the connection was to go on after.
     last_id: String,

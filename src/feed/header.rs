@@ -146,7 +146,7 @@ pub fn written_headers(text: &str) -> Vec<(String, String)> {
 }
 
 /// Whether the option is written as a JSON object and not as a list.
-fn is_object(text: &str) -> bool {
+pub(super) fn is_object(text: &str) -> bool {
     text.starts_with('{') && !text.starts_with("{{")
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::header::{from_object, is_name, starts_header};
+use super::header::{from_object, is_name, is_object, starts_header};
 use super::secrets::sounds_secret;
 
 /// Words before a credential that say what kind it is.
@@ -11,7 +11,7 @@ const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "ApiKey", "Digest"];
 /// The secret parts of an option's value as written, in bytes, in order. A value that cannot be read is secret as a whole.
 pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
     let parts = match option.to_ascii_lowercase().as_str() {
-        "headers" if value.trim_start().starts_with('{') && !value.trim_start().starts_with("{{") => object_values(value),
+        "headers" if is_object(value.trim_start()) => object_values(value),
         "headers" => header_values(value),
         "body" => whole(value),
         "endpoint" | "url" | "proxy" => url_parts(value),

@@ -70,6 +70,23 @@ pub struct Feed {
     connected_once: bool,
     /// An event has been seen, wanted or not: from here on the feed has proved itself.
     proved: bool,
+    /// Where the end of a read may be taken back: the last one.
+    last_read: Option<LastRead>,
+}
+
+/// What a read has brought, and where the feed was before it.
+#[derive(Default)]
+struct LastRead {
+    last_id: String,
+    thread: Thread,
+    came: Vec<Came>,
+    is_oversized: bool,
+}
+
+/// An event that counted.
+struct Came {
+    id: String,
+    is_wanted: bool,
 }
 
 enum Phase {
@@ -99,6 +116,7 @@ impl Feed {
             client: None,
             connected_once: false,
             proved: false,
+            last_read: None,
             spec: Arc::new(spec),
             status,
         }
@@ -129,6 +147,37 @@ impl Feed {
         self.thread = Thread::of(position.last_at, position.count);
         self.status.position(&position.last_id, None);
         self.reopen();
+    }
+
+    /// Whether the end of a read may be taken back; from the next one on.
+    pub fn may_take_back(&mut self, may: bool) {
+        self.last_read = may.then(LastRead::default);
+    }
+
+    /// Of the wanted events of the last read only so many count. The others are as if they had not come, and what is not wanted
+    /// between them: the connection closes, and the next one goes on before them.
+    pub fn take_back_all_but(&mut self, wanted: usize) {
+        let Some(mut read) = self.last_read.as_mut().map(std::mem::take) else { return };
+        let nth = read.came.iter().enumerate().filter(|(_, came)| came.is_wanted).nth(wanted);
+        let (Some((counted, _)), Some(at)) = (nth, self.thread.last_at()) else { return };
+        let (counted, taken_back) = read.came.split_at(counted);
+        if let Some(recent) = &mut self.recent {
+            recent.forget(taken_back.iter().filter(|came| !came.id.is_empty()).count());
+        }
+        for came in counted {
+            // What it has found was told when it came.
+            let _ = read.thread.event(&came.id, at);
+        }
+        self.last_id = counted.last().map_or(read.last_id, |came| came.id.clone());
+        if read.is_oversized {
+            read.thread.forgive(&self.last_id);
+        }
+        if !counted.is_empty() {
+            read.thread.read(at);
+        }
+        self.thread = read.thread;
+        self.phase = Phase::Waiting(Instant::now());
+        self.status.position(&self.last_id, None);
     }
 
     /// Begins anew, which leaves a gap behind a place from which the feed cannot go on.
@@ -167,10 +216,6 @@ impl Feed {
         self.retry = retry(&spec);
         (self.client, self.connected_once) = (None, false);
         self.spec = Arc::new(spec);
-    }
-
-    pub fn has_failed(&self) -> bool {
-        matches!(self.phase, Phase::Failed(_))
     }
 
     fn close(&mut self, state: State) {
@@ -291,12 +336,15 @@ impl Feed {
     /// Hands on what the open connection has gathered, or deals with its end.
     fn hand_on(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
         let Phase::Open(body) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
-        let now = Instant::now();
-        let before = (body.decoder.comments(), body.decoder.oversized());
+        let oversized = body.decoder.oversized();
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
-        let (recent, thread) = (&mut self.recent, &mut self.thread);
+        let (recent, thread, last_read) = (&mut self.recent, &mut self.thread, &mut self.last_read);
         let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
+        if let Some(last_read) = last_read {
+            last_read.begin(body.decoder.last_event_id().unwrap_or(&self.last_id), thread);
+            recent.iter_mut().for_each(Recent::settle);
+        }
         let mut gap = None;
         let mut keep = |event: &Event<'_>, filtered: bool| {
             if kept < RECENT_A_READ {
@@ -319,7 +367,12 @@ impl Feed {
             if let Some(found) = thread.event(event.id, received) {
                 gap = Some(found);
             }
-            if wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind) {
+            let is_wanted = wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind);
+            match last_read {
+                Some(last_read) => last_read.came.push(Came { id: event.id.into(), is_wanted }),
+                None => recent.iter_mut().for_each(Recent::settle),
+            }
+            if is_wanted {
                 events += 1;
                 keep(&event, false);
                 each(event);
@@ -330,9 +383,10 @@ impl Feed {
         };
         let bytes = body.decode(&mut sort);
         let decoder = &mut body.decoder;
-        let oversized = decoder.oversized() - before.1;
+        let oversized = decoder.oversized() - oversized;
         if oversized > 0 {
             thread.forgive(decoder.last_event_id().unwrap_or_default());
+            last_read.iter_mut().for_each(|last_read| last_read.is_oversized = true);
         }
         if events + filtered > 0 {
             thread.read(received);
@@ -345,9 +399,6 @@ impl Feed {
                 "an event was larger than max_event_bytes ({} bytes) and was dropped; raise the option to keep such events",
                 self.spec.max_event_bytes
             ));
-        }
-        if bytes > 0 {
-            body.watchdog.bytes(now, decoder.comments() > before.0);
         }
         let came = events + filtered + repeated;
         if bytes > 0 || came + oversized > 0 {
@@ -448,6 +499,16 @@ impl Feed {
         self.status.fail(error.to_string());
         self.phase = Phase::Failed(error.clone());
         Err(error)
+    }
+}
+
+impl LastRead {
+    fn begin(&mut self, last_id: &str, thread: &Thread) {
+        self.last_id.clear();
+        self.last_id.push_str(last_id);
+        self.thread.clone_from(thread);
+        self.is_oversized = false;
+        self.came.clear();
     }
 }
 

@@ -27,7 +27,7 @@ struct Mark {
 impl Recent {
     /// What is remembered: the hashes of id and content of each event, the latest last.
     pub(super) fn marks(&self) -> Vec<(u64, u64)> {
-        self.seen.iter().map(|mark| (mark.id, mark.content)).collect()
+        self.seen.range(self.seen.len().saturating_sub(EVENTS_MAX)..).map(|mark| (mark.id, mark.content)).collect()
     }
 
     /// Remembers what [`Recent::marks`] gave.
@@ -46,6 +46,19 @@ impl Recent {
         };
     }
 
+    /// Forgets the last ones: they are to come again.
+    pub(super) fn forget(&mut self, events: usize) {
+        self.seen.truncate(self.seen.len().saturating_sub(events));
+    }
+
+    /// Lets go what is too old. Until then [`Recent::forget`] leaves as much as there was before.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        while self.seen.len() > EVENTS_MAX {
+            self.seen.pop_front();
+        }
+    }
+
     /// Whether the event has been seen before; remembers it if not.
     #[inline]
     pub(super) fn is_repeated(&mut self, event: &Event<'_>) -> bool {
@@ -59,9 +72,6 @@ impl Recent {
                 return true;
             }
             self.expected.clear();
-        }
-        if self.seen.len() == EVENTS_MAX {
-            self.seen.pop_front();
         }
         self.seen.push_back(mark);
         false
@@ -153,7 +163,29 @@ mod tests {
         let mut recent = Recent::default();
         for number in 0..10 * EVENTS_MAX {
             assert!(!recent.is_repeated(&Event { kind: "message", data: "", id: &number.to_string() }));
+            recent.settle();
         }
         assert_eq!(recent.seen.len(), EVENTS_MAX);
+    }
+
+    #[test]
+    fn what_is_forgotten_counts_again_and_what_came_before_it_does_not() {
+        let mut recent = Recent::default();
+        let is_repeated = |recent: &mut Recent, number: usize| {
+            recent.is_repeated(&Event { kind: "message", data: "", id: &number.to_string() })
+        };
+        let last = 4 * EVENTS_MAX;
+        for number in 0..last {
+            assert!(!is_repeated(&mut recent, number));
+            if number < 2 * EVENTS_MAX {
+                recent.settle();
+            }
+        }
+        recent.forget(last - 2 * EVENTS_MAX);
+        recent.settle();
+        recent.reconnected();
+        for number in EVENTS_MAX..last {
+            assert_eq!(is_repeated(&mut recent, number), number < 2 * EVENTS_MAX, "{number}");
+        }
     }
 }

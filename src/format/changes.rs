@@ -38,6 +38,15 @@ pub struct RowChanges {
     pub skipped: u64,
 }
 
+impl RowChanges {
+    /// Only the first `length` of the changes, and the rows that they are about.
+    pub fn truncate(&mut self, length: usize) {
+        self.ops.truncate(length);
+        let rows = self.ops.iter().filter(|op| matches!(op, Op::Upsert { .. })).count();
+        (self.rows, self.times) = (self.rows.slice(0, rows), self.times.slice(0, rows));
+    }
+}
+
 /// Turns events into changes of rows.
 pub struct ChangeDecoder {
     format: Format,
@@ -99,6 +108,11 @@ impl ChangeDecoder {
             Err(fault) => bad(told(fault, input)),
         });
         self.elements = elements;
+    }
+
+    /// The number of changes so far.
+    pub fn len(&self) -> usize {
+        self.ops.len()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::options::{Format, Framing};
 use crate::time::{Timestamp, TimestampArray};
 
-/// Turns events into record batches. What it is not asked for it does not read: where no column of the payload is wanted, and no
-/// framing asks for it, the data is not even looked at, and bad data passes unnoticed.
+/// Turns events into record batches. What it is not asked for it does not read: a wrong value in a column that nobody wants makes no
+/// record bad. Of a table with columns of the payload each record is an object all the same, whatever is wanted; where a table has none,
+/// and no framing asks for it, the data is not even looked at, and bad data passes unnoticed.
 pub struct Decoder {
     /// Whether a record is a JSON object with columns in it.
     objects: bool,

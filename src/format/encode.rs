@@ -43,7 +43,7 @@ impl Change {
             row += 1;
             match first < changes.len() {
                 false => None,
-                true if changes.weight(first) == -1 && row < changes.len() && changes.weight(row) == 1 => {
+                true if changes.is_pair(first) => {
                     row += 1;
                     Some((Change::Updated { before: first, after: first + 1 }, 1))
                 }
@@ -482,6 +482,17 @@ mod tests {
 +----------------------+----------------------+------------------+
 "#
         );
+    }
+
+    #[test]
+    fn what_is_no_number_has_a_word_in_csv() {
+        let floats: ArrayRef = Arc::new(Float64Array::from(vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.5]));
+        for data_type in [DataType::Float16, DataType::Float32, DataType::Float64] {
+            let column = arrow::compute::cast(&floats, &data_type).unwrap();
+            let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
+            let csv = written(Encoder::append_only(Output::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
+            assert_eq!(csv, "x\nNaN\nInfinity\n-Infinity\n0.5\n", "{data_type}");
+        }
     }
 
     #[test]

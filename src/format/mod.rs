@@ -14,6 +14,8 @@ pub mod fuzz;
 pub mod infer;
 mod number;
 mod object;
+#[cfg(test)]
+mod round_trip;
 mod scan;
 mod temporal;
 mod value;

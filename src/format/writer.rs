@@ -263,18 +263,18 @@ impl Writer {
                 }
                 return;
             }
-            Writer::Float32 | Writer::Float64 => {
-                let value = match self {
-                    Writer::Float32 => f64::from(array.as_primitive::<Float32Type>().value(row)),
-                    _ => array.as_primitive::<Float64Type>().value(row),
-                };
-                match value {
-                    f64::INFINITY => return out.extend_from_slice(b"Infinity"),
-                    f64::NEG_INFINITY => return out.extend_from_slice(b"-Infinity"),
-                    value if value.is_nan() => return out.extend_from_slice(b"NaN"),
-                    _ => self.json(array, row, out),
-                }
-            }
+            _ => {}
+        }
+        let float = match self {
+            Writer::Float16 => array.as_primitive::<Float16Type>().value(row).to_f64(),
+            Writer::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
+            Writer::Float64 => array.as_primitive::<Float64Type>().value(row),
+            _ => 0.0,
+        };
+        match float {
+            f64::INFINITY => return out.extend_from_slice(b"Infinity"),
+            f64::NEG_INFINITY => return out.extend_from_slice(b"-Infinity"),
+            float if float.is_nan() => return out.extend_from_slice(b"NaN"),
             _ => self.json(array, row, out),
         }
         // What is left in quotes (times, dates, bytes) has no escapes.

@@ -9,7 +9,7 @@ use arrow::datatypes::Int64Type;
 
 use super::Report;
 use super::emit::Said;
-use super::keys::memory;
+use super::memory::memory;
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
 use super::state::{self, Kept, Loader, Saver};
@@ -62,12 +62,6 @@ impl GridWindows {
     fn pane_start(&self, name: &str) -> Result<i64> {
         let start = state::number(name)?;
         if self.grid.pane_of(start) == Some(start) { Ok(start) } else { Err(state::misfit(name, "is no start of a pane")) }
-    }
-
-    /// The ends of the windows of a pane.
-    fn ends(&self, start: i64) -> impl Iterator<Item = i64> + use<> {
-        let slide = self.grid.slide();
-        (1..=self.grid.panes()).map(move |n| start + slide * n)
     }
 
     /// The earliest end after `time` of a window that holds rows.
@@ -200,7 +194,7 @@ impl Windows for GridWindows {
             return Ok(());
         }
         let watermark = basis.watermark;
-        let again = placed.into_iter().flat_map(|start| self.ends(start));
+        let again = placed.into_iter().flat_map(|start| self.grid.ends_of(start));
         let again: BTreeSet<i64> = again.filter(|end| *end <= watermark && !basis.is_over(*end, watermark)).collect();
         self.look(basis, again, parts)
     }
@@ -217,7 +211,7 @@ impl Windows for GridWindows {
         basis.watermark = to;
         if basis.emission.early_between(from, to) {
             let touched = std::mem::take(&mut self.touched);
-            let open = touched.into_iter().flat_map(|start| self.ends(start)).filter(|end| *end > to).collect();
+            let open = touched.into_iter().flat_map(|start| self.grid.ends_of(start)).filter(|end| *end > to).collect();
             self.look(basis, open, parts)?;
         }
         self.forget(basis, to)

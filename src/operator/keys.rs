@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, UInt32Array, UInt64Array};
+use arrow::array::{Array, ArrayRef, UInt32Array, UInt64Array};
 use arrow::compute::{concat, interleave, take};
-use arrow::datatypes::{DataType, SchemaRef, UInt64Type};
+use arrow::datatypes::{SchemaRef, UInt64Type};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
+use super::memory::{detached, memory};
 use super::state::{self, Kept, Loader, Saver};
 use crate::error::Result;
 
@@ -198,30 +199,10 @@ impl Dictionary {
     }
 }
 
-/// The array with its own bytes in one place: a view of one key must not keep a whole batch in memory, nor a list of buffers grow.
-pub fn detached(array: ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        DataType::Utf8View => Arc::new(array.as_string_view().gc()),
-        DataType::BinaryView => Arc::new(array.as_binary_view().gc()),
-        _ => array,
-    }
-}
-
-/// Memory of an array. A slice counts as what it shows, which is what it costs among many of the same buffer.
-pub fn memory(array: &ArrayRef) -> usize {
-    let views = match array.data_type() {
-        DataType::Utf8View => array.as_string_view().data_buffers(),
-        DataType::BinaryView => array.as_binary_view().data_buffers(),
-        _ => &[],
-    };
-    let shown = array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size());
-    shown + views.iter().map(|buffer| buffer.len()).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Int64Array, StringViewArray};
-    use arrow::datatypes::{Field, Schema};
+    use arrow::array::{AsArray, Int64Array, StringViewArray};
+    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
 

@@ -10,7 +10,8 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions};
 
-use super::keys::{Dictionary, NONE, memory};
+use super::keys::{Dictionary, NONE};
+use super::memory::memory;
 use super::ordered::{Factory, Ordered};
 use super::state::{self, Rows};
 use crate::error::Result;
@@ -134,7 +135,7 @@ pub struct Pane {
 }
 
 /// Aggregated groups at rest: the dictionary's number of each and the accumulators' states, a column list for each aggregate.
-/// This is the one format for merging, sessions, snapshots and the network.
+/// Panes merge and are saved in this form.
 #[derive(Clone)]
 pub struct Partial {
     pub ids: Vec<u32>,

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use super::keys::memory;
+use super::memory::memory;
 use super::rows::LateRows;
 use super::{Loader, Report, Saver, state};
 use crate::change::Changes;

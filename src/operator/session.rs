@@ -9,7 +9,7 @@ use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
 use super::emit::Said;
-use super::keys::memory;
+use super::memory::memory;
 use super::pane::{Accumulators, Aggregates};
 use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};

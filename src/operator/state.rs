@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, LargeListArray, ListArray, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, StringArray, StructArray, UInt64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray,
+    UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type};
 use sha2::{Digest, Sha256};
 
+use super::memory::detached;
 use crate::error::{Code, Error, Result};
 
 /// The number of a checkpoint; it grows by one with each and is never used twice.
@@ -114,55 +115,11 @@ pub fn rows<N: Into<String>>(columns: impl IntoIterator<Item = (N, ArrayRef)>, r
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)?)
 }
 
-/// Texts that are seen through views keep the whole batches alive that they came in, and would all be written.
+/// The same rows, without the texts of others that they came with: those would all be written.
 fn lean(rows: RecordBatch) -> RecordBatch {
-    if !rows.schema_ref().fields().iter().any(|field| has_views(field.data_type())) {
-        return rows;
-    }
-    let columns = rows.columns().iter().map(lean_column).collect();
+    let columns = rows.columns().iter().cloned().map(detached).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(rows.schema(), columns, &options).expect("the same rows in less memory")
-}
-
-fn has_views(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8View | DataType::BinaryView => true,
-        DataType::List(field) | DataType::LargeList(field) => has_views(field.data_type()),
-        DataType::Struct(fields) => fields.iter().any(|field| has_views(field.data_type())),
-        _ => false,
-    }
-}
-
-fn lean_column(column: &ArrayRef) -> ArrayRef {
-    match column.data_type() {
-        data_type if !has_views(data_type) => Arc::clone(column),
-        DataType::Utf8View => {
-            let view = column.as_string_view();
-            let held: usize = view.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            if held > 2 * view.total_buffer_bytes_used() { Arc::new(view.gc()) } else { Arc::clone(column) }
-        }
-        DataType::BinaryView => {
-            let view = column.as_binary_view();
-            let held: usize = view.data_buffers().iter().map(|buffer| buffer.len()).sum();
-            if held > 2 * view.total_buffer_bytes_used() { Arc::new(view.gc()) } else { Arc::clone(column) }
-        }
-        DataType::List(field) => {
-            let list = column.as_list::<i32>();
-            let values = lean_column(list.values());
-            Arc::new(ListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
-        }
-        DataType::LargeList(field) => {
-            let list = column.as_list::<i64>();
-            let values = lean_column(list.values());
-            Arc::new(LargeListArray::new(field.clone(), list.offsets().clone(), values, list.nulls().cloned()))
-        }
-        DataType::Struct(fields) if !fields.is_empty() => {
-            let record = column.as_struct();
-            let columns = record.columns().iter().map(lean_column).collect();
-            Arc::new(StructArray::new(fields.clone(), columns, record.nulls().cloned()))
-        }
-        _ => Arc::clone(column),
-    }
 }
 
 /// The frames of a checkpoint that was read, by their names.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::auth::Gate;
+use super::name::opaque_id;
 use super::once::Once;
 use super::problem::Problem;
 use super::settings::Settings;
@@ -79,6 +80,16 @@ impl App {
         super::start::policy(&self.settings, self.settings.feeds.files)
     }
 
+    /// An engine with the same definitions, in which nothing runs: what a statement would do there, it would do here.
+    pub async fn trial(&self) -> Result<Engine, Vec<Error>> {
+        let trial = Engine::keeping(Policy::default()).map_err(|error| vec![error])?;
+        for definition in self.engine.definitions() {
+            trial.restore(&definition).await?;
+        }
+        trial.limit(self.policy());
+        Ok(trial)
+    }
+
     /// What is in the way of dropping a table or view: the views that read it, and the named streams that show it. With `cascade`
     /// only streams, also those of the views that would go along.
     pub fn dependants(&self, name: &str, cascade: bool) -> Vec<String> {
@@ -105,12 +116,11 @@ impl App {
             let (of, prefix) = if is_table { (Of::Table, "ct") } else { (Of::View, "vw") };
             Definition {
                 of,
-                id: super::opaque_id(prefix, &definition.name, definition.made.created.nanos()),
+                id: opaque_id(prefix, &definition.name, definition.made.created.nanos()),
                 name: definition.name,
                 text: definition.text,
                 created_at: definition.made.created.to_string(),
                 updated_at: definition.made.updated.to_string(),
-                details: serde_json::Value::Null,
             }
         });
         self.store.set_definitions(&definitions.collect::<Vec<_>>())
@@ -129,12 +139,44 @@ impl Changing<'_> {
         if let Kind::Drop { names, cascade, .. } = &statement.kind {
             self.spare_what_streams_show(names.iter().map(|name| name.text.as_str()), *cascade)?;
         }
+        let made = self.makes(&statement.kind);
         let answer = self.app.engine.execute(statement).await;
         // Of several names, those before the wrong one are gone.
-        if answer.is_ok() || matches!(statement.kind, Kind::Drop { .. }) {
-            self.app.keep().map_err(|error| vec![error])?;
+        if (answer.is_ok() || matches!(statement.kind, Kind::Drop { .. }))
+            && let Err(error) = self.app.keep()
+        {
+            return Err(vec![self.unkept(made, &error).await]);
         }
         answer
+    }
+
+    /// What a statement would make that is not there yet: `VIEW "x"`.
+    fn makes(&self, kind: &Kind) -> Option<String> {
+        let (what, name) = match kind {
+            Kind::CreateTable(create) => ("TABLE", &create.name.text),
+            Kind::CreateView(create) => ("VIEW", &create.name.text),
+            _ => return None,
+        };
+        let is_there = self.app.engine.table(name).is_some() || self.app.engine.view(name).is_some();
+        (!is_there).then(|| format!("{what} {}", identifier(name)))
+    }
+
+    /// The data directory does not take what was done: what is new goes again, and whoever asked for it is told.
+    async fn unkept(&self, made: Option<String>, error: &Error) -> Error {
+        tracing::error!(reason = %error, "what is defined cannot be kept");
+        let undo = made.and_then(|made| single(&format!("DROP {made}")).ok());
+        let is_undone = match &undo {
+            Some(undo) => self.app.engine.execute(undo).await.is_ok(),
+            None => false,
+        };
+        let problem = match is_undone {
+            true => "nothing was made: the data directory cannot be written",
+            false => {
+                "it is done, but the data directory cannot be written: unless a later change can be kept, a restart finds what was there before"
+            }
+        };
+        Error::new(Code::Unavailable, problem)
+            .hint("see that the disk of the server has room and works, as its log tells, then try again")
     }
 
     /// Drops a `TABLE` or `VIEW` for a request that names it in its address; what is in the way is told as that.
@@ -154,7 +196,10 @@ impl Changing<'_> {
     /// Gives a table another definition while it lives.
     pub async fn reconfigure(&self, spec: Spec) -> Result<(), Error> {
         self.app.engine.reconfigure(spec)?;
-        self.app.keep()
+        match self.app.keep() {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.unkept(None, &error).await),
+        }
     }
 
     /// A view that a named stream shows stays.

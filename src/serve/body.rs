@@ -227,7 +227,8 @@ pub(super) fn pointer(path: &serde_path_to_error::Path) -> String {
     segments.map(|segment| format!("/{segment}")).collect()
 }
 
-fn escape(name: &str) -> String {
+/// A name as a part of a JSON pointer.
+pub(super) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 

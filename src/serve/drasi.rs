@@ -15,8 +15,6 @@ use super::problem::{Problem, Result};
 use super::rows;
 use super::views::{find, running};
 use crate::engine::View;
-use crate::error::Error;
-use crate::format::encode::Output;
 use crate::view::Health;
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -82,10 +80,7 @@ async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json
 async fn results(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Envelope<Results>>> {
     let view = find(&app.engine, &id)?;
     let snapshot = running(&view)?.snapshot()?;
-    let text = rows::text(Output::Json, &snapshot.rows)?;
-    let text = if text.is_empty() { b"[]".to_vec() } else { text };
-    let results = serde_json::from_slice(&text).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?;
-    Ok(envelope(Results { results, count: snapshot.rows.num_rows(), sequence: snapshot.seq }))
+    Ok(envelope(Results { results: rows::array(&snapshot.rows)?, count: snapshot.rows.num_rows(), sequence: snapshot.seq }))
 }
 
 fn shown(view: &View) -> QueryShown {

@@ -179,7 +179,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.http.cors_origins = Words(vec!["https://dash.example".into()]);
         let gate = Gate::new(&settings, Store::in_memory().unwrap()).unwrap();
-        let origins = Origins::new(&settings, |path| if path == "/open" { vec!["*".into()] } else { Vec::new() });
+        let origins = Origins::new(&settings, |_, path| if path == "/open" { vec!["*".into()] } else { Vec::new() });
         let router = Router::new()
             .route("/fine", get(async || "fine"))
             .route("/open", get(async || "open"))

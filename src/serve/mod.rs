@@ -10,6 +10,7 @@ pub mod guard;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+mod name;
 mod once;
 mod page;
 mod precondition;
@@ -30,7 +31,6 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
-use sha2::{Digest, Sha256};
 use utoipa_axum::router::OpenApiRouter;
 
 pub use app::App;
@@ -82,11 +82,4 @@ async fn elsewhere(State(streams): State<Arc<Streams>>, request: Request) -> Res
             Problem::from(error).into_response()
         }
     }
-}
-
-/// A name for life: it tells a table or view from a later one of the same name.
-fn opaque_id(prefix: &str, name: &str, created: i64) -> String {
-    let digest = Sha256::digest(format!("{name}\0{created}"));
-    let hex: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{prefix}_{hex}")
 }

@@ -1,16 +1,18 @@
 //! Rows as the body of an answer: JSON with their number, NDJSON, CSV, or Arrow's stream format.
 
 use arrow::array::{Array, RecordBatch};
+use arrow::datatypes::Schema;
 use arrow::ipc::writer::StreamWriter;
 use arrow::util::display::array_value_to_string;
+use axum::body::Bytes;
 use axum::http::HeaderValue;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::problem::{Problem, Result};
-use super::views::body;
+use super::problem::Result;
 use crate::change::Changes;
 use crate::error::{Code, Error};
 use crate::format::encode::{Encoder, Output};
@@ -76,37 +78,79 @@ impl Form {
 pub fn answer(form: Form, rows: &RecordBatch, total: usize, position: &str) -> Result<Response> {
     let bytes = match form {
         Form::Json => {
-            let data = text(Output::Json, rows)?;
-            let data = if data.is_empty() { b"[]".to_vec() } else { data };
-            let data: &RawValue =
-                serde_json::from_slice(&data).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?;
-            let rows = Rows { data, count: rows.num_rows(), total, position };
+            let rows = Rows { data: &array(rows)?, count: rows.num_rows(), total, position };
             serde_json::to_vec(&rows).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?
         }
-        Form::Ndjson => text(Output::Ndjson, rows)?,
-        Form::Csv => text(Output::Csv, rows)?,
-        Form::Arrow => arrow(rows)?,
+        Form::Ndjson | Form::Csv | Form::Arrow => whole(form, rows)?,
     };
     Ok(body(form.content_type(), bytes))
 }
 
-/// The rows as text.
-pub fn text(output: Output, rows: &RecordBatch) -> Result<Vec<u8>> {
-    let mut encoder = Encoder::append_only(output, rows.schema_ref());
-    let mut bytes = Vec::new();
+/// The rows as a JSON array.
+pub fn array(rows: &RecordBatch) -> Result<Box<RawValue>> {
+    raw(&whole(Form::Json, rows)?)
+}
+
+/// What a [`Writer`] of the form `json` wrote.
+pub fn raw(array: &[u8]) -> Result<Box<RawValue>> {
+    serde_json::from_slice(array).map_err(|error| Error::bug(format!("rows are no JSON: {error}")).into())
+}
+
+fn whole(form: Form, rows: &RecordBatch) -> Result<Vec<u8>> {
+    let mut writer = Writer::of(form, rows.schema_ref(), false)?;
     let times = TimestampArray::from_value(0, rows.num_rows());
-    encoder.write(&Changes::inserts(rows.clone(), times), &mut bytes)?;
-    encoder.finish(&mut bytes);
+    let mut bytes = writer.write(&Changes::inserts(rows.clone(), times))?;
+    bytes.extend(writer.finish()?);
     Ok(bytes)
 }
 
-fn arrow(rows: &RecordBatch) -> Result<Vec<u8>> {
-    let written = || {
-        let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
-        writer.write(rows)?;
-        writer.into_inner()
-    };
-    written().map_err(|error: arrow::error::ArrowError| Problem::from(Error::from(error)))
+/// Writes rows in one form, batch by batch.
+pub enum Writer {
+    Text(Encoder),
+    Arrow(Box<StreamWriter<Vec<u8>>>),
+}
+
+impl Writer {
+    /// With `changelog` each row tells what happened to it, for which Arrow has no place.
+    pub fn of(form: Form, schema: &Schema, changelog: bool) -> Result<Writer, Error> {
+        let output = match form {
+            Form::Json => Output::Json,
+            Form::Ndjson => Output::Ndjson,
+            Form::Csv => Output::Csv,
+            Form::Arrow => return Ok(Writer::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?))),
+        };
+        Ok(Writer::Text(if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) }))
+    }
+
+    /// The bytes of these rows; what begins the whole comes with the first.
+    pub fn write(&mut self, changes: &Changes) -> Result<Vec<u8>, Error> {
+        match self {
+            Writer::Text(encoder) => {
+                let mut bytes = Vec::new();
+                encoder.write(changes, &mut bytes)?;
+                Ok(bytes)
+            }
+            Writer::Arrow(writer) => {
+                writer.write(&changes.rows)?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+        }
+    }
+
+    /// The bytes that end the whole.
+    pub fn finish(&mut self) -> Result<Vec<u8>, Error> {
+        match self {
+            Writer::Text(encoder) => {
+                let mut bytes = Vec::new();
+                encoder.finish(&mut bytes);
+                Ok(bytes)
+            }
+            Writer::Arrow(writer) => {
+                writer.finish()?;
+                Ok(std::mem::take(writer.get_mut()))
+            }
+        }
+    }
 }
 
 /// The first column, a text a row.
@@ -115,4 +159,9 @@ pub fn texts(rows: &RecordBatch) -> Vec<String> {
         Some(column) => (0..column.len()).map(|row| array_value_to_string(column, row).unwrap_or_default()).collect(),
         None => Vec::new(),
     }
+}
+
+/// Bytes as an answer, with their type.
+pub fn body(content_type: &'static str, bytes: Vec<u8>) -> Response {
+    ([(CONTENT_TYPE, HeaderValue::from_static(content_type))], Bytes::from(bytes)).into_response()
 }

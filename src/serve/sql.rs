@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
 use axum::Extension;
 use axum::Json;
 use axum::body::{Body as Bytes, Bytes as Chunk};
@@ -25,14 +24,13 @@ use super::auth::{Identity, Scope};
 use super::body::Body;
 use super::listen::Shutdown;
 use super::problem::{Mistake, Problem, Result, Stretch};
-use super::rows::{self, Form};
+use super::rows::{self, Form, Writer};
 use super::stream::Visitor;
 use super::turnstile::Permit;
-use super::views::trial;
 use crate::change::Changes;
 use crate::engine::{Answer, Output, Query};
 use crate::error::{Code, Error};
-use crate::format::encode::{Encoder, JsonRows, Output as Encoding};
+use crate::format::encode::{Change, JsonRows};
 use crate::format::infer::field_type;
 use crate::options::Value;
 use crate::sql::{self, Kind};
@@ -45,8 +43,8 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 /// The longest text of statements.
 pub const SQL_BYTES_MAX: usize = 64 * 1024;
 
-/// Rows of one answer in JSON; NDJSON goes on without a bound.
-const ROWS_MAX: usize = 10_000;
+/// Rows of one answer in JSON; the other forms go on without a bound.
+const ROWS_MAX: u64 = 10_000;
 
 /// A query over an endless feed is answered with what came until then.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -60,9 +58,9 @@ struct Script {
     /// One or more statements, separated by `;`.
     #[schema(example = "SELECT * FROM rolling_metrics LIMIT 5")]
     sql: String,
-    /// At most so many rows of each query; default 1000, at most 10000. With NDJSON: end after so many; default: never.
-    limit: Option<usize>,
-    /// End a query that has no end of its own after this time, such as `5s`; default 10 s, at most 5 minutes. With NDJSON: never.
+    /// At most so many rows of each query; default 1000, at most 10000. In other forms than JSON: end after so many; default: never.
+    limit: Option<u64>,
+    /// End a query that has no end of its own after this time, such as `5s`; default 10 s, at most 5 minutes. In other forms than JSON: never.
     timeout: Option<String>,
 }
 
@@ -102,7 +100,8 @@ struct Column {
 
 /// Runs statements. All of them are parsed before the first one runs; the first that fails ends the rest.
 ///
-/// With `Accept: application/x-ndjson` the rows of the last query come as they are there, and go on until the client leaves.
+/// With another form than JSON in `Accept`, such as `application/x-ndjson`, the rows of the last query come as they are there, and go
+/// on until it ends or the client leaves.
 #[utoipa::path(post, operation_id = "run_sql", path = "/sql", tag = "sql", request_body = Script, responses(
     (status = 200, description = "What they gave, in the form that Accept asks for", content(
         (Results = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
@@ -184,26 +183,27 @@ fn in_sql(problem: Problem) -> Problem {
     problem.point(|_| Some("/sql".into()))
 }
 
-async fn outcome(app: &App, answer: Answer, limit: usize, timeout: Duration) -> Result<Outcome> {
+async fn outcome(app: &App, answer: Answer, limit: u64, timeout: Duration) -> Result<Outcome> {
     let mut outcome = Outcome { statement: String::new(), notices: Vec::new(), columns: None, rows: None, ended_by: None };
     match answer {
         Answer::Done(notices) => outcome.notices = notices,
         Answer::Rows(batch) => {
             outcome.columns = Some(columns(batch.schema_ref()));
-            outcome.rows = Some(array(&rows::text(Encoding::Json, &batch)?)?);
+            outcome.rows = Some(rows::array(&batch)?);
             outcome.ended_by = Some("end");
         }
         Answer::Query(query) => {
             outcome.notices = query.notices().to_vec();
             outcome.columns = Some(columns(&query.schema()));
             let (bytes, ended_by) = collect(app, *query, limit, timeout).await?;
-            (outcome.rows, outcome.ended_by) = (Some(array(&bytes)?), Some(ended_by));
+            (outcome.rows, outcome.ended_by) = (Some(rows::raw(&bytes)?), Some(ended_by));
         }
         Answer::Follow(live) => {
             let snapshot = live.snapshot()?.rows;
-            let snapshot = snapshot.slice(0, snapshot.num_rows().min(limit));
+            let shown = usize::try_from(limit).unwrap_or(usize::MAX).min(snapshot.num_rows());
+            let snapshot = snapshot.slice(0, shown);
             outcome.columns = Some(columns(snapshot.schema_ref()));
-            outcome.rows = Some(array(&rows::text(Encoding::Json, &snapshot)?)?);
+            outcome.rows = Some(rows::array(&snapshot)?);
             outcome.ended_by = Some("end");
             outcome.notices.push(format!(
                 "these are the rows as they are; the changes come as NDJSON (Accept: application/x-ndjson) or at /v1/views/{}/stream",
@@ -218,33 +218,27 @@ fn columns(schema: &arrow::datatypes::Schema) -> Vec<Column> {
     schema.fields().iter().map(|field| Column { name: field.name().clone(), data_type: field_type(field) }).collect()
 }
 
-fn array(bytes: &[u8]) -> Result<Box<RawValue>> {
-    let bytes = if bytes.is_empty() { b"[]" } else { bytes };
-    serde_json::from_slice(bytes).map_err(|error| Error::bug(format!("rows are no JSON: {error}")).into())
-}
-
-/// The first rows of a query as a JSON array, and why no more.
-async fn collect(app: &App, query: Query, limit: usize, timeout: Duration) -> Result<(Vec<u8>, &'static str)> {
+/// The first rows or changes of a query as a JSON array, and why no more.
+async fn collect(app: &App, query: Query, limit: u64, timeout: Duration) -> Result<(Vec<u8>, &'static str)> {
     let mut output = open(app, query)?;
-    let mut encoder = encoder(&output, Encoding::Json);
+    let mut writer = Writer::of(Form::Json, &output.schema, output.changelog)?;
     let deadline = Instant::now() + timeout;
-    let (mut bytes, mut taken) = (Vec::new(), 0);
+    let (mut bytes, mut left) = (Vec::new(), limit);
     let ended_by = loop {
-        if taken >= limit {
+        if left == 0 {
             break "limit";
         }
         match timeout_at(deadline, output.changes.recv()).await {
             Err(_) => break "timeout",
             Ok(None) => break "end",
             Ok(Some(changes)) => {
-                let changes = changes?;
-                let changes = changes.slice(0, changes.len().min(limit - taken));
-                taken += changes.len();
-                encoder.write(&changes, &mut bytes)?;
+                let (changes, count) = changes?.first(left);
+                left -= count;
+                bytes.extend(writer.write(&changes)?);
             }
         }
     };
-    encoder.finish(&mut bytes);
+    bytes.extend(writer.finish()?);
     Ok((bytes, ended_by))
 }
 
@@ -252,57 +246,34 @@ fn open(app: &App, query: Query) -> Result<Output> {
     app.engine.open(&[query])?.pop().ok_or_else(|| Error::bug("a query has no output").into())
 }
 
-fn encoder(output: &Output, encoding: Encoding) -> Encoder {
-    match output.changelog {
-        true => Encoder::changelog(encoding, &output.schema),
-        false => Encoder::append_only(encoding, &output.schema),
-    }
-}
-
 /// The rows of the last statement as they come.
-async fn stream(app: &App, answer: Answer, form: Form, limit: Option<usize>, parts: &Parts) -> Result<Response> {
-    let encoding = match form {
-        Form::Csv => Encoding::Csv,
-        Form::Json | Form::Ndjson | Form::Arrow => Encoding::Ndjson,
-    };
-    let left = limit.unwrap_or(usize::MAX);
+async fn stream(app: &App, answer: Answer, form: Form, limit: Option<u64>, parts: &Parts) -> Result<Response> {
+    let left = limit.unwrap_or(u64::MAX);
     match answer {
         Answer::Done(notices) => {
             let line = serde_json::json!({ "notices": notices }).to_string() + "\n";
-            Ok(super::views::body(Form::Ndjson.content_type(), line.into_bytes()))
+            Ok(rows::body(Form::Ndjson.content_type(), line.into_bytes()))
         }
         Answer::Rows(rows) => rows::answer(form, &rows, rows.num_rows(), ""),
-        Answer::Query(query) if form == Form::Arrow => {
-            let output = open(app, *query)?;
-            if output.changelog {
-                return Err(not_as_rows(form));
-            }
-            let rows = whole(output, left).await?;
-            rows::answer(form, &rows, rows.num_rows(), "")
-        }
+        Answer::Query(query) if form == Form::Arrow && query.is_changelog() => Err(not_as_rows(form)),
         Answer::Query(query) => {
             let place = app.streams.place(&Visitor::of(parts))?;
             let output = open(app, *query)?;
-            let encoder = encoder(&output, encoding);
-            let chunks = unfold((output, encoder, left), move |(mut output, mut encoder, left)| async move {
-                if left == 0 {
-                    return None;
+            let writer = Writer::of(form, &output.schema, output.changelog)?;
+            let chunks = unfold(Some((output, writer, left)), move |state| async move {
+                let (mut output, mut writer, left) = state?;
+                let next = if left == 0 { None } else { output.changes.recv().await };
+                let Some(changes) = next else { return Some((writer.finish().map(Chunk::from), None)) };
+                let written = changes.and_then(|changes| {
+                    let (changes, count) = changes.first(left);
+                    Ok((writer.write(&changes)?, count))
+                });
+                match written {
+                    Ok((bytes, count)) => Some((Ok(Chunk::from(bytes)), Some((output, writer, left - count)))),
+                    Err(error) if form == Form::Ndjson => Some((Ok(failed(&error)), None)),
+                    // Nothing in the other forms says that rows are missing; an answer that is cut off does.
+                    Err(error) => Some((Err(error), None)),
                 }
-                let mut bytes = Vec::new();
-                let taken = match output.changes.recv().await? {
-                    Ok(changes) => {
-                        let changes = changes.slice(0, changes.len().min(left));
-                        encoder.write(&changes, &mut bytes).map(|()| changes.len())
-                    }
-                    Err(error) => Err(error),
-                };
-                let left = match taken {
-                    Ok(taken) => left - taken,
-                    // Nothing in CSV says that rows are missing; an answer that is cut off does.
-                    Err(error) if form == Form::Csv => return Some((Err(error), (output, encoder, 0))),
-                    Err(error) => failed(&error, &mut bytes),
-                };
-                Some((Ok(Chunk::from(bytes)), (output, encoder, left)))
             });
             Ok(endless(form, chunks, place, parts))
         }
@@ -334,31 +305,14 @@ fn not_as_rows(form: Form) -> Problem {
         .into()
 }
 
-/// An error in the middle of an answer is its last line. Nothing is left to come.
-fn failed(error: &Error, bytes: &mut Vec<u8>) -> usize {
+/// An error in the middle of NDJSON, as its last line.
+fn failed(error: &Error) -> Chunk {
     let line = serde_json::json!({ "error": error.message(), "code": error.code().to_string(), "hint": error.way_out() });
-    bytes.extend_from_slice(line.to_string().as_bytes());
-    bytes.push(b'\n');
-    0
-}
-
-/// All rows of a query that ends.
-async fn whole(mut output: Output, limit: usize) -> Result<RecordBatch> {
-    let (mut batches, mut left) = (Vec::new(), limit.min(ROWS_MAX));
-    let deadline = Instant::now() + TIMEOUT_DEFAULT;
-    while left > 0
-        && let Ok(Some(changes)) = timeout_at(deadline, output.changes.recv()).await
-    {
-        let rows = changes?.rows;
-        let rows = rows.slice(0, rows.num_rows().min(left));
-        left -= rows.num_rows();
-        batches.push(rows);
-    }
-    Ok(arrow::compute::concat_batches(&output.schema, &batches).map_err(Error::from)?)
+    Chunk::from(line.to_string() + "\n")
 }
 
 /// The rows of a view as `added`, then its changes, a line each.
-fn follow(live: Arc<Live>, left: usize) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send + 'static> {
+fn follow(live: Arc<Live>, left: u64) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send + 'static> {
     let snapshot = live.snapshot()?;
     let lines = JsonRows::new(&live.schema);
     let times = crate::time::TimestampArray::from_value(0, snapshot.rows.num_rows());
@@ -368,7 +322,6 @@ fn follow(live: Arc<Live>, left: usize) -> Result<impl Stream<Item = Result<Chun
         if left == 0 {
             return None;
         }
-        let mut bytes = Vec::new();
         let changes = match first {
             Some(changes) => changes,
             None => match follower.next().await {
@@ -377,12 +330,12 @@ fn follow(live: Arc<Live>, left: usize) -> Result<impl Stream<Item = Result<Chun
                 Followed::Gap { .. } => {
                     let error = Error::new(Code::Runtime, "this reader is too far behind: changes it has not read are forgotten")
                         .hint("read faster, or subscribe again: that begins with the rows as they are");
-                    left = failed(&error, &mut bytes);
-                    return Some((Ok(Chunk::from(bytes)), (follower, lines, None, left)));
+                    return Some((Ok(failed(&error)), (follower, lines, None, 0)));
                 }
             },
         };
-        for change in crate::format::encode::Change::each(&changes).take(left) {
+        let mut bytes = Vec::new();
+        for change in Change::each(&changes).take(usize::try_from(left).unwrap_or(usize::MAX)) {
             lines.write_change(&changes.rows, change, &mut bytes);
             bytes.push(b'\n');
             left -= 1;
@@ -434,7 +387,7 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
     if checked.sql.len() > SQL_BYTES_MAX {
         parse(&checked.sql)?;
     }
-    let trial = trial(&app).await?;
+    let trial = app.trial().await?;
     let (statements, mut errors) = sql::parse(&checked.sql);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {

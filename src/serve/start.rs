@@ -65,16 +65,17 @@ impl Server {
         };
         let streams = Streams::new(Arc::clone(&engine), store.clone(), limits);
         let weak = Arc::downgrade(&streams);
-        let origins =
-            Origins::new(&settings, move |path| weak.upgrade().map(|streams| streams.origins(path)).unwrap_or_default());
+        let origins = Origins::new(&settings, move |address, path| {
+            weak.upgrade().map(|streams| streams.origins(address, path)).unwrap_or_default()
+        });
         let body_bytes_max = settings.http.body_bytes_max;
         let guard = {
             let (gate, origins) = (gate.clone(), origins.clone());
-            move |router| around(router, gate.clone(), origins.clone(), body_bytes_max)
+            move |router, address| around(router, gate.clone(), origins.at(address), body_bytes_max)
         };
         streams.guard_with(Arc::new(guard));
         let app = Arc::new(App::new(engine, checkpoints, settings, store, gate, Arc::clone(&streams)));
-        let router = streams.guarded(super::router(Arc::clone(&app)));
+        let router = streams.guarded(super::router(Arc::clone(&app)), None);
         Ok(Server { app, addresses, listeners, router })
     }
 

@@ -33,12 +33,13 @@ fn masked(script: &str, cover: impl Fn(&str) -> String) -> String {
         match &tokens[at].token {
             Token::LParen if depth > 0 || (at > 0 && is_word(&tokens[at - 1].token, "WITH")) => depth += 1,
             Token::RParen | Token::SemiColon => depth = depth.saturating_sub(1),
-            Token::SingleQuotedString(_) if depth > 0 && at > 1 && tokens[at - 1].token == Token::Eq => {
+            _ if depth > 0 && at > 1 && tokens[at - 1].token == Token::Eq => {
                 let Some(option) = name(&tokens[at - 2].token) else { continue };
                 let range = text.range(tokens[at].span.into());
-                // Without the quotes.
-                let (start, end) = (range.start + 1, range.end.saturating_sub(1).max(range.start + 1));
-                let Some(value) = script.get(start..end) else { continue };
+                // Whatever the quotes are, also those that are refused, as in `E'…'`; without quotes there is no secret.
+                let Some(opening) = script[range.clone()].find(['\'', '"', '`', '$']) else { continue };
+                let start = range.start + opening + 1;
+                let Some(value) = script.get(start..range.end.saturating_sub(1)) else { continue };
                 parts.extend(secret_parts(option, value).into_iter().map(|part| start + part.start..start + part.end));
             }
             _ => {}
@@ -83,6 +84,14 @@ mod tests {
             "CREATE TABLE t (a TEXT) WITH (\n  connector = 'sse', 'headers' = 'X-Key: ***, B: {{ B }}',\n  \
              endpoint = 'https://***@x/?y=1', events = 'a')"
         );
+    }
+
+    #[test]
+    fn a_value_in_other_quotes_is_covered_too() {
+        for value in ["\"X-Key: geheim\"", "`X-Key: geheim`", "E'X-Key: geheim'", "N'X-Key: geheim'", "$$X-Key: geheim$$"] {
+            let covered = covered(&format!("CREATE TABLE t (a TEXT) WITH (headers = {value}, events = 'a')"));
+            assert!(covered.contains("X-Key: ") && !covered.contains("geheim"), "{covered}");
+        }
     }
 
     #[test]

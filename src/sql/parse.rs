@@ -275,7 +275,9 @@ fn option_value(cursor: &mut Cursor, name: &str) -> Result<String> {
         Token::Word(word) if word.quote_style == Some('"') => word.value.clone(),
         Token::Word(word) if is_word(cursor.peek(), "true") || is_word(cursor.peek(), "false") => word.value.to_ascii_lowercase(),
         Token::Word(word) => {
-            let hint = format!("write it in single quotes: {name} = '{}'", word.value);
+            // What stands in quotes of its own may be a secret.
+            let value = if word.quote_style.is_some() { "…" } else { &word.value };
+            let hint = format!("write it in single quotes: {name} = '{value}'");
             return Err(cursor.expected(&format!("the value of option '{name}'")).hint(hint));
         }
         _ => return Err(cursor.expected(&format!("the value of option '{name}'"))),

@@ -148,3 +148,71 @@ impl TypePlanner for Types {
         Ok(arrow_type(data_type).ok())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::data_type;
+
+    #[test]
+    fn types_become_arrow() {
+        for (sql, expected) in [
+            ("TEXT", "Utf8View"),
+            ("VARCHAR(10)", "Utf8View"),
+            ("CHAR", "Utf8View"),
+            ("STRING", "Utf8View"),
+            ("UUID", "Utf8View"),
+            ("JSON", "Utf8View"),
+            ("JSONB", "Utf8View"),
+            ("BOOLEAN", "Boolean"),
+            ("TINYINT", "Int8"),
+            ("SMALLINT", "Int16"),
+            ("INT", "Int32"),
+            ("INTEGER", "Int32"),
+            ("BIGINT", "Int64"),
+            ("INT8", "Int64"),
+            ("BIGINT UNSIGNED", "UInt64"),
+            ("INT UNSIGNED", "UInt32"),
+            ("FLOAT", "Float64"),
+            ("REAL", "Float32"),
+            ("DOUBLE", "Float64"),
+            ("DOUBLE PRECISION", "Float64"),
+            ("DECIMAL", "Decimal128(38, 10)"),
+            ("NUMERIC(12)", "Decimal128(12, 0)"),
+            ("DECIMAL(12, 4)", "Decimal128(12, 4)"),
+            ("TIMESTAMP", "Timestamp(ns)"),
+            ("TIMESTAMPTZ", "Timestamp(ns)"),
+            ("TIMESTAMP(3) WITH TIME ZONE", "Timestamp(ns)"),
+            ("DATETIME", "Timestamp(ns)"),
+            ("DATE", "Date32"),
+            ("TIME", "Time64(ns)"),
+            ("BYTEA", "Binary"),
+            ("BLOB", "Binary"),
+            ("INT[]", "List(Int32)"),
+            ("ARRAY<TEXT>", "List(Utf8View)"),
+            ("STRUCT<a INT, \"B\" STRUCT<c TEXT>>", "Struct(\"a\": Int32, \"B\": Struct(\"c\": Utf8View))"),
+        ] {
+            let field = arrow_type(&data_type(sql).unwrap()).unwrap();
+            assert_eq!(field.data_type().to_string(), expected, "{sql}");
+            let json = field.metadata().get("ARROW:extension:name").map(String::as_str);
+            assert_eq!(json, sql.starts_with("JSON").then_some("arrow.json"), "{sql}");
+            assert!(field.is_nullable());
+        }
+        for (sql, expected) in [
+            ("TEXTT", "type TEXTT is not known; did you mean TEXT?"),
+            ("TIMESTMP", "type TIMESTMP is not known; did you mean TIMESTAMP?"),
+            (
+                "GEOMETRY",
+                "type GEOMETRY is not known; \
+                 known are TEXT, BOOLEAN, INT, BIGINT, DOUBLE, DECIMAL, TIMESTAMP, DATE, TIME, JSON, BYTEA, arrays and STRUCT<…>",
+            ),
+            (
+                "DECIMAL(50, 2)",
+                "DECIMAL(50,2) cannot be kept; give 1 to 38 digits, and no more of them behind the point, as in DECIMAL(18, 6)",
+            ),
+            ("MAP(TEXT, INT)", "type Map(TEXT, INT) is not known; declare the column as JSON and read it by `->` and `->>`"),
+        ] {
+            assert_eq!(arrow_type(&data_type(sql).unwrap()).unwrap_err().to_string(), expected);
+        }
+    }
+}

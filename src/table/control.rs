@@ -1,5 +1,6 @@
 //! What the user of a table wants of its feed, and what all tasks of the table share.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use datafusion::physical_expr::PhysicalExpr;
@@ -12,7 +13,7 @@ use super::spec::{EventTime, Source, Spec};
 use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
-use crate::operator::state::Saver;
+use crate::operator::state::{Frame, Saver};
 
 /// What a table and the tasks that serve it share.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     /// How the first task begins.
     beginning: Mutex<Option<Beginning>>,
     journals: Mutex<Journals>,
+    /// Where the last task was when the feed came to its end.
+    end: Mutex<Vec<Frame>>,
     /// Tasks that run now.
     hubs: Mutex<usize>,
 }
@@ -66,6 +69,7 @@ impl Shared {
             asked: Asked::default(),
             beginning: Mutex::default(),
             journals: Mutex::default(),
+            end: Mutex::default(),
             hubs: Mutex::new(0),
         })
     }
@@ -122,11 +126,21 @@ impl Shared {
         *hubs > 0
     }
 
-    /// Gives what there is to look back at, without a place to go on from.
+    /// Whether a task reads the feed.
+    pub(super) fn is_served(&self) -> bool {
+        *self.hubs() > 0
+    }
+
+    /// The feed has come to its end.
+    pub(super) fn end_at(&self, place: Vec<Frame>) {
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = place;
+    }
+
+    /// Gives what there is to look back at, without a place to go on from unless that is the feed's end.
     pub(super) fn give_past(&self, mark: &Mark) {
         let spec = self.spec();
         mark.give(spec.part_name(), self.holder, spec.fingerprint(), |cut| {
-            let mut frames = Vec::new();
+            let mut frames = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
             self.save_journals(&mut Saver::new(cut, &mut frames))?;
             Ok(frames)
         });
@@ -136,10 +150,11 @@ impl Shared {
         self.journals.lock().unwrap_or_else(PoisonError::into_inner).save(state, &self.status, &self.feed)
     }
 
-    /// A task begins; it has ended when the guard is gone.
-    pub(super) fn serve(&self) -> Serving<'_> {
+    /// A task is about to begin; it has ended when the guard is gone.
+    pub(super) fn serve(self: &Arc<Self>) -> Serving {
         *self.hubs() += 1;
-        Serving(self)
+        self.end_at(Vec::new());
+        Serving(Arc::clone(self))
     }
 
     /// No task runs: the state of a feed that nobody reads.
@@ -156,10 +171,18 @@ impl Shared {
     }
 }
 
-/// Held by a task as long as it reads the feed.
-pub(super) struct Serving<'a>(&'a Shared);
+/// Held by a task from before its first step until it no longer reads the feed: a mark that is sent meanwhile is for it.
+pub(super) struct Serving(Arc<Shared>);
 
-impl Drop for Serving<'_> {
+impl Deref for Serving {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         let mut hubs = self.0.hubs();
         *hubs -= 1;

@@ -51,8 +51,8 @@ pub struct Applied {
     pub changes: Vec<Changes>,
     /// Deletes of rows that were not there.
     pub unmatched: u64,
-    /// Why the rest was not done.
-    pub failure: Option<Error>,
+    /// The first operation that was not done, and why; none behind it was.
+    pub failure: Option<(usize, Error)>,
 }
 
 /// The numbers of rows that go and come, in order.
@@ -119,13 +119,13 @@ impl CurrentRows {
         }
         let mut told = Told::default();
         let (mut unmatched, mut failure) = (0, None);
-        for op in ops {
+        for (at, op) in ops.iter().enumerate() {
             // Before it is too late, so that who reads knows of every row there is.
             if self.len() >= self.most && self.adds(op, &new_keys, &old_keys) {
-                failure = Some(
-                    Error::new(Code::Runtime, format!("the table would have more than {} rows, which are all kept", self.most))
-                        .hint("keep a part of them: several tables over parts of the feed, or fewer rows from its server"),
-                );
+                let error =
+                    Error::new(Code::Runtime, format!("the table would have more than {} rows, which are all kept", self.most));
+                let way_out = "keep a part of them: several tables over parts of the feed, or fewer rows from its server";
+                failure = Some((at, error.hint(way_out)));
                 break;
             }
             match *op {
@@ -383,7 +383,8 @@ mod tests {
         let said = [Said::Is(1, 99, None), Said::Is(4, 5, Some(2)), Said::Is(5, 1, None), Said::Gone(1)];
         let applied = apply(&mut rows, &said).unwrap();
         assert_eq!(show(&applied.changes), "-1:49+1:99 -2:49+4:5");
-        assert_eq!(applied.failure.unwrap().message(), "the table would have more than 3 rows, which are all kept");
+        let (at, error) = applied.failure.unwrap();
+        assert_eq!((at, error.message()), (2, "the table would have more than 3 rows, which are all kept"));
         assert_eq!(show(&[rows.all().unwrap().unwrap()]), "+3:49 +1:99 +4:5");
     }
 

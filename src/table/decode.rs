@@ -28,6 +28,10 @@ use crate::time::{Timestamp, TimestampArray};
 pub(super) struct Decode {
     events: Events,
     rejects: Rejects,
+    /// Where each event since the last [`Decode::take`] begins among the rows or changes; nothing is noted where no event can be the
+    /// end of the table.
+    starts: Vec<usize>,
+    failure: Option<Failure>,
     /// For each column of the table that some reader needs: where it is among the decoded or the computed ones.
     columns: Vec<Option<Place>>,
     computed: Vec<Arc<dyn PhysicalExpr>>,
@@ -56,6 +60,13 @@ enum Place {
     Computed(usize),
 }
 
+/// The event that is the end of the table.
+pub(super) struct Failure {
+    /// The events before it, since the last [`Decode::take`]: they are in what that gave, and no others.
+    pub(super) events_before: usize,
+    pub(super) error: Error,
+}
+
 /// What all readers get, each its columns of it.
 pub(super) struct Batch {
     /// The records read.
@@ -78,6 +89,20 @@ struct Decoded {
     times: TimestampArray,
     /// Which of the rows that were read these are; `None` for all of them, which is the rule.
     kept: Option<UInt32Array>,
+}
+
+enum Judged {
+    Rows(Box<Decoded>),
+    /// The first row that is the end of the table.
+    BadAt(usize),
+}
+
+/// Records that were decoded and are no rows all the same.
+#[derive(Default)]
+struct Unfit {
+    samples: Vec<(Bad, Timestamp)>,
+    /// Those that no sample is kept of.
+    others: u64,
 }
 
 /// What becomes of records that are no rows.
@@ -131,6 +156,8 @@ impl Decode {
                 None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?)),
             },
             rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
+            starts: Vec::new(),
+            failure: None,
             columns,
             computed: expressions.into_iter().map(|expr| over_decoded(expr, &decoded)).collect::<Result<_>>()?,
             time,
@@ -139,15 +166,26 @@ impl Decode {
 
     /// Takes an event; after one that is the end of the table, none.
     pub(super) fn push(&mut self, input: Input<'_>) {
-        let rejects = &mut self.rejects;
-        if rejects.failed.is_some() {
+        if self.rejects.failed.is_some() {
             return;
         }
+        if self.may_fail() {
+            self.starts.push(match &self.events {
+                Events::Rows(decoder) => decoder.len(),
+                Events::Changes(keyed) => keyed.decoder.len(),
+            });
+        }
+        let rejects = &mut self.rejects;
         let mut bad = |bad| rejects.add(bad, input.received);
         match &mut self.events {
             Events::Rows(decoder) => decoder.push(input, &mut bad),
             Events::Changes(keyed) => keyed.decoder.push(input, &mut bad),
         }
+    }
+
+    /// Whether an event may be the end of the table: a bad one, or one that makes the rows of a keyed table too many.
+    pub(super) fn may_fail(&self) -> bool {
+        self.rejects.policy == BadData::Fail || matches!(self.events, Events::Changes(_))
     }
 
     /// Turns to other readers; the rows of a keyed table stay.
@@ -180,32 +218,74 @@ impl Decode {
         }
     }
 
-    /// The rows since the last call. A row that an expression cannot be computed for, or without an event time, is a bad record.
+    /// The rows since the last call, up to the event that is the end of the table. A row that an expression cannot be computed for, or
+    /// without an event time, is a bad record.
     pub(super) fn take(&mut self) -> Result<Option<Batch>> {
+        let starts = std::mem::take(&mut self.starts);
+        // After a bad event no other was taken.
+        let end = match self.rejects.failed.is_some() {
+            true => starts.last().map(|last| self.fail_at(&starts, *last)),
+            false => None,
+        };
         let batch = match &mut self.events {
             Events::Rows(decoder) if decoder.is_empty() => return Ok(None),
             Events::Rows(decoder) => {
                 let (rows, times) = decoder.take()?;
-                let decoded = self.compute(rows, times)?;
-                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(Box::new(decoded)) }
+                let end = end.unwrap_or(times.len());
+                let (rows, times) = (rows.slice(0, end), times.slice(0, end));
+                let decoded = match self.judge(&rows, &times)? {
+                    Judged::Rows(decoded) => decoded,
+                    Judged::BadAt(row) => {
+                        let end = self.fail_at(&starts, row);
+                        Box::new(self.compute(rows.slice(0, end), times.slice(0, end))?.0)
+                    }
+                };
+                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(decoded) }
             }
             Events::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
             Events::Changes(keyed) => {
-                let told = keyed.decoder.take()?;
-                self.change(told)?
+                let mut told = keyed.decoder.take()?;
+                told.truncate(end.unwrap_or(told.ops.len()));
+                self.change(told, &starts)?
             }
         };
         Ok((batch.records > 0).then_some(batch))
     }
 
-    /// The bad record, or the row too many, that is the end of the table; what came before it has been taken.
-    pub(super) fn failure(&mut self) -> Option<Error> {
-        self.rejects.failed.take()
+    /// Notes that the event to which the row or change `at` belongs is the end of the table; gives where that event begins.
+    fn fail_at(&mut self, starts: &[usize], at: usize) -> usize {
+        let events_before = starts.partition_point(|start| *start <= at).saturating_sub(1);
+        let error = self.rejects.failed.take().unwrap_or_else(|| Error::bug("a table has failed for no reason"));
+        self.failure = Some(Failure { events_before, error });
+        starts.get(events_before).copied().unwrap_or_default()
     }
 
-    fn compute(&mut self, rows: RecordBatch, times: TimestampArray) -> Result<Decoded> {
+    /// The event that is the end of the table, by a bad record or a row too many; what came before it has been taken.
+    pub(super) fn failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    /// Computes rows, and notes the bad ones; of those that are the end of the table, only the first.
+    fn judge(&mut self, rows: &RecordBatch, times: &TimestampArray) -> Result<Judged> {
+        let (decoded, unfit) = self.compute(rows.clone(), times.clone())?;
+        match &decoded.kept {
+            Some(kept) if self.rejects.policy == BadData::Fail && kept.len() < rows.num_rows() => {
+                let row = kept.values().iter().zip(0..).position(|(kept, row)| *kept != row).unwrap_or(kept.len());
+                let (_, unfit) = self.compute(rows.slice(row, 1), times.slice(row, 1))?;
+                self.rejects.add_unfit(unfit);
+                Ok(Judged::BadAt(row))
+            }
+            _ => {
+                self.rejects.add_unfit(unfit);
+                Ok(Judged::Rows(Box::new(decoded)))
+            }
+        }
+    }
+
+    /// The rows that are fit, and what is said of the others.
+    fn compute(&self, rows: RecordBatch, times: TimestampArray) -> Result<(Decoded, Unfit)> {
         if self.computed.is_empty() {
-            return Ok(Decoded { rows, computed: Vec::new(), times, kept: None });
+            return Ok((Decoded { rows, computed: Vec::new(), times, kept: None }, Unfit::default()));
         }
         let mut bad = BadRows::default();
         let changes = Changes::inserts(rows, times);
@@ -214,18 +294,27 @@ impl Decode {
             Some(kept) => changes.take(kept)?,
             None => changes,
         };
-        self.rejects.add_failed(bad);
+        let mut unfit = Unfit::of(&bad);
         let decoded = Decoded { rows: changes.rows, computed: found.columns, times: changes.times, kept: found.kept };
-        match &self.time {
-            Some((at, name)) => decoded.timed(*at, name, &mut self.rejects),
-            None => Ok(decoded),
-        }
+        let decoded = match &self.time {
+            Some((at, name)) => decoded.timed(*at, name, &mut unfit)?,
+            None => decoded,
+        };
+        Ok((decoded, unfit))
     }
 
     /// What `told` does to the rows of a keyed table.
-    fn change(&mut self, told: RowChanges) -> Result<Batch> {
-        let RowChanges { mut ops, rows, times, keys, skipped } = told;
-        let decoded = self.compute(rows, times)?;
+    fn change(&mut self, mut told: RowChanges, starts: &[usize]) -> Result<Batch> {
+        let decoded = match self.judge(&told.rows, &told.times)? {
+            Judged::Rows(decoded) => decoded,
+            Judged::BadAt(row) => {
+                let of_row = |op: &Op| matches!(op, Op::Upsert { row: of, .. } if *of as usize == row);
+                let at = told.ops.iter().position(of_row).ok_or_else(|| Error::bug("a row that no change is about"))?;
+                told.truncate(self.fail_at(starts, at));
+                Box::new(self.compute(told.rows, told.times)?.0)
+            }
+        };
+        let RowChanges { mut ops, keys, skipped, .. } = told;
         if let Some(kept) = &decoded.kept {
             only(&mut ops, kept);
         }
@@ -234,8 +323,10 @@ impl Decode {
         let rows = RecordBatch::try_new(Arc::clone(&keyed.schema), columns)?;
         let applied = keyed.current.apply(&ops, rows, decoded.times.clone(), keys.columns())?;
         self.rejects.status.ignored(skipped, applied.unmatched);
-        if let Some(error) = applied.failure {
-            self.rejects.failed.get_or_insert(error);
+        if let Some((at, error)) = applied.failure {
+            // Where changes of bad rows were left out, some that were made come again: they say what is so already.
+            self.rejects.failed = Some(error);
+            self.fail_at(starts, at);
         }
         Ok(Batch { records: ops.len(), times: decoded.times, content: Content::Changes(applied.changes) })
     }
@@ -309,8 +400,8 @@ fn only(ops: &mut Vec<Op>, kept: &UInt32Array) {
 }
 
 impl Decoded {
-    /// The rows whose computed column `at` is their event time; those where it is NULL are rejected.
-    fn timed(mut self, at: usize, name: &str, rejects: &mut Rejects) -> Result<Decoded> {
+    /// The rows whose computed column `at` is their event time; those where it is NULL are unfit.
+    fn timed(mut self, at: usize, name: &str, unfit: &mut Unfit) -> Result<Decoded> {
         let times = time_column(&self.computed[at])?;
         if times.null_count() == 0 {
             self.times = times.clone();
@@ -318,7 +409,7 @@ impl Decoded {
         }
         let reason = format!("event time '{name}' is missing");
         for row in (0..times.len()).filter(|row| times.is_null(*row)) {
-            rejects.add(sample(reason.clone(), rows::text(&self.rows, row)), Timestamp(self.times.value(row)));
+            unfit.samples.push((sample(reason.clone(), rows::text(&self.rows, row)), Timestamp(self.times.value(row))));
         }
         let keep: BooleanArray = (0..times.len()).map(|row| Some(times.is_valid(row))).collect();
         let computed = self.computed.iter().map(|column| Ok(filter(column, &keep)?)).collect::<Result<Vec<_>>>()?;
@@ -348,16 +439,23 @@ impl Rejects {
         self.status.keep_bad(bad, received);
     }
 
+    fn add_unfit(&mut self, unfit: Unfit) {
+        (0..unfit.others).for_each(|_| self.status.drop_bad());
+        unfit.samples.into_iter().for_each(|(bad, received)| self.add(bad, received));
+    }
+}
+
+impl Unfit {
     /// Rows on which an expression failed; of many, only the last are samples.
-    fn add_failed(&mut self, bad: BadRows) {
+    fn of(bad: &BadRows) -> Self {
         let mut report = Report::default();
         bad.report(&mut report);
-        for _ in report.bad_samples.len() as u64..report.bad_rows {
-            self.status.drop_bad();
-        }
-        for row in report.bad_samples {
-            self.add(sample(format!("a generated column cannot be computed: {}", row.reason), row.row), row.time);
-        }
+        let others = report.bad_rows - report.bad_samples.len() as u64;
+        let samples = report.bad_samples.into_iter().map(|row| {
+            let reason = format!("a generated column cannot be computed: {}", row.reason);
+            (sample(reason, row.row), row.time)
+        });
+        Unfit { samples: samples.collect(), others }
     }
 }
 

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::clock::Clock;
-use super::control::{Orders, Shared, Stand};
-use super::decode::{Batch, Decode};
+use super::control::{Orders, Serving, Shared, Stand};
+use super::decode::{Batch, Decode, Failure};
 use super::mark::Mark;
 use super::readers::{Company, Door, Reader};
 use super::saved::{self, Beginning};
@@ -24,8 +24,7 @@ use crate::time::{Timestamp, Watermark};
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
 /// Serves all who come in by the door, over one connection at a time, until nobody is left.
-pub(super) async fn serve(shared: Arc<Shared>, door: Arc<Door>) {
-    let _serving = shared.serve();
+pub(super) async fn serve(shared: Serving, door: Arc<Door>) {
     while let Some(readers) = door.take_or_leave() {
         let orders = shared.orders();
         match Hub::new(&shared, &door, readers, orders) {
@@ -77,6 +76,7 @@ impl<'a> Hub<'a> {
             Err(error) => return Err((readers, error)),
         };
         let mut feed = Feed::new(obeyed.spec.feed.clone(), Arc::clone(&shared.feed));
+        feed.may_take_back(decode.may_fail());
         stand(&mut feed, obeyed.stand);
         let clock = Clock::new(&obeyed.spec);
         let now = Instant::now();
@@ -118,13 +118,18 @@ impl<'a> Hub<'a> {
     fn save(&mut self, cut: Cut) -> Result<Vec<Frame>> {
         let mut frames = Vec::new();
         let mut state = Saver::new(cut, &mut frames);
-        saved::save(&mut state, &self.feed.position(), self.clock.save())?;
-        let spec = &self.obeyed.spec;
-        if spec.key.is_some() {
-            saved::save_rows(&mut state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
-        }
+        self.save_place(&mut state)?;
         self.shared.save_journals(&mut state)?;
         Ok(frames)
+    }
+
+    fn save_place(&mut self, state: &mut Saver<'_>) -> Result<()> {
+        saved::save(state, &self.feed.position(), self.clock.save())?;
+        let spec = &self.obeyed.spec;
+        if spec.key.is_some() {
+            saved::save_rows(state, &mut self.rows_kept, &spec.schema, || self.decode.rows())?;
+        }
+        Ok(())
     }
 
     /// Gives the table's part of a checkpoint, and sends the mark on behind it.
@@ -139,7 +144,7 @@ impl<'a> Hub<'a> {
 
     /// Until the feed has ended, or all readers have left.
     async fn run(mut self) {
-        self.shared.status.begin(&self.shared.feed.snapshot());
+        self.shared.status.begin(&self.shared.feed.snapshot(), self.clock.sent());
         let readers = std::mem::take(&mut self.readers);
         if let Err(error) = self.greet(&readers).await {
             readers.iter().for_each(|reader| reader.fail(error.clone()));
@@ -241,13 +246,17 @@ impl<'a> Hub<'a> {
         self.send_watermark(watermark).await;
     }
 
-    /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised.
+    /// Cuts a batch from what has been decoded and hands it to every reader, then the watermark that it raised. Behind an event that is
+    /// the end of the table nothing counts as read.
     async fn flush(&mut self) -> Result<()> {
         if let Some(batch) = self.decode.take()? {
             self.hand_out(batch).await?;
         }
         match self.decode.failure() {
-            Some(error) => Err(error),
+            Some(Failure { events_before, error }) => {
+                self.feed.take_back_all_but(events_before);
+                Err(error)
+            }
             None => Ok(()),
         }
     }
@@ -277,7 +286,12 @@ impl<'a> Hub<'a> {
         }
     }
 
+    /// Who goes on from a checkpoint after this asks the feed again, and is told that it has ended.
     async fn end(&mut self) {
+        let mut place = Vec::new();
+        if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
+            self.shared.end_at(place);
+        }
         let company = self.company();
         self.send_watermark(Some(Watermark::at(Timestamp::MAX))).await;
         for reader in &self.readers {
@@ -321,6 +335,7 @@ impl<'a> Hub<'a> {
     /// Decodes the columns that the readers need, as the spec says.
     fn renew(&mut self) -> Result<()> {
         self.decode.serve(&self.obeyed.spec, &self.shared.status, &self.readers)?;
+        self.feed.may_take_back(self.decode.may_fail());
         Ok(())
     }
 

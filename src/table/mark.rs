@@ -60,11 +60,16 @@ impl Mark {
         (Mark { epoch, last, written, parts }, received)
     }
 
+    /// For which checkpoint a part is saved, and what it may leave out.
+    pub fn cut(&self, name: &str, holder: Holder) -> Cut {
+        let known = self.written.as_ref().filter(|written| written.holders.get(name) == Some(&holder));
+        Cut { epoch: self.epoch, written: known.map(|written| written.epoch) }
+    }
+
     /// Saves a part and gives it: `save` is told for which checkpoint, and what it may leave out.
     pub fn give(&self, name: String, holder: Holder, fingerprint: String, save: impl FnOnce(Cut) -> Result<Vec<Frame>>) {
         let begin = Instant::now();
-        let known = self.written.as_ref().filter(|written| written.holders.get(&name) == Some(&holder));
-        let frames = save(Cut { epoch: self.epoch, written: known.map(|written| written.epoch) });
+        let frames = save(self.cut(&name, holder));
         let part = frames.map(|frames| Part { name: name.clone(), fingerprint, frames });
         // A checkpoint that was given up meanwhile wants no parts any more.
         let _ = self.parts.send(Given { name, holder, spent: begin.elapsed(), part });

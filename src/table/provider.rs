@@ -94,6 +94,7 @@ impl Table {
         let table = self.shared.status.snapshot();
         let (events, filtered) = (feed.events - before.events, feed.filtered - before.filtered);
         let (rows, bad, ahead) = (table.rows - before.rows, table.bad - before.bad, table.ahead - before.ahead);
+        let skipped = table.skipped - before.skipped;
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
             State::NotRead if self.is_read() => Some("no query reads it any more".into()),
@@ -112,9 +113,9 @@ impl Table {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
             State::Connected if events == 0 => Some("connected, no events yet".into()),
-            State::Connected if rows == 0 && bad == 0 && table.skipped > 0 => Some(match self.spec().source_table.as_deref() {
-                Some(name) => format!("{} events so far, and no change of a row of {name}", table.skipped),
-                None => format!("{} events so far, and no change of a row", table.skipped),
+            State::Connected if rows == 0 && bad == 0 && skipped > 0 => Some(match self.spec().source_table.as_deref() {
+                Some(name) => format!("{skipped} events so far, and no change of a row of {name}"),
+                None => format!("{skipped} events so far, and no change of a row"),
             }),
             State::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
@@ -170,8 +171,7 @@ impl Table {
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
-        let served =
-            |door| hub::serve(Arc::clone(&self.shared), door).instrument(info_span!("feed", table = self.shared.spec().name));
+        let served = |door| hub::serve(self.shared.serve(), door).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if self.shared.spec().finite {
@@ -184,13 +184,18 @@ impl Table {
         self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
     }
 
-    /// Hands a mark to the feed and to all who follow it as [`Follow::Kept`]. Whether it went out: a table that nobody reads, or that ends
+    /// Hands a mark to the feed and to all readers that want marks. Whether it went out: a table that nobody reads, or that ends
     /// by itself, has no place to go on from.
     pub fn mark(&self, mark: &Arc<Mark>) -> bool {
         !self.shared.spec().finite && self.shared.mark(mark)
     }
 
-    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place.
+    /// Whether the feed runs for some reader now.
+    pub fn is_served(&self) -> bool {
+        self.shared.is_served()
+    }
+
+    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place but the end of its feed.
     pub fn give_past(&self, mark: &Mark) {
         self.shared.give_past(mark);
     }
@@ -206,7 +211,7 @@ impl Table {
     }
 
     /// The first task goes on from this state; not if nobody read the table when it was made. Readers that have seen what it has seen follow as
-    /// [`Follow::Restored`].
+    /// [`Follow::Restored`] or [`Follow::Resumed`].
     pub fn resume_at(&self, frames: Vec<Frame>) -> Result<bool> {
         let mut frames = contents(frames)?;
         let mut state = Loader::new(&mut frames);

@@ -25,10 +25,14 @@ const CASUAL_QUEUE: usize = 256 * 1024;
 pub enum Follow {
     /// Misses nothing: the feed waits for it. It ends with an error when the feed fails.
     Exact,
-    /// Misses nothing, and outlives a failure of the feed: it waits with its watermark standing still until the feed is told to connect
+    /// As [`Follow::Exact`], and marks come, too.
+    Marked,
+    /// As [`Follow::Marked`], with a state of the checkpoint from which the table goes on: it has seen everything that came before.
+    Resumed,
+    /// Misses nothing, gets marks, and outlives a failure of the feed: it waits with its watermark standing still until the feed is told to connect
     /// again. For what is to run for ever.
     Kept,
-    /// As [`Follow::Kept`], with a state of the checkpoint from which the table goes on: it has seen everything that came before.
+    /// As [`Follow::Kept`], with such a state.
     Restored,
     /// Never slows others down: once it lags too far behind while others read the same feed, it is cut off with an error. As long as it
     /// is alone the feed waits for it.
@@ -40,7 +44,7 @@ pub enum Follow {
 #[expect(clippy::large_enum_variant, reason = "nearly all deliveries are messages, which stand for many rows")]
 pub enum Delivery {
     Message(Message),
-    /// Only to those who follow as [`Follow::Kept`] or [`Follow::Restored`].
+    /// Not to those who follow as [`Follow::Exact`] or [`Follow::Casual`].
     Mark(Arc<Mark>),
 }
 
@@ -113,8 +117,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(table: &Arc<Table>, spec: &Spec, projection: Vec<usize>, follow: Follow) -> Result<(Reader, Subscription)> {
         let (queue, room) = match follow {
-            Follow::Exact | Follow::Kept | Follow::Restored => (READER_QUEUE, None),
             Follow::Casual => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
+            _ => (READER_QUEUE, None),
         };
         let (sender, messages) = mpsc::channel(queue);
         let schema = Arc::new(spec.schema.project(&projection)?);
@@ -149,7 +153,7 @@ impl Reader {
 
     /// Puts the mark behind everything sent so far, where the reader wants marks.
     pub(super) async fn mark(&self, mark: &Arc<Mark>) {
-        if self.is_kept() && !self.has_left() {
+        if !matches!(self.follow, Follow::Exact | Follow::Casual) && !self.has_left() {
             let _ = self.messages.send((Instant::now(), Delivery::Mark(Arc::clone(mark)))).await;
         }
     }
@@ -165,7 +169,7 @@ impl Reader {
 
     /// It has the rows that were there before.
     pub(super) fn is_restored(&self) -> bool {
-        self.follow == Follow::Restored
+        matches!(self.follow, Follow::Restored | Follow::Resumed)
     }
 
     /// It has gone, or is to be let go.

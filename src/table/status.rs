@@ -33,6 +33,7 @@ pub(super) struct Before {
     pub(super) rows: u64,
     pub(super) bad: u64,
     pub(super) ahead: u64,
+    pub(super) skipped: u64,
 }
 
 /// A bad event: what came, and why it is no row.
@@ -102,15 +103,16 @@ impl Status {
         &self.samples
     }
 
-    /// The feed begins anew, and the watermark with it; what was counted stays.
-    pub(super) fn begin(&self, feed: &feed::Snapshot) {
-        self.watermark(Watermark::at(Timestamp::MIN));
+    /// The feed begins anew, and the watermark with it, unless they go on from a checkpoint; what was counted stays.
+    pub(super) fn begin(&self, feed: &feed::Snapshot, watermark: Option<Watermark>) {
+        self.watermark(watermark.unwrap_or(Watermark::at(Timestamp::MIN)));
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
             events: feed.events,
             filtered: feed.filtered,
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
         };
     }
 

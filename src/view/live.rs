@@ -344,13 +344,32 @@ impl Live {
         saved
     }
 
-    /// The same of a view that has ended: what it has said is all there is.
+    /// The same of a view that has ended or failed: what it has said is all there is. Nothing of one that may say more.
     pub fn take_last_part(&self, mark: &Mark, fingerprint: &str) {
+        let failure = match self.health() {
+            Health::Ended => None,
+            Health::Failed(error) => Some(error),
+            Health::Waiting | Health::Running | Health::Dropped => return,
+        };
         mark.give(self.last_part_name(), self.holder, fingerprint.into(), |cut| {
             let mut frames = Vec::new();
-            self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
+            let mut state = Saver::new(cut, &mut frames);
+            self.save(&mut state.within(LIVE))?;
+            failure.map_or(Ok(()), |error| saved::save_failure(&mut state, &error))?;
             Ok(frames)
         });
+    }
+
+    /// Shows again what [`Live::take_last_part`] gave.
+    pub fn settle(&self, frames: Vec<Frame>) -> Result<()> {
+        let (said, more) = frames.into_iter().partition(|frame| frame.name.starts_with(LIVE));
+        let failure = saved::load_failure(&mut Loader::new(&mut contents(more)?))?;
+        self.load(None, said)?;
+        if failure.is_some() {
+            tracing::warn!(view = self.name, "the view had failed before: its rows stay, and it runs when it is made anew");
+        }
+        self.enter(failure.map_or(Health::Ended, Health::Failed));
+        Ok(())
     }
 
     /// The name of the view's part of a checkpoint while it runs.
@@ -358,7 +377,7 @@ impl Live {
         format!("view/{}", self.name)
     }
 
-    /// The same once it has ended.
+    /// The same once it has ended or failed.
     pub fn last_part_name(&self) -> String {
         format!("ended/{}", self.name)
     }
@@ -382,7 +401,7 @@ impl Live {
         chapters.save(state, history)
     }
 
-    /// Goes on from a state, before anything is published: with a run of the same query, or without if that had ended.
+    /// Goes on from a state, before anything is published: with a run of the same query, or without if that had come to its end.
     pub fn load(&self, run: Option<&mut Run>, frames: Vec<Frame>) -> Result<()> {
         let (said, operators) = frames.into_iter().partition(|frame| frame.name.starts_with(LIVE));
         let mut said = contents(said)?;

@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
 use super::live::Entry;
 use crate::change::Changes;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::operator::state::{self, Kept, Loader, Saver};
 use crate::time::{Timestamp, TimestampArray};
 
 const EPOCHS: &str = "epochs";
 const ROWS: &str = "rows";
 const HISTORY: &str = "history/";
+const FAILURE: &str = "failure";
 
 /// Earlier epochs that a client may still come with: as many restarts.
 const ORIGINS_MAX: usize = 64;
@@ -145,6 +146,33 @@ pub fn save_rows(state: &mut Saver<'_>, kept: &mut Kept, rows: impl FnOnce() -> 
         let times = TimestampArray::from_value(0, rows.num_rows());
         Changes::inserts(rows, times).to_batch()
     })
+}
+
+/// Saves why a view has failed.
+pub fn save_failure(state: &mut Saver<'_>, error: &Error) -> Result<()> {
+    let text = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values([text])) };
+    let failure: [(&str, ArrayRef); 3] = [
+        ("code", Arc::new(UInt64Array::from_value(error.code().number().into(), 1))),
+        ("message", text(error.message())),
+        ("way_out", text(error.way_out().unwrap_or_default())),
+    ];
+    state.put(FAILURE, state::rows(failure, 1)?);
+    Ok(())
+}
+
+/// Why a view has failed, if it has.
+pub fn load_failure(state: &mut Loader<'_>) -> Result<Option<Error>> {
+    let Some(mut failure) = state.take_if_there(FAILURE) else { return Ok(None) };
+    let number = failure.number::<UInt64Type>("code")?;
+    let (message, way_out) = (failure.texts("message")?, failure.texts("way_out")?);
+    failure.end()?;
+    // Another version may have had other codes.
+    let code = Code::ALL.iter().copied().find(|code| u64::from(code.number()) == number).unwrap_or(Code::Runtime);
+    let error = Error::new(code, message.value(0));
+    Ok(Some(match way_out.value(0) {
+        "" => error,
+        way_out => error.hint(way_out),
+    }))
 }
 
 impl Saved {

@@ -94,13 +94,9 @@ impl Grid {
         Some(pane)
     }
 
-    /// The windows `time` is in, the earliest first; none where [`Grid::pane_of`] has no answer.
-    pub fn windows_of(self, time: i64) -> impl Iterator<Item = Window> {
-        let pane = self.pane_of(time);
-        (1..=self.panes()).filter_map(move |n| {
-            let end = pane? + self.slide * n;
-            Some(Window { start: end - self.width, end })
-        })
+    /// The ends of the windows of `pane`, the earliest first.
+    pub fn ends_of(self, pane: i64) -> impl Iterator<Item = i64> {
+        (1..=self.panes()).map(move |n| pane + self.slide * n)
     }
 
     /// The earliest end of a window of `pane` that lies after `time`, if there is one.
@@ -187,7 +183,8 @@ mod tests {
     }
 
     fn windows(grid: Grid, time: i64) -> Vec<(i64, i64)> {
-        grid.windows_of(time).map(|window| (window.start, window.end)).collect()
+        let pane = grid.pane_of(time).into_iter();
+        pane.flat_map(|pane| grid.ends_of(pane)).map(|end| (end - grid.width(), end)).collect()
     }
 
     #[test]

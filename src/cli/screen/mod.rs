@@ -1,4 +1,4 @@
-//! The live screen of `demo` and of `run` on a terminal: what the feeds do, and the newest rows of each view.
+//! The live screen of `demo` on a terminal: what the feeds do, and the newest rows of each view.
 //!
 //! [`Model`] is what is shown, [`draw`] shows it; neither knows a terminal. [`Terminal`] is one.
 

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
-use crate::operator::keys::{detached, memory};
+use crate::operator::memory::{detached, memory};
 use crate::operator::state::{self, Kept, Loader, Saver};
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.

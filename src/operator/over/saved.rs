@@ -4,9 +4,8 @@ use proptest::prelude::*;
 
 use super::tests::{BY_ROW, BY_TIME, DELAY, Row, SECOND, changes, chosen, input, keys, spec, spelled};
 use super::*;
-use crate::error::Code;
 use crate::operator::state::survival::{self, Feed, Likeness, left_out};
-use crate::operator::{Chain, Content, Cut, Tree};
+use crate::operator::{Chain, Tree};
 
 /// Aggregates that keep more than a number, or rows, or rounding errors; a growing frame first.
 const AGGREGATES: &[&str] = &[
@@ -118,14 +117,6 @@ proptest! {
     }
 }
 
-/// A chain that took a while of this feed, and the rest of it.
-fn halfway(spec: &OverSpec, feed: &Feed) -> (Chain, Feed) {
-    let mut chain = chain(spec);
-    let (first, rest) = feed.split_at(feed.len() / 2);
-    first.iter().for_each(|(source, message)| chain.push(*source, message.clone(), &mut Vec::new()).unwrap());
-    (chain, rest.to_vec())
-}
-
 fn some_rows(count: i64) -> Vec<Row> {
     let mut random = fastrand::Rng::with_seed(7);
     let key = |random: &mut fastrand::Rng| [None, Some("a"), Some("b")][random.usize(0..3)];
@@ -161,24 +152,5 @@ fn a_state_with_any_number_changed_is_refused_or_gone_on_with() {
     let functions = "RANK() OVER w, LAG(v, 2) OVER w, LEAD(v) OVER w, LAST_VALUE(v) IGNORE NULLS OVER (w ROWS UNBOUNDED PRECEDING), \
         SUM(v) OVER (w RANGE INTERVAL '3 seconds' PRECEDING), AVG(v) OVER w, MEDIAN(v) OVER w";
     let spec = spec(&spelled(functions, "PARTITION BY k ORDER BY ts"), Order::EventTime).unwrap();
-    let (mut saved, rest) = halfway(&spec, &feed(&some_rows(60), &[5]));
-    let frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
-    let mut random = fastrand::Rng::with_seed(11);
-    let mut refused = 0;
-    for _ in 0..600 {
-        let mut frames = frames.clone();
-        let at = random.usize(0..frames.len());
-        let Content::Rows(rows) = &mut frames[at].content else { panic!("not given") };
-        if survival::damage(&mut random, rows) {
-            let mut chain = chain(&spec);
-            match chain.load(frames) {
-                Err(error) => {
-                    refused += 1;
-                    assert_eq!(error.code(), Code::Data, "{error}");
-                }
-                Ok(()) => rest.iter().for_each(|(source, message)| drop(chain.push(*source, message.clone(), &mut Vec::new()))),
-            }
-        }
-    }
-    assert!(refused > 100, "{refused}");
+    survival::check_damaged(&|| chain(&spec), &feed(&some_rows(60), &[5]));
 }

@@ -9,6 +9,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use super::{Content, Cut, Epoch, Frame};
+use crate::error::Code;
 use crate::operator::{Chain, Message, Report};
 
 /// What a chain is fed with: the number of a source, and a message.
@@ -155,9 +156,36 @@ fn assert_near(left: &ArrayRef, right: &ArrayRef, share: f64, at: usize) {
     }
 }
 
+/// Changes frames of a chain that is saved halfway through its feed, one at a time: a new chain refuses what it is given to load, or goes
+/// on with it. It must refuse some.
+pub fn check_damaged(make: &dyn Fn() -> Chain, feed: &Feed) {
+    let (first, rest) = feed.split_at(feed.len() / 2);
+    let mut saved = make();
+    first.iter().for_each(|(source, message)| saved.push(*source, message.clone(), &mut Vec::new()).unwrap());
+    let frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut refused = 0;
+    for _ in 0..600 {
+        let mut frames = frames.clone();
+        let at = random.usize(0..frames.len());
+        let Content::Rows(rows) = &mut frames[at].content else { panic!("not given") };
+        if damage(&mut random, rows) {
+            let mut chain = make();
+            match chain.load(frames) {
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(error.code(), Code::Data, "{error}");
+                }
+                Ok(()) => rest.iter().for_each(|(source, message)| drop(chain.push(*source, message.clone(), &mut Vec::new()))),
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
 /// Changes one number of a frame, or loses a column or a row. Returns whether there was one. What stands in states is not looked at:
 /// only an aggregate knows what it means.
-pub fn damage(random: &mut fastrand::Rng, rows: &mut RecordBatch) -> bool {
+fn damage(random: &mut fastrand::Rng, rows: &mut RecordBatch) -> bool {
     if rows.num_columns() == 0 {
         return false;
     }

@@ -191,34 +191,11 @@ fn a_state_that_does_not_fit_is_refused() {
 #[test]
 fn a_state_with_any_number_changed_is_refused_or_gone_on_with() {
     let feed = messages(&mut fastrand::Rng::with_seed(5), 120, 10, 10);
-    let (first, rest) = feed.split_at(feed.len() / 2);
     for shape in [Shape::hop(10, 30).unwrap(), Shape::session(10).unwrap()] {
         let emission = Emission { early: Some(Duration::from_nanos(7)), allowed_lateness: Duration::from_nanos(40) };
         let operators = operators(shape, "sum(f), max(s), median(v)", true, emission);
         let chain = || Chain::new(Tree::operator(operators(), vec![Tree::source(0, "Source: t")]));
-        let mut saved = chain();
-        first.iter().for_each(|(source, message)| saved.push(*source, message.clone(), &mut Vec::new()).unwrap());
-        let frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
-        let mut random = fastrand::Rng::with_seed(11);
-        let mut refused = 0;
-        for _ in 0..600 {
-            let mut frames = frames.clone();
-            let at = random.usize(0..frames.len());
-            let Content::Rows(rows) = &mut frames[at].content else { panic!("not given") };
-            if survival::damage(&mut random, rows) {
-                let mut chain = chain();
-                match chain.load(frames) {
-                    Err(error) => {
-                        refused += 1;
-                        assert_eq!(error.code(), Code::Data, "{error}");
-                    }
-                    Ok(()) => {
-                        rest.iter().for_each(|(source, message)| drop(chain.push(*source, message.clone(), &mut Vec::new())))
-                    }
-                }
-            }
-        }
-        assert!(refused > 100, "{refused}");
+        survival::check_damaged(&chain, &feed);
     }
 }
 

@@ -378,7 +378,7 @@ fn a_stream_of_ever_new_keys_does_not_grow() {
 }
 
 #[test]
-fn what_an_operator_cannot_do_is_said_before_it_runs() {
+fn rows_that_are_taken_back_are_refused() {
     let mut operator = operator(Shape::tumble(10).unwrap(), "count(*)", true, Emission::default());
     let mut taken_back = changes(&[row(1, "a", 1)]);
     taken_back.weights = Some(Int64Array::from(vec![-1]));

@@ -1,6 +1,6 @@
 //! Which names the server answers to, and which pages may talk to it: against DNS rebinding and forged requests of other sites.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -20,8 +20,9 @@ const SIMPLE_TYPES: &[&str] = &["", "application/x-www-form-urlencoded", "multip
 /// Any host, any page.
 const ANY: &str = "*";
 
-/// The origins that a path allows besides those of the settings: a named stream's own. `*` means all.
-type Extra = Arc<dyn Fn(&str) -> Vec<String> + Send + Sync>;
+/// The origins that a path allows besides those of the settings: a named stream's own, at an address of streams (`None`: that of the REST
+/// interface). `*` means all.
+type Extra = Arc<dyn Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync>;
 
 /// Hosts and origins that are let in.
 #[derive(Clone)]
@@ -30,16 +31,24 @@ pub struct Origins {
     hosts: Option<Arc<[String]>>,
     pages: Arc<[String]>,
     extra: Extra,
+    /// Where requests come in that these are for.
+    address: Option<SocketAddr>,
 }
 
 impl Origins {
-    /// `extra` gives the origins of the stream at a path.
-    pub fn new(settings: &Settings, extra: impl Fn(&str) -> Vec<String> + Send + Sync + 'static) -> Self {
+    /// Those of the REST interface; `extra` gives the origins of the stream at a path of an address.
+    pub fn new(settings: &Settings, extra: impl Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
         let hosts = &settings.http.hosts.0;
         // Where strangers can reach the server, its names are theirs to know, and tokens keep the door.
         let guarded = !hosts.iter().any(|host| host == ANY) && (settings.is_loopback_only() || !hosts.is_empty());
         let lower = |words: &[String]| words.iter().map(|word| word.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Origins { hosts: guarded.then(|| lower(hosts)), pages: lower(&settings.http.cors_origins.0), extra: Arc::new(extra) }
+        let pages = lower(&settings.http.cors_origins.0);
+        Origins { hosts: guarded.then(|| lower(hosts)), pages, extra: Arc::new(extra), address: None }
+    }
+
+    /// The same at another address: what a stream allows holds where it is, and at no other that has its path.
+    pub fn at(&self, address: Option<SocketAddr>) -> Self {
+        Origins { address, ..self.clone() }
     }
 
     /// Whether the server is meant by this `Host`, whatever the port.
@@ -55,7 +64,7 @@ impl Origins {
 
     /// Whether a page of this origin may read what is at a path.
     pub fn may_read(&self, origin: &str, path: &str) -> bool {
-        self.is_trusted(origin) || (self.extra)(path).iter().any(|page| fits(page, origin))
+        self.is_trusted(origin) || (self.extra)(self.address, path).iter().any(|page| fits(page, origin))
     }
 
     /// Whether the settings name this origin.
@@ -132,7 +141,7 @@ mod tests {
     fn origins(change: impl FnOnce(&mut Settings)) -> Origins {
         let mut settings = Settings::default();
         change(&mut settings);
-        Origins::new(&settings, |path| if path == "/open" { vec!["*".into()] } else { Vec::new() })
+        Origins::new(&settings, |_, path| if path == "/open" { vec!["*".into()] } else { Vec::new() })
     }
 
     fn answer(origins: &Origins, method: &str, headers: &[(&str, &str)]) -> u16 {

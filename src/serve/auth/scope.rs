@@ -102,9 +102,7 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
         return match path {
             "/" | "/healthz" | "/readyz" | "/openapi.json" | "/favicon.ico" => (Need::Nothing, false),
             "/metrics" => (only(Scope::Read), false),
-            _ if ["/docs", "/console"].iter().any(|page| path == *page || path.starts_with(&format!("{page}/"))) => {
-                (Need::Nothing, false)
-            }
+            _ if path == "/docs" || path.starts_with("/docs/") => (Need::Nothing, false),
             // A named stream has whatever path its definition gives it; it knows whether it is public.
             _ => (Need::Handler, reads),
         };
@@ -117,16 +115,16 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
             .collect::<Vec<_>>()
     };
     match (reads, &parts[..]) {
-        (true, ["ping" | "healthz" | "readyz" | "openapi.json"] | ["docs", ..]) => (Need::Nothing, false),
+        (true, ["ping"]) => (Need::Nothing, false),
         (_, ["tokens", ..]) => (only(Scope::Admin), false),
-        (true, ["views", view, "stream" | "changes" | "results"] | ["queries", view, "results" | "attach"]) => {
+        (true, ["views", view, "stream" | "changes" | "results"] | ["queries", view, "results"]) => {
             (only(Scope::Stream(decoded(view))), true)
         }
         (true, ["streams"]) if !named().is_empty() => (Need::Scopes(named()), true),
-        (true, ["events"] | [.., "stream"]) => (only(Scope::Read), true),
+        (true, [.., "stream"]) => (only(Scope::Read), true),
         (true, _) => (only(Scope::Read), false),
         (false, ["sql"] | ["tickets"]) => (Need::Known, false),
-        (false, ["sql", "validate"] | ["pipelines", "validate_query"]) => (only(Scope::Read), false),
+        (false, ["sql", "validate"]) => (only(Scope::Read), false),
         (false, _) => (only(Scope::Write), false),
     }
 }
@@ -177,7 +175,6 @@ mod tests {
             ("GET /v1/streams", "read"),
             ("GET /v1/streams?view=a&view=b,c", "stream:a stream:b stream:c (url)"),
             ("POST /v1/streams?view=a", "write"),
-            ("GET /v1/events", "read (url)"),
             ("GET /v1/connection_tables/a/events/stream", "read (url)"),
             ("POST /v1/sql", "known"),
             ("POST /v1/sql/validate", "read"),

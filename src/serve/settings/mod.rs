@@ -33,7 +33,7 @@ const TOKEN_CHARS_MIN: usize = 16;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where REST, console and streams are: address and port.
+    /// Where REST and streams are: address and port.
     #[serde(deserialize_with = "address")]
     pub bind: SocketAddr,
     /// More addresses with the same content.

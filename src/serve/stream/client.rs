@@ -334,7 +334,8 @@ impl Client {
         let counters = self.open.counters();
         Counters::add(&counters.lagged, 1);
         Counters::add(&counters.dropped, dropped);
-        let data = serde_json::json!({"view": live.name, "dropped": dropped, "oldest": format!("{}-{oldest}", live.epoch())});
+        let oldest = self.channel.ids(&self.at, part).of(oldest);
+        let data = serde_json::json!({"view": live.name, "dropped": dropped, "oldest": oldest});
         let mut out = Vec::new();
         Event::named("lagged").write(data.to_string().as_bytes(), &mut out);
         out.into()

@@ -26,7 +26,7 @@ const ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Entries of the history that are looked at together.
 const ENTRIES: usize = 64;
 
-/// ViewChanges of a view.
+/// Changes of a view.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ViewChanges {
     pub events: Vec<PolledEvent>,
@@ -88,7 +88,7 @@ pub async fn poll(live: &Arc<Live>, encoder: &Encoder, poll: &Poll) -> Result<Vi
     loop {
         match taken.take(live, encoder, &ids, poll.limit)? {
             Found::Gap => return Ok(gap()),
-            // ViewChanges that the shape leaves out are no reason to answer.
+            // Changes that the shape leaves out are no reason to answer.
             Found::Nothing if taken.events.is_empty() => {
                 let over = matches!(live.health(), Health::Ended | Health::Failed(_) | Health::Dropped);
                 if over || tokio::time::timeout_at(deadline, follower.changed()).await.is_err() {

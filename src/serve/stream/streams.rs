@@ -23,8 +23,9 @@ use super::fields::Issue;
 use super::http::Visitor;
 use super::listen::Listener;
 use super::log::Log;
+use super::named_stream::{Named, State};
 use super::shape::{Ops, Shape};
-use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec, Visibility};
+use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec};
 use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
@@ -67,33 +68,8 @@ pub struct Streams {
     guard: OnceLock<Guard>,
 }
 
-/// Puts what guards the server around the routes of a listener.
-pub type Guard = Arc<dyn Fn(Router) -> Router + Send + Sync>;
-
-/// A stream with a name.
-pub struct Named {
-    pub spec: StreamSpec,
-    pub created_at: String,
-    pub updated_at: String,
-    pub endpoints: Vec<Endpoint>,
-    pub counters: Arc<Counters>,
-    /// Where it listens by itself; `None` for the address of the REST interface.
-    pub address: Option<SocketAddr>,
-    templates: Vec<Arc<Templates>>,
-    /// Tells it from an earlier stream of its name.
-    number: u64,
-    state: Mutex<State>,
-    /// What writes its lines while it runs, where it is a log.
-    log: Mutex<Option<Log>>,
-}
-
-/// How a named stream fares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    Running,
-    Stopped,
-    Failed(String),
-}
+/// Puts what guards the server around the routes at an address of streams (`None`: of the REST interface).
+pub type Guard = Arc<dyn Fn(Router, Option<SocketAddr>) -> Router + Send + Sync>;
 
 /// A named stream as it is kept.
 #[derive(Serialize, Deserialize)]
@@ -121,7 +97,7 @@ pub enum Write {
 const FULL_SECONDS: u64 = 30;
 
 /// First parts of paths that belong to the REST interface.
-const RESERVED: [&str; 8] = ["v1", "api", "healthz", "readyz", "metrics", "openapi.json", "docs", "console"];
+const RESERVED: [&str; 7] = ["v1", "api", "healthz", "readyz", "metrics", "openapi.json", "docs"];
 
 impl Streams {
     pub fn new(engine: Arc<Engine>, store: Store, limits: Limits) -> Arc<Streams> {
@@ -145,10 +121,10 @@ impl Streams {
         let _ = self.guard.set(guard);
     }
 
-    /// The routes behind what guards them.
-    pub fn guarded(&self, router: Router) -> Router {
+    /// The routes at an address, behind what guards them.
+    pub fn guarded(&self, router: Router, address: Option<SocketAddr>) -> Router {
         match self.guard.get() {
-            Some(guard) => guard(router),
+            Some(guard) => guard(router, address),
             None => router,
         }
     }
@@ -162,7 +138,7 @@ impl Streams {
             let views: Vec<&str> = views.iter().map(String::as_str).collect();
             match StreamSpec::read(&kept.spec, &views) {
                 Ok(spec) => {
-                    let named = Arc::new(self.make(spec, kept.created_at, kept.updated_at));
+                    let named = self.make(spec, kept.created_at, kept.updated_at);
                     self.named().insert(named.spec.id.clone(), Arc::clone(&named));
                     if named.spec.auto_start {
                         self.run(&named).await;
@@ -184,17 +160,16 @@ impl Streams {
         let old = self.find(&spec.id);
         let now = Timestamp::now().to_string();
         let created = old.as_ref().map_or_else(|| now.clone(), |old| old.created_at.clone());
-        let named = Arc::new(self.make(spec, created, now));
+        let named = self.make(spec, created, now);
         let issue = |pointer: &str, error: Error| vec![Issue { pointer: pointer.into(), error }];
+        let fared = old.as_ref().map(|old| old.state());
         if let Some(old) = &old {
             self.halt(old, State::Stopped).await;
         }
         if named.spec.auto_start
             && let Err(error) = self.listen(&named).await
         {
-            if let Some(old) = &old {
-                self.run(old).await;
-            }
+            self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("/port", error));
         }
         let kept = Kept {
@@ -204,9 +179,7 @@ impl Streams {
         };
         if let Err(error) = self.store.put(Space::Streams, &named.spec.id, &kept) {
             self.halt(&named, State::Stopped).await;
-            if let Some(old) = &old {
-                self.run(old).await;
-            }
+            self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("", error));
         }
         self.named().insert(named.spec.id.clone(), Arc::clone(&named));
@@ -294,10 +267,9 @@ impl Streams {
         })
     }
 
-    /// The origins whose pages may read what is at a path, whatever the address; `*` for all.
-    pub fn origins(&self, path: &str) -> Vec<String> {
-        let there = self.list().into_iter().filter(|named| named.endpoints.iter().any(|endpoint| endpoint.path == path));
-        there.flat_map(|named| named.origins()).collect()
+    /// The origins whose pages may read the stream at a path of an address; `*` for all.
+    pub fn origins(&self, address: Option<SocketAddr>, path: &str) -> Vec<String> {
+        self.at(address, path).map(|(named, _)| named.origins()).unwrap_or_default()
     }
 
     /// Counts by stream: `stream:<id>`, `view:<name>`, `views` for several at once.
@@ -484,20 +456,9 @@ impl Streams {
         lock(&self.channels).values().filter_map(Weak::upgrade).collect()
     }
 
-    fn make(&self, spec: StreamSpec, created_at: String, updated_at: String) -> Named {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        Named {
-            created_at,
-            updated_at,
-            endpoints: spec.endpoints(),
-            counters: Arc::default(),
-            address: self.address(&spec),
-            templates: spec.views.iter().map(|view| Arc::new(spec.templates(view))).collect(),
-            number: NUMBER.fetch_add(1, Relaxed),
-            state: Mutex::new(State::Stopped),
-            log: Mutex::default(),
-            spec,
-        }
+    fn make(&self, spec: StreamSpec, created_at: String, updated_at: String) -> Arc<Named> {
+        let address = self.address(&spec);
+        Arc::new(Named::new(spec, address, created_at, updated_at))
     }
 
     /// Where a stream listens by itself.
@@ -511,7 +472,16 @@ impl Streams {
     async fn run(self: &Arc<Self>, named: &Arc<Named>) {
         if let Err(error) = self.listen(named).await {
             tracing::error!(stream = named.spec.id, reason = %error, "stream cannot be opened");
-            *lock(&named.state) = State::Failed(error.to_string());
+            named.enter(State::Failed(error.to_string()));
+        }
+    }
+
+    /// Makes a stream that gave way to another for nothing what it was before.
+    async fn put_back(self: &Arc<Self>, old: Option<(&Arc<Named>, State)>) {
+        match old {
+            Some((old, State::Running)) => self.run(old).await,
+            Some((old, fared)) => old.enter(fared),
+            None => {}
         }
     }
 
@@ -524,9 +494,9 @@ impl Streams {
             lock(&self.listeners).insert(address, listener);
         }
         if named.spec.kind == Kind::Log {
-            *lock(&named.log) = Some(Log::open(self, named)?);
+            named.begin_log(Log::open(self, named)?);
         }
-        *lock(&named.state) = State::Running;
+        named.enter(State::Running);
         let path = named.spec.web.as_ref().map(|web| web.sse_path.as_str());
         tracing::info!(stream = named.spec.id, address = named.address.map(tracing::field::display), path, "stream runs");
         Ok(())
@@ -534,7 +504,7 @@ impl Streams {
 
     /// Ends a stream's clients, or its lines, and its listener if nobody else needs it.
     async fn halt(&self, named: &Named, state: State) {
-        *lock(&named.state) = state;
+        named.enter(state);
         let own: Vec<Arc<Channel>> = {
             let channels = lock(&self.channels);
             let own = channels.iter().filter(|(key, _)| key.stream == Some(named.number));
@@ -568,43 +538,6 @@ struct View<'a> {
     name: &'a str,
     ops: Ops,
     templates: Option<Arc<Templates>>,
-}
-
-impl Named {
-    pub fn state(&self) -> State {
-        lock(&self.state).clone()
-    }
-
-    /// The origins whose pages may read it.
-    pub fn origins(&self) -> Vec<String> {
-        match &self.spec.web {
-            Some(web) if web.visibility == Visibility::Public => vec!["*".into()],
-            Some(web) => web.cors_origins.clone(),
-            None => Vec::new(),
-        }
-    }
-
-    pub fn visibility(&self) -> Visibility {
-        self.spec.web.as_ref().map_or(Visibility::Private, |web| web.visibility)
-    }
-
-    /// What is sent of the view at a place of [`StreamSpec::views`].
-    pub fn templates(&self, view: usize) -> Arc<Templates> {
-        Arc::clone(&self.templates[view])
-    }
-
-    /// What its events look like, unless a client asks otherwise.
-    pub fn shape(&self) -> Shape {
-        Shape { format: self.spec.format, ..Shape::default() }
-    }
-
-    /// Writes no more lines; returns when the last is written.
-    async fn end_log(&self) {
-        let log = lock(&self.log).take();
-        if let Some(log) = log {
-            log.close().await;
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::mask::listed;
-use super::statement::{Fault, escaped};
+use super::statement::Fault;
 use crate::error::{Code, Error, nearest};
+use crate::serve::body::escape;
 
 /// Members of an API definition. What a client does with an event is no matter of a server; a view is.
 const API: [&str; 6] = ["type", "url", "headers", "sseOptions", "onResponse", "onError"];
@@ -21,7 +22,7 @@ pub fn translated(body: Value) -> Result<Value, Fault> {
     let (Some((name, Value::Object(api))), None) = (entries.next(), entries.next()) else {
         return Err(refuse("/API".into(), "this is not the definition of one API".into(), "give one name with its definition"));
     };
-    let at = |member: &str| format!("/API/{}/{}", escaped(name), escaped(member));
+    let at = |member: &str| format!("/API/{}/{}", escape(name), escape(member));
     if let Some(member) = api.keys().find(|member| !API.contains(&member.as_str())) {
         let hint =
             nearest(member, API).map_or_else(|| format!("known: {}", API.join(", ")), |near| format!("did you mean '{near}'?"));

@@ -184,7 +184,7 @@ fn only(text: &str) -> Result<CreateTable, Error> {
 
 /// A table's name for life.
 pub fn id(name: &str, created: i64) -> String {
-    crate::serve::opaque_id("ct", name, created)
+    crate::serve::name::opaque_id("ct", name, created)
 }
 
 pub fn status(table: &Table) -> TableStatus {

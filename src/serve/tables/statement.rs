@@ -8,6 +8,8 @@ use super::alias::authenticated;
 use super::post::{ConnectionTablePost, FieldPost, is_duration, known, plain_name};
 use crate::error::{Code, Error, Result, nearest};
 use crate::format::infer::identifier;
+use crate::serve::body::escape;
+use crate::serve::name;
 use crate::sql::{self, Statement, Text};
 
 /// What is wrong with a body, and where in it: a JSON pointer (RFC 6901).
@@ -37,9 +39,6 @@ pub(super) const INFERRED: &str = " (\n    -- inferred from the feed\n    ";
 
 /// What stands before the options if such a look has found none.
 pub(super) const NOT_INFERRED: &str = " WITH (\n    -- schema not inferred";
-
-/// Longest name of a table.
-const NAME_MAX: usize = 63;
 
 /// Deepest nesting of a field's type that is given as an object.
 const NESTING_MAX: usize = 16;
@@ -89,15 +88,7 @@ impl ConnectionTablePost {
     }
 
     fn check(&self, faults: &mut Vec<Fault>) {
-        let mut letters = self.name.bytes();
-        let is_name = letters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-            && letters.all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, b'_' | b'-'))
-            && self.name.len() <= NAME_MAX;
-        if !is_name {
-            let error = Error::new(Code::Syntax, "this is no name of a table");
-            let hint = format!("give a letter or `_`, then letters, digits, `_` and `-`, at most {NAME_MAX} in all");
-            faults.push(Fault::new("/name", error.hint(hint)));
-        }
+        faults.extend(name::check("table", &self.name).err().map(|error| Fault::new("/name", error)));
         if self.connector != "sse" {
             let error = Error::new(Code::BadOption, format!("there is no connector '{}'", self.connector));
             faults.push(Fault::new("/connector", error.hint("give `sse`, the only one")));
@@ -112,7 +103,7 @@ impl ConnectionTablePost {
     fn options(&self, faults: &mut Vec<Fault>) -> Vec<Setting> {
         let mut options = vec![Setting::new("connector", &self.connector, "/connector")];
         for (name, value) in &authenticated(&self.config.0, faults) {
-            let pointer = format!("/config/{}", escaped(name));
+            let pointer = format!("/config/{}", escape(name));
             match setting(name, value) {
                 Ok(Some((name, value))) => options.push(Setting { name, value, pointer }),
                 Ok(None) => {}
@@ -280,11 +271,11 @@ fn format_settings(format: &Value) -> Result<Vec<Setting>, Fault> {
         Some(Value::Null) | None => &empty,
         Some(_) => {
             let error = Error::new(Code::BadOption, format!("the settings of format '{name}' are no object"));
-            return Err(Fault::new(&format!("{POINTER}/{}", escaped(name)), error.hint("give {}")));
+            return Err(Fault::new(&format!("{POINTER}/{}", escape(name)), error.hint("give {}")));
         }
     };
     for (key, value) in settings {
-        let pointer = format!("{POINTER}/{}/{}", escaped(name), escaped(key));
+        let pointer = format!("{POINTER}/{}/{}", escape(name), escape(key));
         let refuse = |message: String, hint: String| Fault {
             pointer: pointer.clone(),
             error: Error::new(Code::BadOption, message).hint(hint),
@@ -421,11 +412,6 @@ fn text(text: &str) -> String {
 fn is_word(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-/// A part of a JSON pointer.
-pub(super) fn escaped(part: &str) -> String {
-    part.replace('~', "~0").replace('/', "~1")
 }
 
 /// The type of SQL that a field's type says: text of SQL, the name of a primitive, or `{"type": {"primitive" | "struct" | "list": …}}`.

@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, HeaderName};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures::stream;
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -25,6 +26,8 @@ use crate::serve::body::Query;
 use crate::serve::listen::Shutdown;
 use crate::serve::page::LIMIT_DEFAULT;
 use crate::serve::problem::{Problem, Result};
+use crate::serve::stream::Visitor;
+use crate::serve::turnstile::Permit;
 use crate::table::{Sample, Table};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -245,14 +248,8 @@ async fn gaps(app: State<Arc<App>>, id: Path<String>, looking: Query<Looking>) -
         (status = 404, body = Problem, description = "There is no such table"),
     )
 )]
-async fn events_stream(
-    app: State<Arc<App>>,
-    id: Path<String>,
-    following: Query<Following>,
-    shutdown: Option<Extension<Shutdown>>,
-    headers: HeaderMap,
-) -> Result<Response> {
-    follow::<EventShown>(&app, &id, &following.0, shutdown, &headers)
+async fn events_stream(app: State<Arc<App>>, id: Path<String>, following: Query<Following>, parts: Parts) -> Result<Response> {
+    follow::<EventShown>(&app, &id, &following.0, &parts)
 }
 
 /// The latest dead letters, and those that come from now on, as an event stream.
@@ -263,14 +260,8 @@ async fn events_stream(
         (status = 404, body = Problem, description = "There is no such table"),
     )
 )]
-async fn errors_stream(
-    app: State<Arc<App>>,
-    id: Path<String>,
-    following: Query<Following>,
-    shutdown: Option<Extension<Shutdown>>,
-    headers: HeaderMap,
-) -> Result<Response> {
-    follow::<BadShown>(&app, &id, &following.0, shutdown, &headers)
+async fn errors_stream(app: State<Arc<App>>, id: Path<String>, following: Query<Following>, parts: Parts) -> Result<Response> {
+    follow::<BadShown>(&app, &id, &following.0, &parts)
 }
 
 /// The latest turns, and those that come from now on, as an event stream.
@@ -281,14 +272,8 @@ async fn errors_stream(
         (status = 404, body = Problem, description = "There is no such table"),
     )
 )]
-async fn logs_stream(
-    app: State<Arc<App>>,
-    id: Path<String>,
-    following: Query<Following>,
-    shutdown: Option<Extension<Shutdown>>,
-    headers: HeaderMap,
-) -> Result<Response> {
-    follow::<TurnShown>(&app, &id, &following.0, shutdown, &headers)
+async fn logs_stream(app: State<Arc<App>>, id: Path<String>, following: Query<Following>, parts: Parts) -> Result<Response> {
+    follow::<TurnShown>(&app, &id, &following.0, &parts)
 }
 
 /// The latest gaps, and those that come from now on, as an event stream.
@@ -299,14 +284,8 @@ async fn logs_stream(
         (status = 404, body = Problem, description = "There is no such table"),
     )
 )]
-async fn gaps_stream(
-    app: State<Arc<App>>,
-    id: Path<String>,
-    following: Query<Following>,
-    shutdown: Option<Extension<Shutdown>>,
-    headers: HeaderMap,
-) -> Result<Response> {
-    follow::<GapShown>(&app, &id, &following.0, shutdown, &headers)
+async fn gaps_stream(app: State<Arc<App>>, id: Path<String>, following: Query<Following>, parts: Parts) -> Result<Response> {
+    follow::<GapShown>(&app, &id, &following.0, &parts)
 }
 
 fn latest<T: Shown>(app: &App, id: &str, looking: &Looking) -> Result<Response> {
@@ -342,22 +321,20 @@ struct Place {
     table: Arc<Table>,
     number: u64,
     left: u64,
+    /// It counts with the streams of views.
+    _permit: Permit,
 }
 
-fn follow<T: Shown>(
-    app: &Arc<App>,
-    id: &str,
-    following: &Following,
-    shutdown: Option<Extension<Shutdown>>,
-    headers: &HeaderMap,
-) -> Result<Response> {
+fn follow<T: Shown>(app: &Arc<App>, id: &str, following: &Following, parts: &Parts) -> Result<Response> {
     let table = find(&app.engine, id)?;
-    let last_id = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let permit = app.streams.place(&Visitor::of(parts))?;
+    let last_id = parts.headers.get("last-event-id").and_then(|value| value.to_str().ok()?.trim().parse().ok());
     // A number that the journal has not reached is of another life of the table.
     let number = last_id.unwrap_or(following.after);
     let number = if number > T::journal(&table).last() { 0 } else { number };
-    let shutdown = shutdown.map(|Extension(shutdown)| shutdown).unwrap_or_default();
-    let place = Place { app: Arc::clone(app), shutdown, table, number, left: following.limit.unwrap_or(u64::MAX) };
+    let shutdown = parts.extensions.get::<Shutdown>().cloned().unwrap_or_default();
+    let left = following.limit.unwrap_or(u64::MAX);
+    let place = Place { app: Arc::clone(app), shutdown, table, number, left, _permit: permit };
     let chunks = stream::unfold(place, async |mut place| {
         let entries = place.next::<T>().await?;
         let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(&place.table, entry))).collect();

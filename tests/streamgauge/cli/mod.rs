@@ -6,3 +6,4 @@ pub mod program;
 mod replay;
 mod sample;
 pub mod server;
+mod state;

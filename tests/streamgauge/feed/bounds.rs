@@ -1,8 +1,8 @@
 //! Limits: of size, of what one read hands on, and of silence.
 
-use streamgauge::feed::{Parser, Reading, State};
+use streamgauge::feed::{Parser, Reading};
 
-use super::{Seen, feed, run, take, turn};
+use super::{Seen, feed, run, take};
 use crate::support::server::{Answer, Server, Signal};
 
 #[test]
@@ -113,23 +113,4 @@ async fn a_silent_server_is_left_for_a_new_connection() {
     assert_eq!(run.data(), ["a", "b"]);
     assert_eq!(server.requests().len(), 4);
     assert!(run.status.last_error.is_some());
-}
-
-#[tokio::test]
-async fn heartbeats_keep_a_silent_connection_open() {
-    let signal = Signal::default();
-    let server = Server::start([Answer::stream()
-        .text(":ok\n\n")
-        .wait(&signal)
-        .text(": ping\n")
-        .drip(":\n:thump\n\n")
-        .event("e", "x")
-        .stall()])
-    .await;
-    let mut feed = feed(&server.url(), &[]);
-    assert_eq!(turn(&mut feed).await, Reading::Connected);
-    signal.notify_one();
-    assert_eq!(take(&mut feed, 1).await[0].data, "x");
-    assert_eq!(server.requests().len(), 1);
-    assert_eq!(feed.status().snapshot().state, State::Connected);
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::program::Process;
+use super::program::{Process, within};
 use super::restart::kept_in;
 use super::{HUNG, Service, send};
 use crate::support::server::{Answer as Feed, Request, Server};
@@ -88,6 +88,16 @@ impl Service {
             }
         };
         timeout(HUNG, look).await.unwrap_or_else(|_| panic!("{view} has no {count} rows"))
+    }
+
+    /// Waits until a view has failed.
+    async fn failed(&self, view: &str) {
+        let live = self.app.streams.live(view).unwrap();
+        let mut follower = live.follow(0);
+        while live.health().as_str() != "failed" {
+            timeout(HUNG, follower.changed()).await.expect("the view fails");
+            follower.seek(live.head());
+        }
     }
 
     async fn checkpoint(&self) -> Value {
@@ -271,6 +281,44 @@ async fn a_keyed_table_goes_on_with_its_rows() {
 }
 
 #[tokio::test]
+async fn an_event_that_has_failed_its_table_is_met_again_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let feed = Numbered::of(30, move |n| match n == 18 && !is_mended.load(SeqCst) {
+        true => "nonsense".into(),
+        false => json!({"k": "a", "v": n, "ts": 1_000 * n}).to_string(),
+    })
+    .await;
+    let table = feed.table("feed", SCHEMA).replace("idle_timeout", "bad_data = 'fail', idle_timeout");
+    let failed = async |service: &Service| {
+        let table = service.app.engine.table("feed").unwrap();
+        let failed = async {
+            while table.state_text() != "failed" {
+                yield_now().await;
+            }
+        };
+        timeout(HUNG, failed).await.expect("the table fails");
+    };
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql(&table).await;
+    service.sql(RAW).await;
+    failed(&service).await;
+    assert_eq!(service.rows("raw", 17).await.len(), 17);
+    service.checkpoint().await;
+    service.stop().await;
+    let service = Service::start_with(kept_in(dir.path())).await;
+    failed(&service).await;
+    assert_eq!(service.rows("raw", 17).await.len(), 17);
+    mended.store(true, SeqCst);
+    service.release(&feed, 40);
+    let all = service.rows("raw", 40).await;
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 40);
+    let asked: Vec<_> = feed.server.requests().iter().map(|request| request.header("last-event-id").map(String::from)).collect();
+    assert_eq!(asked, [None, Some("17".into()), Some("17".into())]);
+}
+
+#[tokio::test]
 async fn tables_that_stand_still_hold_no_checkpoint_up() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
     let other = Server::start([Feed::stream().stall()]).await;
@@ -418,6 +466,150 @@ async fn a_disk_that_fails_fails_checkpoints_and_nothing_else() {
     assert_eq!((service.rows("raw", raw.len()).await, service.rows("sums", sums.len()).await), (raw, sums));
 }
 
+/// Nobody else takes checkpoints meanwhile.
+const ON_DEMAND: (&str, &str) = ("STREAMGAUGE_CHECKPOINT_INTERVAL", "1h");
+
+#[tokio::test]
+async fn a_full_disk_costs_checkpoints_until_there_is_room_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["-v", "--data", dir.path().to_str().unwrap()];
+    let pad = "x".repeat(100_000);
+    let key = |n: usize| ["a", "b", "c"][n % 3];
+    let feed = Numbered::of(0, move |n| json!({"k": key(n), "v": n, "ts": 1_000 * n, "pad": pad}).to_string()).await;
+    let exact = async |process: &Process, events: usize| {
+        let (raw, sums) = undisturbed(events).await;
+        assert_eq!((process.rows("raw", raw.len()).await, process.rows("sums", sums.len()).await), (raw, sums));
+        assert_eq!(process.rows("wide", events).await.len(), events);
+    };
+    let fails = async |process: &Process| {
+        let response = process.client.post(format!("{}/v1/checkpoints", process.url)).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("cannot be written") && text.contains("stays the last one"), "{text}");
+    };
+
+    let mut process = Process::start_within(2_500, &args, &[ON_DEMAND]).await;
+    let table = feed.table("feed", &SCHEMA.replace("v BIGINT", "v BIGINT, pad TEXT"));
+    for statement in [&table, RAW, SUMS, "CREATE VIEW wide AS SELECT v, pad FROM feed"] {
+        process.sql(statement).await;
+    }
+    process.release("feed", &feed, 12).await;
+    exact(&process, 12).await;
+    let good = process.post("/v1/checkpoints", Value::Null).await;
+    process.release("feed", &feed, 35).await;
+    exact(&process, 35).await;
+    fails(&process).await;
+    process.until("a checkpoint failed: the last good one stays, and the flow goes on").await;
+    let report = process.get("/v1/checkpoints").await;
+    assert_eq!((&report["failed"], &report["last"]), (&json!(1), &good));
+    assert!(report["failure"]["reason"].as_str().unwrap().contains("cannot be written"), "{report}");
+    let metrics = process.client.get(format!("{}/metrics", process.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\nstreamgauge_checkpoints_failed_total 1\n"), "{metrics}");
+    assert_eq!(files(dir.path()).len(), 1, "nothing is left of what could not be written");
+    process.release("feed", &feed, 40).await;
+    exact(&process, 40).await;
+    drop(process);
+
+    let mut process = Process::start_within(2_500, &args, &[ON_DEMAND]).await;
+    let said = process.until("going on from a checkpoint").await;
+    assert!(said.contains(&format!("epoch={}", good["epoch"])), "{said}");
+    exact(&process, 40).await;
+    assert_eq!(feed.server.requests().last().unwrap().header("last-event-id"), Some("12"));
+    fails(&process).await;
+    if cfg!(target_os = "linux") {
+        process.make_room();
+        process.post("/v1/checkpoints", Value::Null).await;
+        process.until("checkpoints work again").await;
+    }
+    drop(process);
+    feed.release(57);
+    let process = Process::start(&args, &[ON_DEMAND]).await;
+    exact(&process, 57).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_without_room_for_definitions_is_told_and_tried_again() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
+    let data = dir.path().join("data");
+    let args = ["--data", data.to_str().unwrap()];
+    let command = within(100, &args, &[]);
+    let refused = tokio::task::spawn_blocking(move || { command }.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("the data directory") && said.contains("cannot be used: ") && !said.contains("panicked"), "{said}");
+
+    // What is left of it is in nobody's way.
+    let process = Process::start_within(1_100, &args, &[ON_DEMAND]).await;
+    process.sql(&feed.table("feed", SCHEMA)).await;
+    process.sql(RAW).await;
+    let large = |name: &str| json!({"sql": format!("CREATE VIEW {name} AS SELECT v, '{}' AS pad FROM feed", "x".repeat(60_000))});
+    let make = async |name: &str| {
+        let request = process.client.post(format!("{}/v1/sql", process.url));
+        let response = super::json(request, &large(name)).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (mut status, mut text, mut made) = (200, String::new(), 0);
+    while status < 400 {
+        made += 1;
+        assert!(made < 40, "there is room for more than there is");
+        (status, text) = make(&format!("large{made}")).await;
+    }
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("nothing was made: the data directory cannot be written"), "{text}");
+    assert!(!text.contains(data.to_str().unwrap()), "{text}");
+    let views = process.get("/v1/views").await;
+    assert_eq!(views["data"].as_array().unwrap().len(), made, "raw, and the large ones but the last");
+    // The flow goes on, and so does what is small enough.
+    process.release("feed", &feed, 24).await;
+    process.rows("raw", 24).await;
+    if cfg!(target_os = "linux") {
+        process.make_room();
+        assert_eq!(make(&format!("large{made}")).await.0, 200);
+    }
+    let said = process.stop().await;
+    assert!(!said.contains("panicked"), "{said}");
+    let process = Process::start(&args, &[ON_DEMAND]).await;
+    process.rows("raw", 24).await;
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn a_view_that_has_failed_is_after_a_restart_what_it_was() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
+    let heavy = "CREATE VIEW heavy WITH (state_rows_max = 3) AS SELECT k, v, count(*) AS c, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, v, window";
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.define(&feed, &[RAW, heavy], 33).await;
+    service.failed("heavy").await;
+    let said = service.app.streams.live("heavy").unwrap().head() as usize;
+    let rows = service.rows("heavy", said).await;
+    service.rows("raw", 33).await;
+    let look = async |service: &Service| {
+        let shown = service.get("/v1/views/heavy").await.with(200);
+        (shown["state"].clone(), shown["reason"].as_str().unwrap().to_string())
+    };
+    let failed = look(&service).await;
+    assert_eq!(failed.0, "failed");
+    let position = service.get("/v1/views/heavy/results").await.with(200)["position"].as_str().unwrap().to_string();
+    assert_eq!(service.checkpoint().await["parts"], 3);
+    service.stop().await;
+    // The checkpoint of a life in which it did not run has it as well.
+    for events in [40, 57] {
+        feed.release(events);
+        let service = Service::start_with(kept_in(dir.path())).await;
+        service.rows("raw", events).await;
+        assert_eq!((look(&service).await, service.rows("heavy", said).await), (failed.clone(), rows.clone()));
+        let polled = service.get(&format!("/v1/views/heavy/changes?after={position}")).await.with(200);
+        assert_eq!(polled["gap"], json!(false));
+        service.stop().await;
+    }
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql("CREATE OR REPLACE VIEW heavy AS SELECT v FROM feed").await;
+    service.release(&feed, 60);
+    assert_eq!(service.rows("heavy", 3).await.len(), 3);
+    assert_eq!(service.get("/v1/views/heavy").await.with(200)["state"], "running");
+}
+
 #[tokio::test]
 async fn a_view_that_needs_more_state_than_it_may_fails_alone_and_says_so() {
     let (service, feed) = (Service::start().await, Numbered::start().await);
@@ -432,18 +624,14 @@ async fn a_view_that_needs_more_state_than_it_may_fails_alone_and_says_so() {
         ("heavy", "rows, and state_rows_max allows 3; group by fewer keys"),
         ("large", "bytes, and state_bytes_max allows 100; group by fewer keys"),
     ] {
-        let live = service.app.streams.live(view).unwrap();
-        let mut follower = live.follow(0);
-        while live.health().as_str() != "failed" {
-            timeout(HUNG, follower.changed()).await.expect("the view fails");
-            follower.seek(live.head());
-        }
+        service.failed(view).await;
         let shown = service.get(&format!("/v1/views/{view}")).await.with(200);
         assert_eq!(shown["state"], "failed");
         assert!(shown["reason"].as_str().unwrap().contains(told), "{shown}");
         assert!(shown["stats"]["state_bytes"].as_u64() > Some(100), "{shown}");
-        // Rows that it had stay.
-        assert_eq!(service.rows(view, 29).await.len(), 29);
+        // Rows that it had stay: none of them was ever taken back.
+        let said = service.app.streams.live(view).unwrap().head() as usize;
+        assert_eq!(service.rows(view, said).await.len(), said);
         let status = service.sql("SHOW STATUS").await.concat();
         assert!(status.contains(&format!("{view}: the state has grown to")), "{status}");
     }

@@ -26,7 +26,7 @@ use crate::support::server::{Answer, Server};
 const ROUNDS: u64 = 8;
 
 /// Long enough for a round on a busy machine.
-const HUNG: Duration = Duration::from_secs(90);
+pub(crate) const HUNG: Duration = Duration::from_secs(90);
 
 /// Events of each feed.
 const EVENTS: usize = 1_200;
@@ -34,7 +34,7 @@ const EVENTS: usize = 1_200;
 const DELAY_MS: i64 = 1_000;
 
 #[derive(Debug, Clone)]
-struct Event {
+pub(crate) struct Event {
     n: i64,
     ms: i64,
     k: &'static str,
@@ -44,7 +44,7 @@ struct Event {
 }
 
 /// Numbered as they are sent: out of order by less than the delay. The last one closes all windows of the others.
-fn events(rng: &mut fastrand::Rng) -> Vec<Event> {
+pub(crate) fn events(rng: &mut fastrand::Rng) -> Vec<Event> {
     let mut ms = 1_772_323_200_000;
     let mut events: Vec<(i64, Event)> = (0..EVENTS)
         .map(|_| {
@@ -62,7 +62,7 @@ fn events(rng: &mut fastrand::Rng) -> Vec<Event> {
 
 /// How a feed's server goes on after `Last-Event-ID`.
 #[derive(Debug, Clone, Copy)]
-enum Resume {
+pub(crate) enum Resume {
     Exact,
     /// With that event once more.
     Inclusive,
@@ -78,7 +78,7 @@ fn sent(event: &Event) -> String {
 }
 
 /// One connection after another: refused, broken in the middle of an event, silent, or ended, until all has been sent.
-fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
+pub(crate) fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
     let texts: Vec<String> = events.iter().map(sent).collect();
     let rng = Mutex::new(rng.fork());
     Answer::by(move |request| {
@@ -116,7 +116,7 @@ fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer
     })
 }
 
-const VIEWS: [(&str, &str); 7] = [
+pub(crate) const VIEWS: [(&str, &str); 7] = [
     (
         "tumble",
         "SELECT k, count(*) AS c, sum(v) AS s, max(n) AS m, TUMBLE(INTERVAL '10 seconds') AS window FROM one GROUP BY k, window",
@@ -146,7 +146,7 @@ const VIEWS: [(&str, &str); 7] = [
 const FOLLOWED: [&str; 4] = ["tumble", "early", "united", "plain"];
 
 /// The rows of a view as sorted lines; of windows those that the last event has closed.
-fn expected(view: &str, one: &[Event], two: &[Event]) -> Vec<String> {
+pub(crate) fn expected(view: &str, one: &[Event], two: &[Event]) -> Vec<String> {
     let good = |events: &[Event]| events.iter().filter(|event| !event.is_bad).cloned().collect::<Vec<_>>();
     let (one, two) = (good(one), good(two));
     let mut groups: BTreeMap<(String, i64, i64), (i64, i64, i64)> = BTreeMap::new();
@@ -207,7 +207,7 @@ fn by_key(events: &[Event]) -> BTreeMap<&str, Vec<&Event>> {
 }
 
 /// Rows as sorted lines; without those of the windows that the last event is in, as they depend on when one looks.
-fn lines(rows: &[Value]) -> Vec<String> {
+pub(crate) fn lines(rows: &[Value]) -> Vec<String> {
     let known = rows.iter().filter(|row| row["k"] != "last" || row.get("window").is_none());
     let mut lines: Vec<String> = known.map(Value::to_string).collect();
     lines.sort_unstable();
@@ -299,7 +299,7 @@ fn follow(view: &str, url: watch::Receiver<String>) -> (Arc<Mutex<Follower>>, Jo
 }
 
 /// Writes the script and the settings that the program starts with; `options` are those of its tables.
-fn write(dir: &Path, servers: &[Server], options: &str) {
+pub(crate) fn write(dir: &Path, servers: &[Server], options: &str) {
     let mut script = String::new();
     for (name, server) in ["one", "two"].iter().zip(servers) {
         script += &format!(
@@ -332,7 +332,7 @@ async fn rows(process: &Process, view: &str) -> (Vec<Value>, String) {
 }
 
 /// What differs between two sorted lists, for a message.
-fn difference(have: &[String], want: &[String]) -> String {
+pub(crate) fn difference(have: &[String], want: &[String]) -> String {
     let some = |from: &[String], other: &[String]| {
         let only: Vec<&String> = from.iter().filter(|line| other.binary_search(line).is_err()).take(5).collect();
         format!("{only:#?}")
@@ -407,7 +407,7 @@ async fn whenever_it_is_killed_nothing_is_lost_and_nothing_doubled() {
     rounds(ROUNDS, round).await;
 }
 
-async fn rounds(most: u64, round: impl AsyncFn(u64)) {
+pub(crate) async fn rounds(most: u64, round: impl AsyncFn(u64)) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     if let Some(seed) = number("CRASH_SEED") {
         return round(seed).await;

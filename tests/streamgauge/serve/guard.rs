@@ -77,6 +77,20 @@ async fn a_token_has_so_many_streams_and_a_ticket_one() {
 }
 
 #[tokio::test]
+async fn a_look_at_a_feed_takes_the_place_of_a_stream() {
+    let mut settings = Settings::default();
+    settings.http.streams_max = 1;
+    let service = Service::start_with(settings).await;
+    let _feed = service.with_feed(&[]).await;
+    let look = |what: &str| service.request(Method::GET, &format!("/v1/connection_tables/feed/{what}/stream"));
+    let open = look("events").send().await.unwrap();
+    assert_eq!(open.status(), 200);
+    for what in ["events", "errors", "logs", "gaps"] {
+        assert_eq!(send(look(what)).await.status, 503, "{what}");
+    }
+}
+
+#[tokio::test]
 async fn feeds_stay_away_from_where_clouds_keep_their_secrets() {
     let mut settings = Settings::default();
     settings.secrets.env = Some(Words(vec!["FEED_*".into()]));

@@ -1,7 +1,7 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
 mod checkpoints;
-mod crash;
+pub(crate) mod crash;
 mod describe;
 mod gaps;
 mod guard;

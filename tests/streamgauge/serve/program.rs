@@ -43,6 +43,21 @@ impl Process {
     pub(super) async fn start(args: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = program();
         command.args(["serve", "--bind", "127.0.0.1:0"]).args(args).envs(environment.iter().copied());
+        Process::launch(command).await
+    }
+
+    /// The same on a disk that has room for so many KiB in a file: a write beyond them fails, until [`Process::make_room`].
+    pub(super) async fn start_within(kib: u32, args: &[&str], environment: &[(&str, &str)]) -> Process {
+        Process::launch(within(kib, args, environment)).await
+    }
+
+    /// Takes the bound of [`Process::start_within`] away.
+    pub(super) fn make_room(&self) {
+        let lifted = Command::new("prlimit").args(["--pid", &self.id().to_string(), "--fsize=unlimited:"]).status();
+        assert!(lifted.unwrap().success());
+    }
+
+    async fn launch(mut command: Command) -> Process {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (saying, said) = watch::channel(String::new());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -117,6 +132,15 @@ impl Process {
     }
 }
 
+/// The server on a disk that has room for so many KiB in a file.
+pub(super) fn within(kib: u32, args: &[&str], environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new("bash");
+    // The signal would end it before the write could fail.
+    command.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" serve --bind 127.0.0.1:0 \"$@\"")]);
+    command.arg(program().get_program()).args(args).envs(environment.iter().copied()).stdin(Stdio::null());
+    command
+}
+
 /// Reads until the text is there.
 async fn until(socket: &mut TcpStream, text: &str) {
     let mut read = Vec::new();
@@ -162,6 +186,17 @@ async fn the_demo_says_what_it_serves_and_what_to_type_next() {
 }
 
 #[tokio::test]
+async fn a_demo_does_not_go_on_with_feeds_that_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let args = ["--demo", "--data", data.to_str().unwrap()];
+    Process::start(&args, &[]).await.stop().await;
+    let (code, _, said) = run(&[&["serve", "--bind", "127.0.0.1:0"], args.as_slice()].concat()).await;
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("an earlier demo") && said.contains("leave --data out"), "{said}");
+}
+
+#[tokio::test]
 async fn a_log_writes_every_change_as_one_line_also_after_a_restart() {
     let row = json!({"id": "a", "text": "95\r\n\u{1b}[31mforged"});
     let (dir, feed) =
@@ -199,6 +234,15 @@ default_template.deleted.template = "gone"
         let said = process.stop().await;
         assert_eq!(said.matches("streamgauge::output").count(), 2, "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_query_in_a_script_of_the_server_is_told_to_become_a_view() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ask.sql");
+    std::fs::write(&path, "SHOW TABLES;\nSELECT 1 AS one;\n").unwrap();
+    let said = Process::start(&["--init", path.to_str().unwrap()], &[]).await.stop().await;
+    assert_eq!(said.matches("ask.sql: a SELECT has nobody here to show its rows to").count(), 1, "{said}");
 }
 
 #[tokio::test]

@@ -157,12 +157,39 @@ async fn an_endless_query_ends_as_it_is_told_to() {
     let arrow = service.accept(form, json!({"sql": "SELECT id FROM orders"})).send().await.unwrap();
     let mut arrow = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(arrow.bytes().await.unwrap()), None).unwrap();
     assert_eq!(arrow.next().unwrap().unwrap().num_rows(), 2);
+    let many = "SELECT unnest(range(0, 25000)) AS n";
+    let arrow = service.accept(form, json!({"sql": many})).send().await.unwrap().bytes().await.unwrap();
+    let arrow = arrow::ipc::reader::StreamReader::try_new(std::io::Cursor::new(arrow), None).unwrap();
+    assert_eq!(arrow.map(|rows| rows.unwrap().num_rows()).sum::<usize>(), 25_000, "no row is left out without a word");
+    let none = send(service.accept("text/csv", json!({"sql": "SELECT id FROM orders WHERE total < 0"}))).await;
+    assert_eq!(none.text, "id\n", "no rows, and yet a header");
     for (form, sql) in [("text/html", "SELECT 1"), (form, "SUBSCRIBE orders"), ("text/csv", "SUBSCRIBE orders")] {
         send(service.accept(form, json!({"sql": sql}))).await.with(406);
     }
     let lines = send(service.accept("application/x-ndjson", json!({"sql": "SUBSCRIBE orders", "limit": 2}))).await;
     assert_eq!(lines.text.lines().count(), 2, "{}", lines.text);
     assert!(lines.text.starts_with("{\"op\":\"added\""), "{}", lines.text);
+}
+
+#[tokio::test]
+async fn a_limit_counts_changes_and_cuts_none_in_two() {
+    let mut settings = Settings::default();
+    settings.feeds.files = true;
+    let service = Service::start_with(settings).await;
+    let path = format!("{}/fixtures/database_changes.ndjson", env!("CARGO_MANIFEST_DIR"));
+    let table = "CREATE TABLE gauges (id INT PRIMARY KEY, value DECIMAL(10, 2)) WITH (connector = 'file', format = 'wal2json'";
+    service.sql(&format!("{table}, table = 'public.gauges', path = '{path}')")).await;
+    let sql = "SELECT id, value FROM gauges WHERE id = 1";
+    let all = service.run(sql).await.with(200)["results"][0]["rows"].clone();
+    let ops: Vec<&str> = all.as_array().unwrap().iter().map(|change| change["op"].as_str().unwrap()).collect();
+    assert_eq!(ops[..2], ["added", "updated"], "{all}");
+    let two = service.post(SQL, json!({"sql": sql, "limit": 2})).await.with(200)["results"][0].clone();
+    assert_eq!((&two["rows"][1], &two["rows"][2], &two["ended_by"]), (&all[1], &Value::Null, &json!("limit")), "{two}");
+    let lines = send(service.accept("application/x-ndjson", json!({"sql": sql, "limit": 2}))).await;
+    assert_eq!(
+        lines.text.lines().map(|line| line.parse::<Value>().unwrap()).collect::<Vec<_>>(),
+        [all[0].clone(), all[1].clone()]
+    );
 }
 
 #[tokio::test]

@@ -516,6 +516,35 @@ routes:
 }
 
 #[tokio::test]
+async fn a_stopped_stream_stays_stopped_where_another_cannot_take_its_place() {
+    let gauge = Gauge::start(&["a=1"], 10).await;
+    let taken = free().await;
+    let _taken = TcpListener::bind(taken).await.unwrap();
+    assert_eq!(gauge.json("POST", "/v1/streams", json!({"id": "one", "views": ["orders"]})).await.0, 201);
+    for state in ["running", "stopped"] {
+        let elsewhere = json!({"views": ["orders"], "host": "127.0.0.2", "port": taken.port()});
+        assert_eq!(gauge.json("PUT", "/v1/streams/one", elsewhere).await.0, 409);
+        assert_eq!(gauge.json("GET", "/v1/streams/one", Value::Null).await.1["state"], state);
+        gauge.json("POST", "/v1/streams/one/stop", Value::Null).await;
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_may_read_a_stream_may_read_no_other_at_the_same_path() {
+    let gauge = Gauge::start(&["a=1"], 10).await;
+    let address = free().await;
+    let open = json!({"id": "open", "views": ["orders"], "visibility": "public", "host": "127.0.0.2", "port": address.port()});
+    for body in [open, json!({"id": "inside", "views": ["alerts"]})] {
+        assert_eq!(gauge.json("POST", "/v1/streams", body).await.0, 201);
+    }
+    let page = "origin: http://anywhere.example\r\n";
+    for (address, allowed) in [(address, Some("http://anywhere.example")), (gauge.address, None)] {
+        let client = send(address, "GET", "/events", page, "").await;
+        assert_eq!((client.status, client.header("access-control-allow-origin")), (200, allowed));
+    }
+}
+
+#[tokio::test]
 async fn a_private_stream_asks_for_the_scope_of_each_of_its_views() {
     let mut settings = Settings::default();
     settings.auth.token = Some("0123456789abcdef".into());

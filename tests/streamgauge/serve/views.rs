@@ -114,6 +114,7 @@ async fn what_is_wrong_with_a_view_is_told_with_its_place() {
         (with("emit", "sometimes".into()), 422, "/emit", "'sometimes'"),
         (with("emit_interval", "5".into()), 422, "/emit_interval", "'5'"),
         (with("retention", json!(-1)), 422, "/retention", ""),
+        (with("state_bytes_max", "7 acres".into()), 422, "/state_bytes_max", "'acres'"),
         (with("qurey", "x".into()), 422, "/qurey", "did you mean 'query'?"),
         (with("query", json!(1)), 422, "/query", "found a number"),
         (json!({"name": "v"}), 422, "/query", "'query'"),

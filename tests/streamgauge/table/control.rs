@@ -1,7 +1,10 @@
 //! Orders of a table's user, and readers that follow it in different ways.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
 use streamgauge::error::{Code, Error};
 use streamgauge::feed::{Cause, State};
 use streamgauge::operator::Message;
@@ -192,6 +195,78 @@ async fn a_kept_reader_outlives_a_bad_event_that_fails_its_table() {
     server.closed().await;
     table.reconnect();
     rows(&mut kept, 1).await.unwrap();
+}
+
+/// A feed of events numbered from 1, of which `bad` cannot be read until it is mended. It goes on some events before the one that it is
+/// asked for, all in one piece.
+async fn breaking(events: usize, bad: (usize, &'static str), data: fn(usize) -> String) -> (Server, Arc<AtomicBool>) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = Arc::clone(&mended);
+    let answer = Answer::by(move |request| {
+        let after: usize = request.header("last-event-id").map_or(0, |id| id.parse().unwrap());
+        let is_bad = |n| n == bad.0 && !is_mended.load(SeqCst);
+        let each = |n| format!("id: {n}\ndata: {}\n\n", if is_bad(n) { bad.1.to_string() } else { data(n) });
+        Answer::stream().text(&(after.saturating_sub(5).max(1)..=events).map(each).collect::<String>()).stall()
+    });
+    (Server::start([answer]).await, mended)
+}
+
+#[tokio::test]
+async fn what_stands_behind_a_bad_event_is_read_when_the_feed_is_connected_again() {
+    let plain: fn(usize) -> String = |n| format!("{{\"n\":{n}}}");
+    let pair: fn(usize) -> String = |n| format!("[{{\"n\":{n}}},{{\"n\":{n}}}]");
+    let timed = "n BIGINT, ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(nullif(n, 0))), WATERMARK FOR ts";
+    for (columns, options, bad, data, each) in [
+        ("n BIGINT", "", "nonsense", plain, 1),
+        ("n BIGINT", ", framing = 'json_array'", "[{\"n\":0},{\"n\":\"x\"},{\"n\":0}]", pair, 2),
+        ("n BIGINT, part BIGINT GENERATED ALWAYS AS (10 / n)", "", "{\"n\":0}", plain, 1),
+        ("n BIGINT, part BIGINT GENERATED ALWAYS AS (10 / n)", ", framing = 'json_array'", "[{\"n\":1},{\"n\":0}]", pair, 2),
+        (timed, "", "{\"n\":0}", plain, 1),
+        ("n BIGINT PRIMARY KEY", "", "{\"n\":\"x\"}", plain, 1),
+        ("n BIGINT PRIMARY KEY, part BIGINT GENERATED ALWAYS AS (10 / n)", "", "{\"n\":0}", plain, 1),
+    ] {
+        for place in [1, 2, 1_900] {
+            let (server, mended) = breaking(2_000, (place, bad), data).await;
+            let columns_wanted = if columns.contains("part") { vec![0, 1] } else { vec![0] };
+            let table = Table::new(spec(&create("t", &server, columns, &format!("bad_data = 'fail'{options}"))));
+            let mut kept = table.subscribe(columns_wanted, Follow::Kept).unwrap();
+            table.start();
+            let case = format!("{columns} {options} {place}");
+            assert_eq!(numbers_read(&mut kept, (place - 1) * each).await, doubled(1..place, each), "{case}");
+            state(&table, State::Failed).await;
+            assert_eq!(table.status().snapshot().bad, 1, "{case}");
+            // It is met again, and again it is the end.
+            table.reconnect();
+            until(|| table.status().snapshot().bad == 2).await;
+            state(&table, State::Failed).await;
+            mended.store(true, SeqCst);
+            table.reconnect();
+            assert_eq!(numbers_read(&mut kept, (2_001 - place) * each).await, doubled(place..2_001, each), "{case}");
+            let after = if place == 1 { None } else { Some((place - 1).to_string()) };
+            for request in [1, 2] {
+                assert_eq!(server.request(request).await.header("last-event-id"), after.as_deref(), "{case}");
+            }
+            assert_eq!(table.feed_status().snapshot().gaps, 0, "{case}");
+        }
+    }
+}
+
+fn doubled(range: std::ops::Range<usize>, each: usize) -> Vec<i64> {
+    range.flat_map(|n| std::iter::repeat_n(n as i64, each)).collect()
+}
+
+/// The first column of the next rows, so many of them.
+async fn numbers_read(subscription: &mut Subscription, count: usize) -> Vec<i64> {
+    let read = async {
+        let mut numbers = Vec::new();
+        while numbers.len() < count {
+            if let Message::Changes(changes) = subscription.next().await.expect("the table goes on").unwrap() {
+                numbers.extend(changes.rows.column(0).as_primitive::<Int64Type>().values());
+            }
+        }
+        numbers
+    };
+    tokio::time::timeout(HUNG, read).await.expect("rows come")
 }
 
 #[tokio::test]

@@ -9,11 +9,15 @@ use streamgauge::operator::rows::text;
 use streamgauge::sql::{self, Kind};
 use streamgauge::table::{Follow, Mark, Spec, Subscription, Table};
 
-use super::{HUNG, create, engine, open, take, until};
+use super::{HUNG, TIMED, create, engine, event, open, take, until};
 use crate::support::server::{Answer, Server};
 
 fn a_table(server: &Server) -> Arc<Table> {
-    let (statements, _) = sql::parse(&create("t", server, "n BIGINT", ""));
+    a_table_of(server, "n BIGINT", "")
+}
+
+fn a_table_of(server: &Server, columns: &str, options: &str) -> Arc<Table> {
+    let (statements, _) = sql::parse(&create("t", server, columns, options));
     let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
     Table::new(Spec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap())
 }
@@ -74,6 +78,20 @@ async fn a_table_goes_on_with_its_gaps_and_bad_events_or_begins_anew_with_a_gap(
     let past = a_table(&server);
     assert!(!past.resume_at(frames).unwrap());
     assert_eq!((gaps(&past), past.status().samples().after(0)), (gaps(&table), table.status().samples().after(0)));
+}
+
+#[tokio::test]
+async fn a_table_that_goes_on_knows_how_far_its_time_had_come() {
+    let server = Server::start([Answer::stream().text(&event(1, 0.5)).stall(), Answer::stream().stall()]).await;
+    let a_table = || a_table_of(&server, TIMED, "idle_timeout = 'off'");
+    let (table, on) = (a_table(), a_table());
+    let _reader = events(&table, 1).await;
+    until(|| table.status().snapshot().watermark.is_some()).await;
+    on.resume_at(saved(&table).await).unwrap();
+    let _on = on.subscribe(vec![0], Follow::Restored).unwrap();
+    on.start();
+    until(|| on.state_text() == "connected").await;
+    assert_eq!(on.status().snapshot().watermark, table.status().snapshot().watermark);
 }
 
 #[tokio::test]

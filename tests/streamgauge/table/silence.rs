@@ -77,6 +77,21 @@ async fn no_silence_while_rows_flow_and_none_for_others() {
 }
 
 #[tokio::test]
+async fn changes_of_other_tables_only_counted_since_it_is_read() {
+    let change = |answer: Answer| answer.event("message", r#"{"op":"c","after":{"n":1},"source":{"table":"other"}}"#);
+    let server = Server::start([change(change(Answer::stream())).stall(), change(Answer::stream()).stall()]).await;
+    let options = "format = 'debezium_json', table = 'mine'";
+    let engine = engine(&create("t", &server, "n BIGINT PRIMARY KEY", options)).await;
+    for count in [2, 1] {
+        let output = open(&engine, "SELECT n FROM t").await;
+        let expect = format!("{count} events so far, and no change of a row of mine");
+        until(|| table(&engine).silence().as_deref() == Some(&expect)).await;
+        drop(output);
+        server.closed().await;
+    }
+}
+
+#[tokio::test]
 async fn what_an_earlier_query_has_seen_is_no_sign_of_life() {
     let server = Server::start([Answer::stream().text(&event(1, 0.5)).stall(), Answer::stream().stall()]).await;
     let engine = engine(&create("t", &server, TIMED, "")).await;

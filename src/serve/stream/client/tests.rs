@@ -222,8 +222,8 @@ async fn what_the_history_has_forgotten_is_a_reset() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_told_what_it_lost() {
-    let (server, live) = (Server::new(), live("v"));
-    let channel = server.channel(&[&live], "");
+    let (server, live, quiet) = (Server::new(), live("v"), live("quiet"));
+    let channel = server.channel(&[&live, &quiet], "");
     let (mut slow, mut quick) = (server.connect(&channel, ""), server.connect(&channel, ""));
     assert_eq!(names(&seen(&all(&mut slow).await)), ["connected", "snapshot_end"]);
     all(&mut quick).await;
@@ -240,6 +240,7 @@ async fn a_client_that_does_not_read_is_told_what_it_lost() {
     let events = seen(&text);
     assert_eq!(names(&events), ["lagged"], "{}", &text[..text.len().min(300)]);
     assert_eq!(events[0].data["dropped"], live.oldest() - 1);
+    assert_eq!(events[0].data["oldest"], format!("quiet:{}-0,v:{}-{}", quiet.epoch(), live.epoch(), live.oldest()));
     assert!(slow.next().await.is_none());
     assert_eq!(Counters::get(&server.counters.lagged), 1);
 }

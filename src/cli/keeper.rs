@@ -1,0 +1,219 @@
+//! Checkpoints of a run whose rows are printed: every some seconds, and a last one at its end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+use super::args::Format;
+use super::present::until;
+use super::print::Printer;
+use super::sink::{Place, Sink};
+use crate::checkpoint::{Archive, Loaded, Opened};
+use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, Ledger, PRINT, Said, Taken};
+use crate::error::{Code, Error, Result};
+use crate::operator::state::Part;
+
+/// How long the last checkpoint may take, so that all is over within five seconds of the signal.
+const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// A state directory that this process has, and where the rows that belong to it go on.
+pub struct State {
+    pub archive: Archive,
+    pub sink: Sink,
+    /// What the engine goes on from.
+    pub loaded: Option<Loaded>,
+    /// Sentences about what was found.
+    pub notes: Vec<String>,
+}
+
+impl State {
+    /// Opens a directory and the file that goes with it; both begin here if they are new.
+    pub fn open(dir: &Path, output: Option<&Path>, format: Format) -> Result<State> {
+        let Opened { mut archive, loaded, damaged } = Archive::open(dir)?;
+        let mut notes: Vec<String> =
+            damaged.iter().map(|damaged| format!("{damaged}; the one before is used, if it is whole")).collect();
+        let name = named(format);
+        let Some(loaded) = loaded else {
+            if !damaged.is_empty() {
+                notes.push("no checkpoint is whole: all tables and views begin anew".into());
+            }
+            let mut sink = output.map_or_else(|| Ok(Sink::stdout()), Sink::begin)?;
+            // From here on a crash leaves a state that knows how far the file was written.
+            archive.write(archive.epoch() + 1, vec![part(&sink.settle()?, name)?])?;
+            return Ok(State { archive, sink, loaded: None, notes });
+        };
+        let wrong = |what: String| {
+            let message = format!("the state in '{}' {what}", dir.display());
+            Err(Error::new(Code::Data, message).hint("run it as before, or give another --state directory"))
+        };
+        let Some(print) = loaded.parts.iter().find(|part| part.name == PRINT) else {
+            return wrong("is not one of this verb".into());
+        };
+        let at = loaded.at;
+        let sink = match (Place::load(print), output) {
+            (None, _) => return wrong("does not say where its rows went".into()),
+            (Some(Place::Stdout), Some(_)) => return wrong("belongs to rows on standard output, not to a file".into()),
+            (Some(Place::File { path, .. }), None) => {
+                return wrong(format!("goes on with the file '{path}': give it as --output"));
+            }
+            (Some(Place::File { .. }), Some(_)) if print.fingerprint != name => {
+                return wrong(format!("goes on with a file of the format {}", print.fingerprint));
+            }
+            (Some(Place::Stdout), None) => {
+                notes.push(format!("going on from the checkpoint of {at}: rows that were printed after it are printed again"));
+                Sink::stdout()
+            }
+            (Some(Place::File { length, tail, .. }), Some(path)) => {
+                let sink = Sink::resume(path, length, &tail)?;
+                notes.push(format!("going on from the checkpoint of {at}, behind byte {length} of '{}'", path.display()));
+                sink
+            }
+        };
+        Ok(State { archive, sink, loaded: Some(loaded), notes })
+    }
+}
+
+/// The part of a checkpoint that says where the rows are.
+fn part(place: &Place, format: &str) -> Result<Part> {
+    Ok(Part { name: PRINT.into(), fingerprint: format.into(), frames: place.save()? })
+}
+
+/// Takes the checkpoints of outputs while they are printed.
+pub struct Keeper {
+    checkpoints: Arc<Checkpoints>,
+    ledger: Ledger,
+    format: &'static str,
+    tick: Interval,
+    taking: Option<BoxFuture<'static, Result<Taken>>>,
+    stage: Stage,
+    /// A checkpoint has failed, and none was taken since.
+    is_failing: bool,
+}
+
+enum Stage {
+    Going,
+    /// The last one is to be taken until then.
+    Ending(Instant),
+    /// It is being taken.
+    Last(Instant),
+    Over,
+}
+
+/// What has become of the checkpoints.
+pub enum Turn {
+    Nothing,
+    /// To be told.
+    Note(String),
+    /// The last one is safe, or came to nothing.
+    Over(Result<()>),
+}
+
+impl Keeper {
+    pub fn new(engine: Arc<Engine>, archive: Archive, ledger: Ledger, format: Format, interval: Duration) -> Self {
+        let interval = interval.max(INTERVAL_MIN);
+        let mut tick = interval_at(Instant::now() + interval, interval);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let checkpoints = Arc::new(Checkpoints::new(engine, archive));
+        Keeper { checkpoints, ledger, format: named(format), tick, taking: None, stage: Stage::Going, is_failing: false }
+    }
+
+    /// Notes where output `index` stands.
+    pub fn note(&mut self, index: usize, said: Said) {
+        match said {
+            Said::Changes(_) => {}
+            Said::Cut(stop) => self.ledger.stop(index, stop),
+            Said::End => self.ledger.end(index),
+        }
+    }
+
+    /// Gives the parts that only whoever prints can give, once all that belongs to them is printed.
+    pub fn give(&mut self, printer: &mut Printer<'_>) -> Result<()> {
+        if self.ledger.is_due() {
+            let place = printer.settle()?;
+            self.ledger.give(self.format, place.save()?);
+        }
+        Ok(())
+    }
+
+    /// Nothing is to come but the last checkpoint.
+    pub fn finish(&mut self) {
+        if let Stage::Going = self.stage {
+            self.stage = Stage::Ending(Instant::now() + LAST_CHECKPOINT_TIMEOUT);
+        }
+    }
+
+    /// Waits until something has become of the checkpoints; printing must go on meanwhile. Cancel-safe.
+    pub async fn turn(&mut self) -> Turn {
+        let is_free = self.taking.is_none() && self.ledger.hindered_by().is_none() && matches!(self.stage, Stage::Going);
+        let deadline = match self.stage {
+            Stage::Over => return std::future::pending().await,
+            // It was told at the beginning that there is none before a view has ended.
+            Stage::Ending(_) if self.ledger.hindered_by().is_some() => return self.over(Ok(())),
+            Stage::Ending(deadline) if self.taking.is_none() => {
+                self.begin(true);
+                self.stage = Stage::Last(deadline);
+                Some(deadline)
+            }
+            Stage::Going => None,
+            Stage::Ending(deadline) | Stage::Last(deadline) => Some(deadline),
+        };
+        let taking = async {
+            match &mut self.taking {
+                Some(taking) => taking.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.ledger.marked() => Turn::Nothing,
+            taken = taking => {
+                self.taking = None;
+                match self.stage {
+                    Stage::Last(_) => self.over(taken.map(drop)),
+                    _ => self.taken(taken),
+                }
+            }
+            _ = self.tick.tick(), if is_free => {
+                self.begin(false);
+                Turn::Nothing
+            }
+            () = until(deadline) => {
+                let late = Error::new(Code::Slow, "the last checkpoint took too long");
+                self.over(Err(late.hint("the next run goes on from the one before")))
+            }
+        }
+    }
+
+    fn begin(&mut self, last: bool) {
+        let checkpoints = Arc::clone(&self.checkpoints);
+        let take = async move { if last { checkpoints.take_last().await } else { checkpoints.take().await } };
+        self.taking = Some(take.boxed());
+    }
+
+    fn over(&mut self, taken: Result<()>) -> Turn {
+        (self.stage, self.taking) = (Stage::Over, None);
+        Turn::Over(taken)
+    }
+
+    /// Says when checkpoints begin to fail, and when they work again.
+    fn taken(&mut self, taken: Result<Taken>) -> Turn {
+        match taken {
+            Ok(_) if std::mem::take(&mut self.is_failing) => Turn::Note("checkpoints work again".into()),
+            Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
+                Turn::Note(format!("a checkpoint failed, the one before stays: {error}"))
+            }
+            Ok(_) | Err(_) => Turn::Nothing,
+        }
+    }
+}
+
+/// The word for a format in a checkpoint.
+fn named(format: Format) -> &'static str {
+    match format {
+        Format::Csv => "csv",
+        _ => "ndjson",
+    }
+}
