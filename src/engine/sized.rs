@@ -86,7 +86,7 @@ impl Held {
                     };
                     let (Some(start), Some(stop)) = (start, stop) else { continue };
                     let step = args.get(2).map_or(1, |step| step_of(step, row)).max(1);
-                    bytes = bytes.saturating_add(start.abs_diff(stop) / step * 8);
+                    bytes = bytes.saturating_add((start.abs_diff(stop) / step).saturating_mul(8));
                 }
             }
             Size::Times | Size::Letters | Size::Elements => {

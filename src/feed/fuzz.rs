@@ -143,6 +143,9 @@ const SECRET: &str = "geheim4711";
 /// Options as people write them, `name=value` with NUL between: read or refused, and what is secret in them stays so.
 pub fn headers(input: &[u8]) {
     let Ok(written) = std::str::from_utf8(input) else { return };
+    if written.contains(SECRET) {
+        return;
+    }
     let pair = |(name, value): (&str, &str)| Given { name: name.into(), value: value.into(), span: None };
     let given: Vec<Given> = written.split('\0').filter_map(|pair| pair.split_once('=')).map(pair).collect();
     for Given { name, value, .. } in &given {

@@ -55,9 +55,7 @@ impl Template {
         while let Some((before, after)) = rest.split_once("{{") {
             let (name, behind) = after.split_once("}}").ok_or("has a '{{' without its '}}'")?;
             let name = name.trim();
-            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !is_name {
+            if !is_name(name) {
                 return Err("has a '{{ … }}' that does not hold the name of a variable".into());
             }
             if !before.is_empty() {
@@ -113,6 +111,12 @@ impl Template {
         };
         self.0.iter().filter_map(value).collect()
     }
+}
+
+/// Whether a variable can have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Reads the option `headers`.

@@ -160,7 +160,7 @@ impl Parser {
             Line::Head { bytes, .. } => bytes[0] != b':',
             Line::Data | Line::Kind | Line::Id(_) => true,
         };
-        begun || block.data.is_some() || block.kind.is_some() || block.id.is_some()
+        begun || block.data.is_some() || block.kind.is_some() || block.id.is_some() || block.oversized
     }
 
     /// Memory that is held until the end of a line or an event.

@@ -197,13 +197,10 @@ fn go_on(case: &Case, bytes: &[u8]) -> Option<Vec<Message>> {
             continue;
         }
         let live = live(continuous);
-        let (mut run, _) = continuous.run(Arc::default(), crate::table::Follow::Restored).expect("the plan runs");
-        if live.load(Some(&mut run), frames.clone()).is_err() {
-            return None;
-        }
-        let _ = live.snapshot();
         let mut chain = continuous.plan().instance().expect("the plan runs").chain;
-        chain.load(frames.into_iter().filter(|frame| !frame.name.starts_with("live")).collect()).expect("it was loaded just now");
+        live.load(None, frames.clone()).ok()?;
+        chain.load(frames.into_iter().filter(|frame| !frame.name.starts_with("live")).collect()).ok()?;
+        let _ = live.snapshot();
         let mut out = Vec::new();
         let pushed = case.rest.iter().try_for_each(|(source, message)| chain.push(*source, message.clone(), &mut out));
         let _ = (chain.report(), chain.bytes());
