@@ -362,7 +362,7 @@ async fn a_query_that_nobody_reads_holds_no_checkpoint_up() {
     let table =
         format!("CREATE TABLE flood (v BIGINT) WITH (connector = 'sse', endpoint = '{}', framing = 'json_array')", flood.url());
     service.sql(&table).await;
-    let answer = service.app.execute_text("SUBSCRIBE SELECT v FROM flood").await;
+    let answer = super::execute(&service.app, "SUBSCRIBE SELECT v FROM flood").await;
     let Ok(streamgauge::engine::Answer::Query(query)) = answer else { panic!("no query") };
     let unread = service.app.engine.open(&[*query]).unwrap();
     let table = service.app.engine.table("flood").unwrap();
