@@ -76,6 +76,9 @@ pub mod engine;
 pub mod error;
 pub mod feed;
 pub mod format;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod operator;
 pub mod options;
 pub mod plan;

@@ -468,6 +468,9 @@ impl Value for Bytes {
     }
 }
 
+/// Longer than any feed runs, and far from where the sum of it and a time overflows.
+const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 impl Value for Duration {
     const EXPECTS: &'static str = "a duration with its unit, such as `500ms`, `5s` or `1 minute`";
     fn read(text: &str) -> Result<Self, String> {
@@ -478,7 +481,8 @@ impl Value for Duration {
         if lower.contains("month") || lower.contains("year") {
             return Err("has no fixed length".into());
         }
-        humantime::parse_duration(&lower).map_err(|error| format!("is no duration: {error}"))
+        let duration = humantime::parse_duration(&lower).map_err(|error| format!("is no duration: {error}"))?;
+        if duration > DURATION_MAX { Err("is longer than a hundred years".into()) } else { Ok(duration) }
     }
 }
 
@@ -553,6 +557,7 @@ mod tests {
             ("url", "ftp://x"),
             ("endpoint", "http://x"),
             ("watermark_delay", "1 month"),
+            ("reconnect_delay", "10000000000 weeks"),
         ]))
         .unwrap_err();
         let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -564,6 +569,7 @@ mod tests {
                 "option 'url': 'ftp://x' has the scheme 'ftp', not http or https; give a URL such as `https://example.com:8080/sse`",
                 "option 'type': a feed cannot be a sink: server-sent events flow from the server to its clients only; give `source`, or leave it out",
                 "option 'format': 'jsn' is not known; did you mean 'json'?; give `json`, `raw_string`, `debezium_json` or `wal2json`",
+                "option 'reconnect_delay': '10000000000 weeks' is longer than a hundred years; give a duration with its unit, such as `500ms`, `5s` or `1 minute`",
                 "option 'read_timeout': '30' has no unit; give `auto`, `off` or a duration such as `45s`",
                 "option 'watermark_delay': '1 month' has no fixed length; give a duration with its unit, such as `500ms`, `5s` or `1 minute`",
             ]

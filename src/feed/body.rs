@@ -148,7 +148,7 @@ impl Drop for Wait<'_> {
 }
 
 impl Decoder {
-    fn feed(&mut self, chunk: &[u8], each: &mut impl FnMut(Event<'_>)) {
+    pub(super) fn feed(&mut self, chunk: &[u8], each: &mut impl FnMut(Event<'_>)) {
         match self {
             Decoder::Stream(parser) => parser.feed(chunk, each),
             Decoder::Lines(lines) => lines.feed(chunk, each),
@@ -156,7 +156,7 @@ impl Decoder {
     }
 
     /// A file has been read to its end. An event stream's unfinished event is none; an unfinished line is one.
-    fn finish(&mut self, each: &mut impl FnMut(Event<'_>)) {
+    pub(super) fn finish(&mut self, each: &mut impl FnMut(Event<'_>)) {
         if let Decoder::Lines(lines) = self {
             lines.finish(each);
         }

@@ -104,7 +104,7 @@ impl Lines {
     pub(super) fn finish(&mut self, each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
         let mut open = std::mem::take(&mut self.open);
         if std::mem::take(&mut self.too_large) {
-            self.oversized += 1;
+            (self.at_start, self.oversized) = (false, self.oversized + 1);
         } else {
             self.line(&open, each);
         }
@@ -126,11 +126,15 @@ impl Lines {
     }
 
     fn line(&mut self, line: &[u8], each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
-        let line = if std::mem::take(&mut self.at_start) { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) } else { line };
-        let line = line.trim_ascii();
+        let is_first = std::mem::take(&mut self.at_start);
+        // With its blanks, as a line that comes in pieces is measured before its end is known.
         if line.len() > self.bytes_max {
             self.oversized += 1;
-        } else if !line.is_empty() {
+            return;
+        }
+        let line = if is_first { line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line) } else { line };
+        let line = line.trim_ascii();
+        if !line.is_empty() {
             let data = simdutf8::basic::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Into::into);
             each(Event { kind: "message", data: &data, id: "" });
         }
@@ -157,6 +161,20 @@ mod tests {
         let bytes = "\u{feff}{\"a\":1}\r\n\n  \n{\"b\":\"é\"}\n{\"c\":\"too long for the limit\"}\n[3]".as_bytes();
         for cut in 1..=bytes.len() {
             assert_eq!(lines(bytes, cut, 20), (vec!["{\"a\":1}".into(), "{\"b\":\"é\"}".into(), "[3]".into()], 1), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_too_long_or_not_in_any_cut() {
+        for (text, seen, oversized) in [
+            ("  [1234]\n    [5]  \n", vec!["[1234]"], 1),
+            ("\u{feff}[12]\n\u{feff}[3]\n", vec!["[12]", "\u{feff}[3]"], 0),
+            ("a line too long\n\u{feff}[3]", vec!["\u{feff}[3]"], 1),
+        ] {
+            for cut in 1..=text.len() {
+                let seen: Vec<String> = seen.iter().map(|line| line.to_string()).collect();
+                assert_eq!(lines(text.as_bytes(), cut, 8), (seen, oversized), "{text:?} {cut}");
+            }
         }
     }
 

@@ -55,9 +55,7 @@ impl Template {
         while let Some((before, after)) = rest.split_once("{{") {
             let (name, behind) = after.split_once("}}").ok_or("has a '{{' without its '}}'")?;
             let name = name.trim();
-            let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            if !is_name {
+            if !is_name(name) {
                 return Err("has a '{{ … }}' that does not hold the name of a variable".into());
             }
             if !before.is_empty() {
@@ -115,6 +113,12 @@ impl Template {
     }
 }
 
+/// Whether a variable can have this name.
+pub(super) fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
 /// Reads the option `headers`.
 ///
 /// Either a JSON object of strings, or `Name: value` separated by commas. A comma separates only where `Name:` follows it (a token of
@@ -160,7 +164,7 @@ fn header(name: &str, value: &str) -> Result<Header, String> {
     Ok(Header { name, value: Template::read(value)? })
 }
 
-fn from_object(text: &str) -> Result<Vec<(String, String)>, String> {
+pub(super) fn from_object(text: &str) -> Result<Vec<(String, String)>, String> {
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
         .map_err(|error| format!("is no JSON object (line {}, column {})", error.line(), error.column()))?;
     let pair = |(name, value): (String, serde_json::Value)| match value {

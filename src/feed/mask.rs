@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::header::{is_object, starts_header};
+use super::header::{from_object, is_name, is_object, starts_header};
 use super::secrets::sounds_secret;
 
 /// Words before a credential that say what kind it is.
@@ -70,8 +70,11 @@ fn end_of_quotes(inside: &str) -> usize {
     inside.len()
 }
 
-/// What stands behind the colons of a JSON object.
+/// What stands behind the colons of a JSON object; all of one that [`super::header::read_headers`] does not read.
 fn object_values(text: &str) -> Vec<Range<usize>> {
+    if from_object(text).is_err() {
+        return whole(text);
+    }
     let mut parts = Vec::new();
     let (mut at, mut value_from) = (0, None);
     while let Some(byte) = text.as_bytes().get(at) {
@@ -112,12 +115,20 @@ fn url_parts(text: &str) -> Vec<Range<usize>> {
 /// A part without its variables, the blanks and quotes around it, and a scheme before a credential.
 fn literals(text: &str, part: Range<usize>) -> Vec<Range<usize>> {
     let mut literals = Vec::new();
-    let mut from = part.start;
-    while from < part.end {
-        let open = text[from..part.end].find("{{").map_or(part.end, |at| from + at);
-        literals.extend(bare(text, from..open));
-        from = text[open..part.end].find("}}").map_or(part.end, |at| open + at + 2);
+    let (mut from, mut at) = (part.start, part.start);
+    while let Some(open) = text[at..part.end].find("{{").map(|found| at + found) {
+        let inside = &text[open + 2..part.end];
+        match inside.find("}}").filter(|end| is_name(inside[..*end].trim())) {
+            Some(end) => {
+                literals.extend(bare(text, from..open));
+                at = open + 2 + end + 2;
+                from = at;
+            }
+            // No variable, so it may be anything.
+            None => at = open + 1,
+        }
     }
+    literals.extend(bare(text, from..part.end));
     literals
 }
 
@@ -154,8 +165,12 @@ mod tests {
                 r#"{"A": "***", "C": "Basic {{ X }}", "D": ***}"#,
             ),
             ("headers", "geheim", "***"),
+            ("headers", "A: {{X}}, B: {{ geheim, C: {{geheim 1}}", "A: {{X}}, B: ***, C: ***"),
             ("headers", "A: \"geheim", "A: \"***"),
-            ("Headers", r#"{"A": "geheim"#, r#"{"A": "***"#),
+            ("Headers", r#"{"A": "geheim"#, "***"),
+            ("headers", r#"{"Authorization: Bearer geheim"#, "***"),
+            ("headers", r#"{"A": ["x", "geheim"]}"#, "***"),
+            ("headers", r#"{"A" "geheim"}"#, "***"),
             ("body", "{\"token\": \"geheim\", \"user\": \"{{ USER }}\"}", "*** \"{{ USER }}\"***"),
             ("endpoint", "https://example.com:8080/sse?x=1", "https://example.com:8080/sse?x=1"),
             (

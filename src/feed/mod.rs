@@ -4,6 +4,8 @@ mod body;
 mod client;
 mod connection;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gap;
 mod header;
 mod journal;

@@ -56,7 +56,7 @@ enum Line {
 }
 
 /// The longest beginning needed to know a line's field and where its value starts: `event: `.
-const HEAD_BYTES: usize = 7;
+pub(super) const HEAD_BYTES: usize = 7;
 
 /// What a block (the lines up to an empty one) holds that does not lie in the chunk at hand.
 #[derive(Debug, Default)]
@@ -160,7 +160,16 @@ impl Parser {
             Line::Head { bytes, .. } => bytes[0] != b':',
             Line::Data | Line::Kind | Line::Id(_) => true,
         };
-        begun || block.data.is_some() || block.kind.is_some() || block.id.is_some()
+        begun || block.data.is_some() || block.kind.is_some() || block.id.is_some() || block.oversized
+    }
+
+    /// Memory that is held until the end of a line or an event.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held(&self) -> usize {
+        let Block { data, kind, id, spare, .. } = &self.block;
+        let open = if let Line::Id(open) = &self.line { open.as_ref() } else { None };
+        let buffers = [data.as_ref(), kind.as_ref(), id.as_ref(), Some(spare), open];
+        self.last_id.capacity() + buffers.into_iter().flatten().map(Vec::capacity).sum::<usize>()
     }
 
     /// The chunk behind a byte order mark, which may come in pieces and counts only at the very start.

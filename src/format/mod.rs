@@ -9,6 +9,8 @@ mod cases;
 mod changes;
 mod decode;
 pub mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod infer;
 mod number;
 mod object;

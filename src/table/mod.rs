@@ -17,5 +17,5 @@ mod status;
 pub use mark::{Given, Holder, Mark, Written, next_holder};
 pub use provider::Table;
 pub use readers::{Delivery, Follow, Subscription};
-pub use spec::{EventTime, Generated, Spec};
+pub use spec::{EventTime, Generated, Source, Spec};
 pub use status::{Sample, Snapshot, Status};

@@ -21,6 +21,7 @@ const ROOMS: &[&str] = &[
     "engine",
     "serve",
     "cli",
+    "fuzz",
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.

@@ -21,6 +21,8 @@ mod counters;
 mod encode;
 mod fields;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 mod listen;
 mod log;

@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use handlebars::template::Template;
+use handlebars::template::{Parameter, Template, TemplateElement};
 use handlebars::{
     Context, Handlebars, Helper, HelperDef, HelperResult, JsonRender, Output, RenderContext, RenderError, RenderErrorReason,
     ScopedJson,
@@ -22,6 +22,12 @@ pub const MAX_TEMPLATE_BYTES: usize = 64 * 1024;
 
 /// Blocks and parentheses in a template, which are read and rendered by recursion.
 const MAX_BLOCKS: usize = 64;
+
+/// Rounds of all blocks of a template: those within each other may go over one list as often as they have elements, and write nothing.
+const MAX_ROUNDS: usize = 100_000;
+
+/// A helper by a name that nobody can write.
+const ROUND: &str = " round";
 
 /// The templates of one view.
 pub struct Templates {
@@ -54,6 +60,7 @@ impl Templates {
         registry.register_helper("json", Box::new(Json));
         registry.register_helper("default", Box::new(Default));
         registry.register_helper("ts", Box::new(Ts));
+        registry.register_helper(ROUND, Box::new(Round));
         let mut templates = Templates { registry };
         let mut errors = Vec::new();
         for (op, source) in sources {
@@ -66,10 +73,11 @@ impl Templates {
 
     fn add(&mut self, op: Op, source: &str) -> Result<()> {
         within_bounds(source)?;
-        let template = Template::compile_with_name(source, op.name().to_string()).map_err(|error| {
+        let mut template = Template::compile_with_name(source, op.name().to_string()).map_err(|error| {
             let (line, column) = error.pos().unwrap_or((1, 1));
             unreadable(line, column, &error.reason().to_string())
         })?;
+        count_rounds(&mut template, &round()?);
         self.registry.register_template(op.name(), template);
         // A helper that is not there shows only when it is called.
         let nothing = Subject { view: "", op, before: Some(b"{}"), after: Some(b"{}"), at: Timestamp(0) };
@@ -96,7 +104,7 @@ impl Templates {
     }
 
     fn attempt(&self, subject: &Subject, bytes_max: usize) -> Result<Vec<u8>, RenderError> {
-        let mut out = Bounded { bytes: Vec::new(), max: bytes_max };
+        let mut out = Bounded { bytes: Vec::new(), max: bytes_max, rounds: 0 };
         self.registry.render_with_context_to_write(subject.op.name(), &subject.context()?, &mut out)?;
         Ok(out.bytes)
     }
@@ -187,6 +195,45 @@ impl HelperDef for Ts {
     }
 }
 
+/// At the end of each round of a block: tells the writer, to which the round may have written nothing.
+struct Round;
+
+impl HelperDef for Round {
+    fn call<'reg: 'rc, 'rc>(
+        &self,
+        _: &Helper<'rc>,
+        _: &'reg Handlebars<'reg>,
+        _: &'rc Context,
+        _: &mut RenderContext<'reg, 'rc>,
+        out: &mut dyn Output,
+    ) -> HelperResult {
+        Ok(out.write("")?)
+    }
+}
+
+/// A call of [`Round`].
+fn round() -> Result<TemplateElement> {
+    match Template::compile("{{round}}").map(|mut template| template.elements.pop()) {
+        Ok(Some(TemplateElement::Expression(mut call))) => {
+            call.name = Parameter::Name(ROUND.into());
+            Ok(TemplateElement::Expression(call))
+        }
+        other => Err(Error::bug(format!("the call of a helper is {other:?}"))),
+    }
+}
+
+/// Puts `round` at the end of each block. Blocks are at most as deep as [`MAX_BLOCKS`] allows.
+fn count_rounds(template: &mut Template, round: &TemplateElement) {
+    for element in &mut template.elements {
+        if let TemplateElement::HelperBlock(block) = element {
+            for inner in [&mut block.template, &mut block.inverse].into_iter().flatten() {
+                count_rounds(inner, round);
+                inner.elements.push(round.clone());
+            }
+        }
+    }
+}
+
 /// The inside of a JSON string with this text.
 fn escape(text: &str) -> String {
     let quoted = Value::from(text).to_string();
@@ -239,10 +286,11 @@ fn calls_wrongly(reason: &RenderErrorReason) -> bool {
     )
 }
 
-/// Takes so many bytes and no more.
+/// Takes so many bytes, made in so many rounds, and no more.
 struct Bounded {
     bytes: Vec<u8>,
     max: usize,
+    rounds: usize,
 }
 
 impl Write for &mut Bounded {
@@ -252,6 +300,15 @@ impl Write for &mut Bounded {
         }
         self.bytes.extend_from_slice(more);
         Ok(more.len())
+    }
+
+    /// Comes also for nothing, see [`Round`].
+    fn write_all(&mut self, more: &[u8]) -> io::Result<()> {
+        self.rounds += usize::from(more.is_empty());
+        if self.rounds > MAX_ROUNDS {
+            return Err(io::Error::other(format!("its blocks have more than {MAX_ROUNDS} rounds")));
+        }
+        self.write(more).map(drop)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -346,6 +403,16 @@ mod tests {
         let error = templates.render(&subject, 1000).unwrap().unwrap_err();
         assert!(error.message().contains("more than 1000 bytes"), "{error}");
         assert!(templates.render(&Subject { op: Op::Deleted, ..subject }, 1000).is_none());
+    }
+
+    #[test]
+    fn blocks_that_go_over_the_same_again_and_again_fail() {
+        let [open, close] = ["{{#each @root.after.a}}", "{{/each}}"].map(|tag| tag.repeat(40));
+        let templates = Templates::compile([(Op::Added, format!("{open}{close}").as_str())]).unwrap();
+        let subject = Subject { view: "v", op: Op::Added, before: None, after: Some(br#"{"a":[1,2]}"#), at: Timestamp(0) };
+        let error = templates.render(&subject, 1000).unwrap().unwrap_err();
+        assert!(error.message().contains("its blocks have more than 100000 rounds"), "{error}");
+        assert_eq!(rendered("{{#each after.a}}{{this}},{{else}}none{{/each}}", r#"{"a":[1,2]}"#), "1,2,");
     }
 
     proptest! {

@@ -195,9 +195,12 @@ fn an_unfinished_event_is_known_as_such() {
         ("data: x\n", true),
         ("id: 1\n", true),
         ("retry: 1", false),
+        ("event: too long\n", true),
     ] {
-        let mut parser = Parser::new(100);
-        parser.feed(bytes.as_bytes(), &mut |_| {});
-        assert_eq!(parser.is_inside_event(), inside, "{bytes:?}");
+        for cut in 1..=bytes.len().max(1) {
+            let mut parser = Parser::new(5);
+            bytes.as_bytes().chunks(cut).for_each(|chunk| parser.feed(chunk, &mut |_| {}));
+            assert_eq!(parser.is_inside_event(), inside, "{bytes:?} {cut}");
+        }
     }
 }

@@ -97,8 +97,9 @@ impl Gauge {
     }
 }
 
-async fn open(settings: Settings) -> serve::Server {
-    serve::Server::open(Settings { bind: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap()
+async fn open(mut settings: Settings) -> serve::Server {
+    settings.bind.set_port(0);
+    serve::Server::open(settings).await.unwrap()
 }
 
 async fn run(server: serve::Server) -> (Stop, JoinHandle<()>) {
@@ -367,7 +368,8 @@ async fn too_many_clients_are_refused_and_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_server_that_stops_ends_all_streams() {
-    let gauge = Gauge::start(&["a=1"], 100).await;
+    // Where no other test listens as soon as the port is free.
+    let gauge = Gauge::with(&["a=1"], Settings { bind: "127.0.0.3:0".parse().unwrap(), ..Settings::default() }).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = gauge.get("/v1/views/orders/stream", "").await;

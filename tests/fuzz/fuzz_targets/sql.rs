@@ -1,0 +1,6 @@
+//! See [`streamgauge::fuzz::sql`].
+#![no_main]
+
+use streamgauge_fuzz as _;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamgauge::fuzz::sql(data));
