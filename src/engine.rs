@@ -291,7 +291,7 @@ impl Engine {
         catalog.sources(name).into_iter().filter_map(|name| catalog.table(name).cloned()).collect()
     }
 
-    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`.
+    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
     pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
         if filter.is_none() && order.is_none() {
             return Ok(rows);
@@ -308,6 +308,11 @@ impl Engine {
                 Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
             );
         };
+        // Whoever may read a view may not have its rows multiplied with themselves.
+        if !sql::is_single(query) {
+            return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
+                .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
+        }
         // In a session of its own: a condition sees these rows and nothing else.
         let alone = session()?;
         alone.register_batch("rows", rows)?;
@@ -444,8 +449,13 @@ impl Engine {
         if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
             let tables = {
                 let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.run(None, *marked).map_err(one)?
+                kept.run(None, *marked)
             };
+            let tables = tables.map_err(|error| {
+                // It would stay without ever running, and without being kept.
+                let _ = self.drop(Object::View, std::slice::from_ref(&create.name), true, true);
+                one(error)
+            })?;
             tables.iter().for_each(|table| table.start());
         }
         Ok(Answer::Done(told))

@@ -71,7 +71,7 @@ codes! {
     1305 Silent Feed "The server of a feed went silent";
     1306 File Feed "A file cannot be read";
     1307 GaveUp Feed "The attempts to reconnect are used up";
-    1308 Closed Feed "The reader of the output has left";
+    1308 Closed Host "The reader of the output has left";
     1401 BadData Payload "An event's data does not fit the table";
     1501 Runtime Statement "A running query fails";
     1502 Slow Statement "A query reads slower than its feed sends";
@@ -91,6 +91,7 @@ codes! {
     1701 Data Host "The data directory cannot be used";
     1702 Address Host "An address cannot be listened on";
     1703 Settings Option "The settings are not understood";
+    1704 Output Host "The output cannot be written";
     1901 Bug Bug "The program contradicts itself";
 }
 

@@ -11,9 +11,11 @@
 //! 7. Filters and projections are DataFusion's expressions ([`operator::Filter`], [`operator::Project`]).
 //! 8. A window adds the row to its pane ([`operator::WindowAggregate`]); window functions put it in order first ([`operator::Over`]).
 //! 9. The watermark reaches the end of a window: its panes are merged and the result is finished by a bounded plan ([`operator::Finish`]).
-//! 10. What was said before is compared with what is true now: inserts, deletes, updates ([`change::Changes`]).
-//! 11. The engine hands the changes to whoever asked ([`engine::Output`]).
-//! 12. They become text ([`format::encode`]).
+//! 10. What was said before is compared with what is true now: inserts, deletes, updates ([`change::difference`]).
+//! 11. The engine hands the changes to whoever asked ([`engine::Output`]), and they become text ([`format::encode`]): rows on a terminal
+//!     or in a file.
+//! 12. On a server the view numbers them and keeps the latest ([`view::Live`]); a channel of [`serve::stream`] encodes them once for all who
+//!     follow it in one shape, and each client sends them at its own pace.
 //!
 //! # Life of a view
 //!

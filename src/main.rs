@@ -42,7 +42,7 @@ async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
         Command::Sample(args) => match sample::run(&args) {
             // The reader has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
-            Err(error) => Err(Error::new(Code::File, format!("standard output cannot be written: {error}"))),
+            Err(error) => Err(Error::new(Code::Output, format!("standard output cannot be written: {error}"))),
             Ok(()) => Ok(Exit::Done),
         },
         Command::Run(args) => run::run(&args, stopped()).await,

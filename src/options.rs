@@ -121,7 +121,7 @@ options! {
         max_reconnect_attempts ["maxReconnectAttempts"]: Option<u64> = "";
         /// Longest wait for a connection, TLS included.
         connect_timeout: Duration = "10s";
-        /// Watchdog: reconnect when no byte, not even a heartbeat, came for so long. `auto` is three times the heartbeat gap it sees, at least 30 s.
+        /// Watchdog: reconnect when no byte, not even a heartbeat, came for so long. `auto` is three times the heartbeat gap it sees, at least 30 s; five minutes where it sees none.
         read_timeout: ReadTimeout = "auto";
         /// The event id to start after, as if it had been seen before.
         last_event_id: Option<String> = "";

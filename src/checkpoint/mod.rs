@@ -4,4 +4,4 @@ mod archive;
 mod store;
 
 pub use archive::{Archive, Damaged, Loaded, Opened, Written};
-pub use store::{Batch, Definition, Of, Space, Store};
+pub use store::{Batch, Definition, Space, Store};

@@ -52,9 +52,6 @@ impl Space {
 /// What a user defined, as it was said: enough to say it again after a restart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definition {
-    pub of: Of,
-    /// Opaque, unique and never used again: `ct_…`, `vw_…`.
-    pub id: String,
     pub name: String,
     /// The statement that makes it. Secrets stand in it as `{{ NAME }}`, or as they were given.
     pub text: String,
@@ -62,14 +59,6 @@ pub struct Definition {
     pub created_at: String,
     /// RFC 3339.
     pub updated_at: String,
-}
-
-/// What a definition makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Of {
-    Table,
-    View,
 }
 
 /// The store of one data directory, held by one process. Clones share it.
@@ -139,11 +128,6 @@ impl Store {
         self.0.epoch
     }
 
-    /// The value of a key, if it is there.
-    pub fn get(&self, space: Space, key: &str) -> Result<Option<Vec<u8>>> {
-        self.0.get(space, key)
-    }
-
     /// All keys and values of a space, by key.
     pub fn list(&self, space: Space) -> Result<Vec<(String, Vec<u8>)>> {
         self.0.list(space)
@@ -206,8 +190,7 @@ impl Batch<'_> {
         self.put_bytes(space, key, &bytes)
     }
 
-    /// A value as it is; it may be large.
-    pub fn put_bytes(&mut self, space: Space, key: &str, bytes: &[u8]) -> Result<()> {
+    fn put_bytes(&mut self, space: Space, key: &str, bytes: &[u8]) -> Result<()> {
         let put = || -> Result<(), redb::Error> {
             self.transaction.open_table(space.table())?.insert(key, bytes)?;
             Ok(())
@@ -392,8 +375,6 @@ mod tests {
 
     fn definition(name: &str) -> Definition {
         Definition {
-            of: Of::Table,
-            id: format!("ct_{name}"),
             name: name.into(),
             text: format!("CREATE TABLE {name} …"),
             created_at: "2026-03-01T12:00:00Z".into(),
@@ -418,10 +399,18 @@ mod tests {
         let names: Vec<_> = store.definitions().unwrap().into_iter().map(|definition| definition.name).collect();
         assert_eq!(names, ["zebra", "ant"]);
         assert_eq!(store.values::<String>(Space::Tokens).unwrap(), ["hash"]);
-        assert_eq!(store.get(Space::Streams, "a").unwrap(), None);
         assert!(store.remove(Space::Tokens, "a").unwrap() && !store.remove(Space::Tokens, "a").unwrap());
         store.set_definitions(&[definition("bee")]).unwrap();
         assert_eq!(store.definitions().unwrap(), [definition("bee")]);
+    }
+
+    #[test]
+    fn a_definition_with_the_fields_of_earlier_programs_can_be_read() {
+        let store = Store::in_memory().unwrap();
+        let mut kept = serde_json::to_value(definition("ant")).unwrap();
+        (kept["of"], kept["id"]) = ("table".into(), "ct_1".into());
+        store.put(Space::Definitions, "0", &kept).unwrap();
+        assert_eq!(store.definitions().unwrap(), [definition("ant")]);
     }
 
     #[test]

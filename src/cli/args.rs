@@ -30,7 +30,7 @@ const EXIT_CODES: &str = "Exit codes:\n    0  done: all feeds ended, or the limi
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run a SQL script and print the rows of its last SELECT, or of its views.
+    /// Run a SQL script and print the rows of its SELECTs in turn, or of its views.
     Run(Run),
     /// Check SQL scripts without connecting to anything; tells all errors, not only the first.
     Check(Check),

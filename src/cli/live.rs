@@ -61,7 +61,7 @@ pub async fn live(engine: &Engine, queries: &[Query], ends: Ends) -> Result<Exit
 }
 
 fn unusable(error: io::Error) -> Error {
-    Error::new(Code::File, format!("the terminal cannot be used: {error}")).hint("give --format ndjson for plain rows")
+    Error::new(Code::Output, format!("the terminal cannot be used: {error}")).hint("give --format ndjson for plain rows")
 }
 
 /// Events at an earlier moment, from which the rate is counted.

@@ -105,7 +105,7 @@ fn print(text: &str) -> Result<()> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // The reader has seen enough.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Error::new(Code::File, format!("standard output cannot be written: {error}")))
+            Err(Error::new(Code::Output, format!("standard output cannot be written: {error}")))
         }
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use super::print::Printer;
 use super::script::{Outcome, Script};
 use super::sink::Sink;
 use crate::change::Changes;
-use crate::engine::{Answer, Engine, Printed};
+use crate::engine::{Answer, Engine, Printed, Query};
 use crate::error::{Code, Error, Result};
 use crate::time::TimestampArray;
 
@@ -70,6 +70,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
     }
     outcome.queries.iter().for_each(|query| tell(query.notices()));
     if !outcome.queries.is_empty() {
+        tell(never_begun(&outcome.queries, ends).as_slice());
         tokio::pin!(interrupted);
         for query in outcome.queries {
             let exit = present(&engine, &[query], format, &mut sink, ends, interrupted.as_mut()).await?;
@@ -91,6 +92,18 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
 }
 
 const NOTHING: &str = "there is nothing to print: the script has no SELECT and no view";
+
+/// That queries wait behind one without an end, where they do.
+fn never_begun(queries: &[Query], ends: Ends) -> Option<String> {
+    let is_endless = |query: &Query| query.continuous().is_some_and(|continuous| !continuous.plan().is_finite());
+    let (_, before) = queries.split_last()?;
+    let index = before.iter().position(is_endless).filter(|_| ends.limit.is_none() && ends.timeout.is_none())?;
+    Some(format!(
+        "SELECT {} of {} has no end, and those after it wait for it; views are printed together: CREATE VIEW … AS …",
+        index + 1,
+        queries.len()
+    ))
+}
 
 fn tell(notes: &[String]) {
     notes.iter().for_each(|note| eprintln!("note: {note}"));
@@ -173,4 +186,37 @@ pub async fn check(args: &args::Check) -> Result<Exit> {
 
 fn number(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn queries_behind_one_without_an_end_are_told_to_wait() {
+        let engine = Engine::new().unwrap();
+        let text = "CREATE TABLE endless (a TEXT) WITH (connector = 'sse', url = 'http://127.0.0.1:1/');
+            CREATE TABLE file (a TEXT) WITH (connector = 'file', path = 'fixtures/news.ndjson');";
+        let told = async |selects: &str, ends: Ends| {
+            let mut outcome = Outcome::default();
+            let text = if engine.tables().is_empty() { format!("{text}{selects}") } else { selects.into() };
+            outcome.run(&engine, &Script { name: "-c".into(), text }, &mut |_| {}).await;
+            assert_eq!(outcome.errors, 0, "{selects}");
+            never_begun(&outcome.queries, ends).map(|note| note.split(" has").next().unwrap_or_default().to_string())
+        };
+        for (selects, expect) in [
+            ("SELECT * FROM endless", None),
+            ("SELECT * FROM file; SELECT 1; SELECT * FROM endless", None),
+            ("SELECT * FROM endless LIMIT 3; SELECT * FROM endless", None),
+            ("SELECT * FROM file; SELECT * FROM endless; SELECT 1", Some("SELECT 2 of 3")),
+        ] {
+            assert_eq!(told(selects, Ends::default()).await.as_deref(), expect, "{selects}");
+        }
+        let twice = "SELECT * FROM endless; SELECT * FROM endless";
+        for ends in [Ends { limit: Some(1), timeout: None }, Ends { limit: None, timeout: Some(Duration::from_secs(1)) }] {
+            assert_eq!(told(twice, ends).await, None);
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use tokio::task::{JoinError, JoinHandle};
+
 use super::args::{self, Exit, Input};
 use super::demo;
 use super::script::{Outcome, Script};
@@ -59,15 +61,26 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
     server.start().await?;
     eprint!("{}", welcome(&server));
     let (stop, shutdown) = listen::Shutdown::new();
-    let serving = tokio::spawn(server.serve(shutdown));
-    stopped.await;
-    tracing::info!("stopping");
-    stop.stop();
-    serving.await.map_err(|error| Error::bug(format!("the server broke off: {error}")))?;
+    end_of(tokio::spawn(server.serve(shutdown)), &stop, stopped).await?;
     if let Some(feeds) = feeds {
         feeds.stop().await;
     }
     Ok(Exit::Done)
+}
+
+/// Waits until `stopped`, then until the server has ended; an error where it ends by itself, since nobody would be answered any more.
+async fn end_of(mut serving: JoinHandle<()>, stop: &listen::Stop, stopped: impl Future<Output = ()>) -> Result<()> {
+    let broken = |error: JoinError| Error::bug(format!("the server broke off: {error}"));
+    tokio::select! {
+        ended = &mut serving => {
+            ended.map_err(broken)?;
+            return Err(Error::bug("the server ended before it was told to"));
+        }
+        () = stopped => {}
+    }
+    tracing::info!("stopping");
+    stop.stop();
+    serving.await.map_err(broken)
 }
 
 /// What is served, and what to type next.
@@ -109,4 +122,25 @@ fn welcome(server: &Server) -> String {
     }
     lines.push(format!("  {base}/docs describes everything that can be asked; Ctrl-C stops"));
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_breaks_off_ends_the_program() {
+        let (stop, shutdown) = listen::Shutdown::new();
+        for (serving, expect) in [
+            (tokio::spawn(async { panic!("no such thing") }), "the server broke off: "),
+            (tokio::spawn(async {}), "the server ended before it was told to"),
+        ] {
+            let error = end_of(serving, &stop, pending()).await.unwrap_err();
+            assert!(error.code() == Code::Bug && error.message().starts_with(expect), "{error}");
+        }
+        let serving = tokio::spawn(async move { shutdown.begun().await });
+        end_of(serving, &stop, ready(())).await.unwrap();
+    }
 }

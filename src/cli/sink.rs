@@ -109,7 +109,7 @@ impl Sink {
                 out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
                     // A reader that has seen enough closes the pipe: an end as good as any.
                     ErrorKind::BrokenPipe => Error::new(Code::Closed, "the reader of standard output has left"),
-                    _ => Error::new(Code::File, format!("standard output cannot be written: {error}")),
+                    _ => Error::new(Code::Output, format!("standard output cannot be written: {error}")),
                 })
             }
         }
@@ -190,5 +190,5 @@ impl Place {
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Error {
-    Error::new(Code::File, format!("'{}' cannot be written: {error}", path.display()))
+    Error::new(Code::Output, format!("'{}' cannot be written: {error}", path.display()))
 }

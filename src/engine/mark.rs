@@ -167,11 +167,10 @@ impl Engine {
         }
     }
 
-    /// Gives the part of a view that has ended or failed. Of one over a feed that ends by itself there is none: it begins anew with
-    /// every start.
+    /// Gives the part of a view that has ended or failed. Of one over nothing but feeds that end by themselves there is none: it begins
+    /// anew with every start.
     fn give_last_part(&self, kept: &Kept, mark: &Mark) {
-        let sources = self.sources(&kept.live.name);
-        if !sources.is_empty() && sources.iter().all(|table| !table.spec().finite) {
+        if self.sources(&kept.live.name).iter().any(|table| !table.spec().finite) {
             kept.live.take_last_part(mark, &kept.fingerprint);
         }
     }

@@ -213,6 +213,7 @@ async fn send(
             let reason = Error::new(code, format!("cannot connect to {place}: {}", root_cause(&error)));
             Err(match is_untrusted(&error) {
                 true => Refusal::Untrusted(reason.hint("name its certificate authority in the option 'tls_ca_file'")),
+                false if code == Code::Connect => Refusal::Passing(reason.hint("is the server running, is the URL right?"), None),
                 false => Refusal::Passing(reason, None),
             })
         }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::auth::Gate;
-use super::name::opaque_id;
 use super::once::Once;
 use super::problem::Problem;
 use super::settings::Settings;
 use super::stream::Streams;
-use crate::checkpoint::{Definition, Of, Store};
+use crate::checkpoint::{Definition, Store};
 use crate::engine::{Answer, Checkpoints, Engine};
 use crate::error::{Code, Error};
 use crate::feed::Policy;
@@ -70,11 +69,6 @@ impl App {
         Changing { app: self, _turn: self.changing.lock().await }
     }
 
-    /// Runs a text that must be one statement.
-    pub async fn execute_text(&self, text: &str) -> Result<Answer, Vec<Error>> {
-        self.execute(&single(text)?).await
-    }
-
     /// What feeds that are made by requests may use and reach.
     pub fn policy(&self) -> Policy {
         super::start::policy(&self.settings, self.settings.feeds.files)
@@ -111,17 +105,11 @@ impl App {
 
     /// Keeps what is defined, so that a restart finds it.
     pub fn keep(&self) -> Result<(), Error> {
-        let definitions = self.engine.definitions().into_iter().map(|definition| {
-            let is_table = self.engine.table(&definition.name).is_some();
-            let (of, prefix) = if is_table { (Of::Table, "ct") } else { (Of::View, "vw") };
-            Definition {
-                of,
-                id: opaque_id(prefix, &definition.name, definition.made.created.nanos()),
-                name: definition.name,
-                text: definition.text,
-                created_at: definition.made.created.to_string(),
-                updated_at: definition.made.updated.to_string(),
-            }
+        let definitions = self.engine.definitions().into_iter().map(|definition| Definition {
+            name: definition.name,
+            text: definition.text,
+            created_at: definition.made.created.to_string(),
+            updated_at: definition.made.updated.to_string(),
         });
         self.store.set_definitions(&definitions.collect::<Vec<_>>())
     }

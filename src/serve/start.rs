@@ -71,7 +71,7 @@ impl Server {
         let body_bytes_max = settings.http.body_bytes_max;
         let guard = {
             let (gate, origins) = (gate.clone(), origins.clone());
-            move |router, address| around(router, gate.clone(), origins.at(address), body_bytes_max)
+            move |router, address| around(router, gate.at(address), origins.at(address), body_bytes_max)
         };
         streams.guard_with(Arc::new(guard));
         let app = Arc::new(App::new(engine, checkpoints, settings, store, gate, Arc::clone(&streams)));

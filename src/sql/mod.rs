@@ -27,6 +27,23 @@ pub fn folded(name: &sqlparser::ast::ObjectName) -> Option<String> {
     name.0.last()?.as_ident().map(statement::fold)
 }
 
+/// Whether a query is one `SELECT`: nothing is united with it, and no other is within it.
+pub fn is_single(query: &sqlparser::ast::Query) -> bool {
+    use std::ops::ControlFlow;
+
+    use sqlparser::ast::{Query, SetExpr, Visit, Visitor};
+
+    struct Nested(usize);
+    impl Visitor for Nested {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.0 += 1;
+            if self.0 > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    matches!(query.body.as_ref(), SetExpr::Select(_)) && query.visit(&mut Nested(0)).is_continue()
+}
+
 /// The name of the table that a query takes as it is: `SELECT * FROM name`.
 pub fn whole(query: &sqlparser::ast::Query) -> Option<String> {
     let name = query.to_string().strip_prefix("SELECT * FROM ")?.to_string();

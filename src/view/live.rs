@@ -1,4 +1,4 @@
-//! A view that is kept running: its rows as they are now, its latest changes by number, and those who follow it.
+//! A view that is kept running: its rows as they are now, and its latest changes by number.
 //!
 //! Changes are numbered from 1 within an epoch. A number names the same change for everyone who ever asks; when that cannot be kept
 //! (the view is made anew, the program starts again) the epoch changes. A view that goes on from a checkpoint goes on with its numbers,
@@ -10,15 +10,15 @@ use std::future::pending;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices};
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use tokio::sync::watch;
 
+use super::history::{Entry, Followed, Follower, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX};
 use super::latency::Latency;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run, Step};
@@ -30,17 +30,6 @@ use crate::operator::Message;
 use crate::operator::state::{Frame, Kept, Loader, Saver, contents};
 use crate::table::{Holder, Mark, next_holder};
 use crate::time::{Timestamp, TimestampArray};
-
-/// Memory of the latest changes that followers may come back for, with their encodings: the oldest go when there is more.
-pub const HISTORY_BYTES_MAX: usize = 32 << 20;
-
-/// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
-pub const HISTORY_CHANGES_MAX: u64 = 100_000;
-
-/// What an entry of the history takes beside its values, and what each of its columns does: changes that come one by one are mostly
-/// this.
-const ENTRY_BYTES: usize = 768;
-const COLUMN_BYTES: usize = 256;
 
 /// What the names of frames begin with that are the view's own; operators have numbers.
 const LIVE: &str = "live";
@@ -114,16 +103,6 @@ impl Health {
     }
 }
 
-/// Changes that were published together, numbered `first..=last`.
-pub struct Entry {
-    pub first: u64,
-    pub last: u64,
-    pub at: Timestamp,
-    pub changes: Changes,
-    encoded: Mutex<Vec<(Arc<str>, Bytes)>>,
-    total: Arc<AtomicUsize>,
-}
-
 /// The rows of a view as they are after change `seq`, in the order of its `ORDER BY`.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -131,17 +110,6 @@ pub struct Snapshot {
     pub seq: u64,
     /// When the latest change came.
     pub at: Option<Timestamp>,
-}
-
-/// What comes next for a follower.
-#[derive(Clone)]
-pub enum Followed {
-    /// Holds the change asked for, perhaps not as its first.
-    Entry(Arc<Entry>),
-    /// Changes between the one asked for and `oldest` are forgotten, or never were in this epoch.
-    Gap { oldest: u64 },
-    /// The view is gone.
-    Dropped,
 }
 
 impl Live {
@@ -247,7 +215,7 @@ impl Live {
 
     /// Follows the changes after number `after`: those kept, then those to come.
     pub fn follow(self: &Arc<Self>, after: u64) -> Follower {
-        Follower { live: Arc::clone(self), after, head: self.head.subscribe() }
+        Follower::new(Arc::clone(self), after, self.head.subscribe())
     }
 
     /// What comes after number `after`, as far as it is there: at most `most` entries, or one [`Followed::Gap`] or
@@ -275,14 +243,7 @@ impl Live {
         let seq = {
             let mut state = self.state();
             state.rows.apply(&changes)?;
-            let entry = Entry {
-                first: state.seq + 1,
-                last: state.seq + count,
-                at,
-                changes,
-                encoded: Mutex::default(),
-                total: Arc::clone(&self.encoded_bytes),
-            };
+            let entry = Entry::new(state.seq + 1, state.seq + count, at, changes, &self.encoded_bytes);
             (state.seq, state.at, state.snapshot) = (entry.last, Some(at), None);
             state.rows_kept.changed();
             state.history_bytes += entry.bytes();
@@ -420,7 +381,7 @@ impl Live {
             if are_appended {
                 state.rows.apply(&changes)?;
             }
-            let entry = Entry { first, last, at, changes, encoded: Mutex::default(), total: Arc::clone(&self.encoded_bytes) };
+            let entry = Entry::new(first, last, at, changes, &self.encoded_bytes);
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));
         }
@@ -474,84 +435,6 @@ impl fmt::Debug for Live {
     }
 }
 
-impl Entry {
-    /// The changes encoded in the way that `key` names: made by the first who asks, shared by all.
-    pub fn encoded(&self, key: &Arc<str>, make: impl FnOnce() -> Bytes) -> Bytes {
-        let mut encoded = self.encoded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bytes)) = encoded.iter().find(|(known, _)| known == key) {
-            return bytes.clone();
-        }
-        let bytes = make();
-        self.total.fetch_add(bytes.len(), Relaxed);
-        encoded.push((Arc::clone(key), bytes.clone()));
-        bytes
-    }
-
-    fn bytes(&self) -> usize {
-        // A slice of a larger batch counts as its share.
-        let column = |column: &ArrayRef| COLUMN_BYTES + column.to_data().get_slice_memory_size().unwrap_or(0);
-        ENTRY_BYTES + self.changes.rows.columns().iter().map(column).sum::<usize>() + self.changes.len() * 16
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let encoded = self.encoded.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.total.fetch_sub(encoded.iter().map(|(_, bytes)| bytes.len()).sum(), Relaxed);
-    }
-}
-
-/// One who follows a view: a position, no buffer.
-pub struct Follower {
-    live: Arc<Live>,
-    after: u64,
-    head: watch::Receiver<u64>,
-}
-
-impl Follower {
-    /// Waits until something comes after the position, and moves it there. Cancel-safe. After a gap go on by [`Follower::seek`].
-    pub async fn next(&mut self) -> Followed {
-        loop {
-            self.head.mark_unchanged();
-            if let Some(followed) = self.ready(1).pop() {
-                return followed;
-            }
-            if self.head.changed().await.is_err() {
-                return Followed::Dropped;
-            }
-        }
-    }
-
-    /// What is there already, at most `most` entries; the position moves behind it.
-    pub fn ready(&mut self, most: usize) -> Vec<Followed> {
-        let followed = self.live.after(self.after, most);
-        if let Some(Followed::Entry(entry)) = followed.last() {
-            self.after = entry.last;
-        }
-        followed
-    }
-
-    /// Waits until a change or the end of the view may have come. Cancel-safe.
-    pub async fn changed(&mut self) {
-        // The sender lives as long as this follower's view.
-        let _ = self.head.changed().await;
-    }
-
-    /// The number of the last change taken.
-    pub fn position(&self) -> u64 {
-        self.after
-    }
-
-    /// Goes on after number `after`.
-    pub fn seek(&mut self, after: u64) {
-        self.after = after;
-    }
-
-    pub fn live(&self) -> &Arc<Live> {
-        &self.live
-    }
-}
-
 /// Milliseconds of the clock, and never the same or less twice: two views of one name never share an epoch.
 fn next_epoch() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
@@ -566,9 +449,11 @@ fn next_epoch() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Int64Array};
+    use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
+    use bytes::Bytes;
 
+    use super::super::history::{COLUMN_BYTES, ENTRY_BYTES};
     use super::*;
 
     fn numbers(values: impl IntoIterator<Item = i64>) -> Changes {
@@ -656,6 +541,11 @@ mod tests {
         live.publish(numbers([9, 2, 7, 4]), Timestamp(1)).unwrap();
         let snapshot = live.snapshot().unwrap();
         assert_eq!(snapshot.rows.column(0).as_primitive::<Int64Type>().values(), &[7, 4, 2]);
-        assert_ne!(next_epoch(), live.epoch());
+    }
+
+    #[test]
+    fn no_two_views_share_an_epoch() {
+        let epochs = [live(), live(), live()].map(|live| live.epoch());
+        assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
     }
 }

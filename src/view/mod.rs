@@ -2,6 +2,7 @@
 
 mod budget;
 mod exec;
+mod history;
 mod inputs;
 mod latency;
 mod live;
@@ -12,8 +13,9 @@ mod saved;
 
 pub use budget::Budget;
 pub use exec::ContinuousExec;
+pub use history::{Entry, Followed, Follower, HISTORY_CHANGES_MAX};
 pub use latency::{Latencies, Latency};
-pub use live::{Entry, Followed, Follower, HISTORY_CHANGES_MAX, Health, Live, Order, Snapshot};
+pub use live::{Health, Live, Order, Snapshot};
 pub use planner::register;
 pub use rows::Rows;
 pub use run::{Progress, Run, Step};

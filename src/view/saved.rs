@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
-use super::live::Entry;
+use super::history::Entry;
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::operator::state::{self, Kept, Loader, Saver};

@@ -1,5 +1,6 @@
 //! The gate: who a request is from, and whether that is enough for what it wants.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::scope::{Need, Scope, need};
+use super::scope::{Need, Scope, need, need_of_stream};
 use super::ticket::Tickets;
 use super::token::Tokens;
 use crate::checkpoint::Store;
@@ -20,7 +21,11 @@ use crate::serve::settings::Settings;
 
 /// Tokens, tickets, and whether anybody is asked for them. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Kept>);
+pub struct Gate {
+    kept: Arc<Kept>,
+    /// The address of streams that this one is at; `None` for the REST interface.
+    address: Option<SocketAddr>,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -44,12 +49,17 @@ impl Gate {
     pub fn new(settings: &Settings, store: Store) -> Result<Self> {
         let tokens = Tokens::new(&settings.auth, store)?;
         let (insecure, loopback) = (settings.auth.insecure_no_auth, settings.is_loopback_only());
-        Ok(Gate(Arc::new(Kept { tokens, tickets: Tickets::default(), insecure, loopback })))
+        Ok(Gate { kept: Arc::new(Kept { tokens, tickets: Tickets::default(), insecure, loopback }), address: None })
+    }
+
+    /// The same at another address: at one of streams no path belongs to the REST interface.
+    pub fn at(&self, address: Option<SocketAddr>) -> Self {
+        Gate { address, ..self.clone() }
     }
 
     /// Whether everybody may do everything: by the settings, or on loopback as long as no token for `admin` is there.
     pub fn is_open(&self) -> bool {
-        self.0.insecure || self.0.loopback && !self.0.tokens.has_admin()
+        self.kept.insecure || self.kept.loopback && !self.kept.tokens.has_admin()
     }
 
     /// How the server is guarded, as `info` says it.
@@ -58,16 +68,16 @@ impl Gate {
     }
 
     pub fn tokens(&self) -> &Tokens {
-        &self.0.tokens
+        &self.kept.tokens
     }
 
     pub fn tickets(&self) -> &Tickets {
-        &self.0.tickets
+        &self.kept.tickets
     }
 
     /// Whether the server can go without a token for `admin`, since strangers cannot reach it or all are let in.
     pub(super) fn needs_no_admin(&self) -> bool {
-        self.0.insecure || self.0.loopback
+        self.kept.insecure || self.kept.loopback
     }
 
     /// Who asks, if that is enough for the need.
@@ -95,11 +105,11 @@ impl Gate {
     fn identify(&self, credentials: Option<Credentials>) -> Result<Identity, Problem> {
         match credentials {
             None => Ok(Identity::nobody()),
-            Some(Credentials::Token(secret)) => match self.0.tokens.find(&secret) {
+            Some(Credentials::Token(secret)) => match self.kept.tokens.find(&secret) {
                 Some(record) => Ok(Identity { token: Some(record.id), scopes: record.scopes }),
                 None => Err(Problem::unauthorized("the token is not known")),
             },
-            Some(Credentials::Ticket(secret)) => match self.0.tickets.take(&secret, Instant::now()) {
+            Some(Credentials::Ticket(secret)) => match self.kept.tickets.take(&secret, Instant::now()) {
                 Some(ticket) => Ok(Identity { token: ticket.token, scopes: ticket.scopes }),
                 None => Err(Problem::unauthorized("the ticket is not known, used, or too old")),
             },
@@ -135,7 +145,10 @@ impl Identity {
 pub async fn authorize(State(gate): State<Gate>, mut request: Request, next: Next) -> Response {
     let uri = request.uri();
     let query = uri.query().unwrap_or_default();
-    let (need, in_address) = need(request.method(), uri.path(), query);
+    let (need, in_address) = match gate.address {
+        Some(_) => need_of_stream(request.method()),
+        None => need(request.method(), uri.path(), query),
+    };
     match gate.admit(need, || credentials(request.headers(), query, in_address)) {
         Ok(identity) => {
             request.extensions_mut().insert(identity);
@@ -282,7 +295,9 @@ mod tests {
         assert_eq!((response.status().as_u16(), response.headers()[REFERRER_POLICY].as_bytes()), (200, &b"no-referrer"[..]));
         assert_eq!(status(&gate, &format!("GET /v1/views/b/stream?token={one}"), "").await, 403);
         assert_eq!(status(&gate, &format!("GET /v1/streams?view=a&view=b&token={one}"), "").await, 403);
-        assert_eq!(status(&gate, &format!("GET /v1/views?token={ADMIN}"), "").await, 401);
+        for path in ["views", "views/a/results"] {
+            assert_eq!(status(&gate, &format!("GET /v1/{path}?token={ADMIN}"), "").await, 401, "{path}");
+        }
         assert_eq!(status(&gate, &format!("POST /v1/views?token={ADMIN}"), "").await, 401);
     }
 

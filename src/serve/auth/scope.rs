@@ -90,9 +90,13 @@ pub enum Need {
     Handler,
 }
 
-/// What a request needs, and whether it may carry its token in the address, as an `EventSource` must.
+/// What a request to a named stream needs, whatever path its definition gives it: it knows by itself whether it is public.
+pub fn need_of_stream(method: &Method) -> (Need, bool) {
+    (Need::Handler, reads(method))
+}
+
+/// What a request to the REST interface needs, and whether it may carry its token in the address, as an `EventSource` must.
 pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
-    let reads = method == Method::GET || method == Method::HEAD;
     let only = |scope: Scope| Need::Scopes(vec![scope]);
     let api = ["/api/v1", "/v1"]
         .iter()
@@ -103,8 +107,7 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
             "/" | "/healthz" | "/readyz" | "/openapi.json" | "/favicon.ico" => (Need::Nothing, false),
             "/metrics" => (only(Scope::Read), false),
             _ if path == "/docs" || path.starts_with("/docs/") => (Need::Nothing, false),
-            // A named stream has whatever path its definition gives it; it knows whether it is public.
-            _ => (Need::Handler, reads),
+            _ => need_of_stream(method),
         };
     };
     let parts: Vec<&str> = rest.split('/').filter(|part| !part.is_empty()).collect();
@@ -114,12 +117,11 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
             .flat_map(|(_, views)| views.split(',').map(|view| Scope::Stream(view.trim().to_string())).collect::<Vec<_>>())
             .collect::<Vec<_>>()
     };
-    match (reads, &parts[..]) {
+    match (reads(method), &parts[..]) {
         (true, ["ping"]) => (Need::Nothing, false),
         (_, ["tokens", ..]) => (only(Scope::Admin), false),
-        (true, ["views", view, "stream" | "changes" | "results"] | ["queries", view, "results"]) => {
-            (only(Scope::Stream(decoded(view))), true)
-        }
+        (true, ["views", view, "stream" | "changes"]) => (only(Scope::Stream(decoded(view))), true),
+        (true, ["views" | "queries", view, "results"]) => (only(Scope::Stream(decoded(view))), false),
         (true, ["streams"]) if !named().is_empty() => (Need::Scopes(named()), true),
         (true, [.., "stream"]) => (only(Scope::Read), true),
         (true, _) => (only(Scope::Read), false),
@@ -127,6 +129,10 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
         (false, ["sql", "validate"]) => (only(Scope::Read), false),
         (false, _) => (only(Scope::Write), false),
     }
+}
+
+fn reads(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
 }
 
 /// A part of a path as the handler will see it, so that no spelling of a name gets around its scope.
@@ -171,7 +177,9 @@ mod tests {
             ("GET /v1/views/a/stream", "stream:a (url)"),
             ("GET /v1/views/%61b+c/changes", "stream:ab+c (url)"),
             ("GET /v1/views/a/plan", "read"),
-            ("GET /api/v1/queries/a/results", "stream:a (url)"),
+            // Rows are an answer like others: whoever asks can send a header.
+            ("GET /v1/views/a/results", "stream:a"),
+            ("GET /api/v1/queries/a/results", "stream:a"),
             ("GET /v1/streams", "read"),
             ("GET /v1/streams?view=a&view=b,c", "stream:a stream:b stream:c (url)"),
             ("POST /v1/streams?view=a", "write"),

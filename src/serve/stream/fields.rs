@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::error::{Code, Error, nearest};
+use crate::serve::body::escape;
 
 /// Something wrong in a body, and where: a JSON pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +100,7 @@ impl<'a> Fields<'a> {
 
 /// The pointer of a member or an item.
 pub fn child(pointer: &str, name: &str) -> String {
-    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+    format!("{pointer}/{}", escape(name))
 }
 
 fn expect<'a, T>(

@@ -64,6 +64,12 @@ impl Process {
         self.err.borrow().clone()
     }
 
+    /// Waits until it has said this.
+    async fn until(&mut self, text: &str) {
+        let waited = timeout(HUNG, self.err.wait_for(|said| said.contains(text))).await;
+        assert!(waited.is_ok_and(|said| said.is_ok()), "no '{text}': {}", *self.err.borrow());
+    }
+
     /// Waits until so many lines are on standard output.
     async fn lines(&mut self, count: usize) -> Vec<String> {
         let waited = timeout(HUNG, self.out.wait_for(|out| out.matches('\n').count() >= count)).await;
@@ -241,11 +247,10 @@ async fn what_is_killed_goes_on_and_has_each_row_once_in_its_file() {
     drop(process);
     scene.release(47);
 
-    let process = scene.run(&views, &["-o", &output]);
+    let mut process = scene.run(&views, &["-o", &output]);
     let wanted = (raw(1..=47), sums(47));
     scene.await_file("rows", |text| text.ends_with('\n') && printed(text) == wanted).await;
-    let said = process.said();
-    assert!(said.contains("note: going on from the checkpoint of 2") && said.contains(" of '"), "{said}");
+    process.until("note: going on from the checkpoint of 2").await;
     let (code, out, said) = process.stop().await;
     assert_eq!((code, out.as_str()), (130, ""), "{said}");
     assert!(scene.server.requests().iter().filter(|request| request.header("last-event-id").is_none()).count() == 1);
@@ -275,8 +280,7 @@ async fn standard_output_has_each_row_and_after_a_crash_some_again() {
     let mut process = scene.run(SUMS, &[]);
     let new = sums(36).len() - count;
     assert_eq!(process.lines(new).await.len(), new);
-    let said = process.said();
-    assert!(said.contains("rows that were printed after it are printed again"), "{said}");
+    process.until("rows that were printed after it are printed again").await;
     // Whatever comes after the last checkpoint comes again; without --output nobody could take it back.
     drop(process);
     let (code, out, said) = scene.run_through(SUMS, &["--timeout", "2s"]).await;

@@ -362,7 +362,7 @@ async fn a_query_that_nobody_reads_holds_no_checkpoint_up() {
     let table =
         format!("CREATE TABLE flood (v BIGINT) WITH (connector = 'sse', endpoint = '{}', framing = 'json_array')", flood.url());
     service.sql(&table).await;
-    let answer = service.app.execute_text("SUBSCRIBE SELECT v FROM flood").await;
+    let answer = super::execute(&service.app, "SUBSCRIBE SELECT v FROM flood").await;
     let Ok(streamgauge::engine::Answer::Query(query)) = answer else { panic!("no query") };
     let unread = service.app.engine.open(&[*query]).unwrap();
     let table = service.app.engine.table("flood").unwrap();
@@ -608,6 +608,40 @@ async fn a_view_that_has_failed_is_after_a_restart_what_it_was() {
     service.release(&feed, 60);
     assert_eq!(service.rows("heavy", 3).await.len(), 3);
     assert_eq!(service.get("/v1/views/heavy").await.with(200)["state"], "running");
+}
+
+#[tokio::test]
+async fn views_that_are_joined_with_a_file_go_on_and_stay_failed_as_others() {
+    let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
+    let names = dir.path().join("names.ndjson");
+    std::fs::write(&names, "{\"k\":\"a\",\"name\":\"A\"}\n{\"k\":\"b\",\"name\":\"B\"}\n").unwrap();
+    let start = async || {
+        let mut settings = kept_in(&dir.path().join("data"));
+        settings.feeds.files = true;
+        Service::start_with(settings).await
+    };
+    let service = start().await;
+    let table = format!("CREATE TABLE names (k TEXT, name TEXT) WITH (connector = 'file', path = '{}')", names.display());
+    let named = "CREATE VIEW named AS SELECT name, v FROM feed JOIN names ON feed.k = names.k";
+    let heavy = "CREATE VIEW heavy WITH (state_rows_max = 1) AS SELECT name, v, count(*) AS c, TUMBLE(INTERVAL '10 seconds') AS window \
+        FROM feed JOIN names ON feed.k = names.k GROUP BY name, v, window";
+    service.define(&feed, &[RAW, &table, named, heavy], 33).await;
+    service.failed("heavy").await;
+    let said = service.app.streams.live("heavy").unwrap().head() as usize;
+    let rows = service.rows("heavy", said).await;
+    service.rows("raw", 33).await;
+    let before = service.rows("named", 22).await;
+    service.stop().await;
+    feed.release(45);
+    let service = start().await;
+    service.rows("raw", 45).await;
+    assert_eq!(
+        (service.get("/v1/views/heavy").await.with(200)["state"].clone(), service.rows("heavy", said).await),
+        (json!("failed"), rows)
+    );
+    let after = service.rows("named", 30).await;
+    assert_eq!((before.len(), after.len()), (22, 30));
+    assert!(before.iter().all(|row| after.contains(row)));
 }
 
 #[tokio::test]

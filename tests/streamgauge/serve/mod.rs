@@ -20,6 +20,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 use streamgauge::engine;
+use streamgauge::error::Error;
 use streamgauge::operator::rows::text;
 use streamgauge::serve::listen::{Shutdown, Stop};
 use streamgauge::serve::settings::Settings;
@@ -100,11 +101,18 @@ impl Service {
 
     /// Runs a statement; gives the cells of what it shows.
     async fn sql(&self, statement: &str) -> Vec<String> {
-        match self.app.execute_text(statement).await.unwrap_or_else(|errors| panic!("{statement}: {errors:?}")) {
+        match execute(&self.app, statement).await.unwrap_or_else(|errors| panic!("{statement}: {errors:?}")) {
             engine::Answer::Rows(rows) => (0..rows.num_rows()).map(|row| text(&rows, row)).collect(),
             _ => Vec::new(),
         }
     }
+}
+
+/// Runs one statement as the server would.
+async fn execute(app: &App, text: &str) -> Result<engine::Answer, Vec<Error>> {
+    let (statements, errors) = streamgauge::sql::parse(text);
+    assert!(errors.is_empty() && statements.len() == 1, "{text}: {errors:?}");
+    app.execute(&statements[0]).await
 }
 
 /// With a body in JSON.

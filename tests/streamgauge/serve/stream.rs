@@ -54,7 +54,7 @@ impl Gauge {
             "CREATE VIEW orders AS SELECT id, total FROM feed",
             "CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000",
         ] {
-            server.app.execute_text(statement).await.unwrap();
+            super::execute(&server.app, statement).await.unwrap();
         }
         let (app, address) = (Arc::clone(&server.app), server.addresses[0]);
         let (stop, serving) = run(server).await;
@@ -97,8 +97,9 @@ impl Gauge {
     }
 }
 
-async fn open(settings: Settings) -> serve::Server {
-    serve::Server::open(Settings { bind: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap()
+async fn open(mut settings: Settings) -> serve::Server {
+    settings.bind.set_port(0);
+    serve::Server::open(settings).await.unwrap()
 }
 
 async fn run(server: serve::Server) -> (Stop, JoinHandle<()>) {
@@ -367,7 +368,8 @@ async fn too_many_clients_are_refused_and_told_when_to_come_back() {
 
 #[tokio::test]
 async fn a_server_that_stops_ends_all_streams() {
-    let gauge = Gauge::start(&["a=1"], 100).await;
+    // Where no other test listens as soon as the port is free.
+    let gauge = Gauge::with(&["a=1"], Settings { bind: "127.0.0.3:0".parse().unwrap(), ..Settings::default() }).await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut client = gauge.get("/v1/views/orders/stream", "").await;
@@ -415,7 +417,7 @@ async fn a_view_that_is_dropped_ends_its_streams() {
     let gauge = Gauge::start(&["a=1"], 10).await;
     let mut client = gauge.get("/v1/views/alerts/stream", "").await;
     client.until("event: snapshot_end").await;
-    gauge.app.execute_text("DROP VIEW alerts").await.unwrap();
+    super::execute(&gauge.app, "DROP VIEW alerts").await.unwrap();
     assert!(client.rest().await.ends_with("event: error\ndata: {\"reason\":\"dropped\",\"view\":\"alerts\"}\n\n"));
 }
 
@@ -575,6 +577,33 @@ async fn a_private_stream_asks_for_the_scope_of_each_of_its_views() {
     let mut page = gauge.get("/outside", "origin: http://anywhere.example\r\n").await;
     assert_eq!(page.header("access-control-allow-origin"), Some("http://anywhere.example"));
     page.until("event: connected").await;
+}
+
+#[tokio::test]
+async fn a_stream_with_a_port_of_its_own_has_every_path_there() {
+    let mut settings = Settings::default();
+    settings.auth.token = Some("0123456789abcdef".into());
+    let gauge = Gauge::with(&["a=1"], settings).await;
+    let address = free().await;
+    let headers = "authorization: Bearer 0123456789abcdef\r\ncontent-type: application/json\r\n";
+    let own = |id: &str, path: &str, visibility: &str| json!({"id": id, "views": ["orders"], "sse_path": path, "visibility": visibility, "host": "127.0.0.2", "port": address.port()});
+    let streams = [
+        ("a", "/metrics", "public"),
+        ("b", "/v1/views/orders", "public"),
+        ("c", "/api/v1/tokens", "public"),
+        ("d", "/healthz", "private"),
+        ("e", "/v1/ping", "private"),
+    ];
+    for (id, path, visibility) in streams {
+        let body = own(id, path, visibility).to_string();
+        assert_eq!(send(gauge.address, "POST", "/v1/streams", headers, &body).await.status, 201, "{path}");
+        let target = |token: &str| format!("{path}?token={token}");
+        let alone = if visibility == "public" { 200 } else { 401 };
+        for (target, status) in [(path.to_string(), alone), (target("0123456789abcdef"), 200), (target("wrong"), 401)] {
+            assert_eq!(send(address, "GET", &target, "", "").await.status, status, "{target}");
+        }
+    }
+    assert_eq!(gauge.get("/metrics", "").await.status, 401);
 }
 
 #[tokio::test]

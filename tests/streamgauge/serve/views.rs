@@ -245,7 +245,11 @@ async fn rows_come_in_the_form_and_order_that_is_asked_for() {
         ("?where=totl%20%3E%201", 422, "totl"),
         ("?where=total%20%3E", 422, ""),
         ("?where=total", 422, ""),
-        ("?where=id%20IN%20(SELECT%20id%20FROM%20feed)", 422, "feed"),
+        ("?where=id%20IN%20(SELECT%20id%20FROM%20feed)", 422, "a query of its own"),
+        ("?where=(SELECT%20count(*)%20FROM%20rows%20a,%20rows%20b)%20%3E%201", 422, "a query of its own"),
+        ("?where=true%20UNION%20SELECT%20a.*%20FROM%20rows%20a,%20rows%20b", 422, "a query of its own"),
+        ("?order_by=(SELECT%20max(id)%20FROM%20rows)", 422, "a query of its own"),
+        ("?order_by=id%20UNION%20SELECT%201", 422, ""),
         ("?where=true%3B%20DROP%20VIEW%20orders", 422, "a condition or an order is more than that"),
         ("?order_by=totl", 422, "totl"),
     ] {
