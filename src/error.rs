@@ -149,9 +149,12 @@ impl Error {
         self
     }
 
-    /// The place in the script, unless a nearer one is known already.
+    /// The place in the script, unless a nearer one is known already. The parser marks what it has no place for by line 0.
     pub fn at(mut self, span: impl Into<Span>) -> Self {
-        self.0.span.get_or_insert(span.into());
+        let span = span.into();
+        if span.start.line > 0 {
+            self.0.span.get_or_insert(span);
+        }
         self
     }
 
@@ -304,6 +307,14 @@ mod tests {
     fn codes_are_unique_and_in_order() {
         let numbers: Vec<u16> = Code::ALL.iter().map(|code| code.number()).collect();
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+    }
+
+    #[test]
+    fn what_has_no_place_is_given_none() {
+        let [nowhere, there] = [0, 3].map(|line| Place { line, column: line });
+        let error = Error::new(Code::UnknownTable, "there is no table").at(Span { start: nowhere, end: nowhere });
+        assert_eq!(error.span(), None);
+        assert_eq!(error.at(Span { start: there, end: there }).span().map(|span| span.start), Some(there));
     }
 
     #[test]

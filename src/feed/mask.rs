@@ -17,7 +17,16 @@ pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
         "endpoint" | "url" | "proxy" => url_parts(value),
         _ => Vec::new(),
     };
-    parts.into_iter().flat_map(|part| literals(value, part)).collect()
+    let mut apart: Vec<Range<usize>> = Vec::with_capacity(parts.len());
+    for part in parts {
+        // Of a URL within the query of another one, the password is a part of both.
+        match apart.iter_mut().find(|known| known.start < part.end && part.start < known.end) {
+            Some(known) => *known = known.start.min(part.start)..known.end.max(part.end),
+            None => apart.push(part),
+        }
+    }
+    apart.sort_by_key(|part| part.start);
+    apart.into_iter().flat_map(|part| literals(value, part)).collect()
 }
 
 /// An option's value with `***` in place of its secret parts.
@@ -180,6 +189,7 @@ mod tests {
             ),
             ("endpoint", "https://{{U}}:geheim@example.com/?token={{T}}", "https://{{U}}***@example.com/?token={{T}}"),
             ("proxy", "socks5://u:geheim@proxy:1080", "socks5://***@proxy:1080"),
+            ("url", "x?token=a&b=https://u:geheim@h&key=c://geheim@d", "x?token=***&b=https://***@h&key=***"),
             ("proxy", "off", "off"),
             ("events", "a, b", "a, b"),
         ] {

@@ -18,7 +18,7 @@ use crate::operator::{Content, Cut, Frame, Message, Part};
 use crate::sql::parse;
 use crate::table::{Mark, Source, Spec, Table};
 use crate::time::{Timestamp, Watermark};
-use crate::view::{ContinuousExec, Live, Rows};
+use crate::view::{ContinuousExec, Health, Live, Rows};
 
 /// What is saved: one view each, over every operator that has a state.
 const CASES: [&str; 7] = [
@@ -270,7 +270,9 @@ async fn cases() -> Vec<Case> {
             }
         }
         let (mark, mut given) = Mark::new(1, true, None);
+        live.enter(Health::Ended);
         live.take_last_part(&mark, "f");
+        drop(mark);
         let told = given.recv().await.and_then(|given| given.part.ok()).expect("what the view has said");
         let mut frames = chain.save(Cut { epoch: 1, written: None }).expect("a state");
         frames.extend(told.frames);

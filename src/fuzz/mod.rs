@@ -18,7 +18,8 @@ mod tests {
 
     #[test]
     fn the_seeds_of_every_target_pass() {
-        let targets: [(&str, fn(&[u8])); 6] = [
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 6] = [
             ("sse", sse),
             ("headers", headers),
             ("decode", decode),
