@@ -10,22 +10,22 @@ const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "ApiKey", "Digest"];
 
 /// The secret parts of an option's value as written, in bytes, in order. A value that cannot be read is secret as a whole.
 pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
-    let parts = match option.to_ascii_lowercase().as_str() {
+    let mut parts = match option.to_ascii_lowercase().as_str() {
         "headers" if is_object(value.trim_start()) => object_values(value),
         "headers" => header_values(value),
         "body" => whole(value),
         "endpoint" | "url" | "proxy" => url_parts(value),
         _ => Vec::new(),
     };
+    // Of a URL within the query of another one, the password is a part of both.
+    parts.sort_by_key(|part| part.start);
     let mut apart: Vec<Range<usize>> = Vec::with_capacity(parts.len());
     for part in parts {
-        // Of a URL within the query of another one, the password is a part of both.
-        match apart.iter_mut().find(|known| known.start < part.end && part.start < known.end) {
-            Some(known) => *known = known.start.min(part.start)..known.end.max(part.end),
+        match apart.last_mut().filter(|last| part.start < last.end) {
+            Some(last) => last.end = last.end.max(part.end),
             None => apart.push(part),
         }
     }
-    apart.sort_by_key(|part| part.start);
     apart.into_iter().flat_map(|part| literals(value, part)).collect()
 }
 
