@@ -22,7 +22,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
-pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, Report, Taken};
+pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
 pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};

@@ -13,12 +13,9 @@ use super::present::until;
 use super::print::Printer;
 use super::sink::{Place, Sink};
 use crate::checkpoint::{Archive, Loaded, Opened};
-use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, Ledger, PRINT, Said, Taken};
+use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Ledger, PRINT, Said, Taken};
 use crate::error::{Code, Error, Result};
 use crate::operator::state::Part;
-
-/// How long the last checkpoint may take, so that all is over within five seconds of the signal.
-const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A state directory that this process has, and where the rows that belong to it go on.
 pub struct State {

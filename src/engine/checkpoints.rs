@@ -18,6 +18,9 @@ use crate::time::Timestamp;
 /// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
 const PARTS_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the last checkpoint may take, so that all is over within five seconds of the signal.
+pub const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// More often than that they would be all that the program does.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -18,13 +17,10 @@ use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
 use crate::catalog::Made;
 use crate::checkpoint::{Archive, Damaged, Opened, Store};
-use crate::engine::{Checkpoints, Definition, Engine};
+use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
 use crate::error::{Code, Error, Result};
 use crate::feed::{AllowedVariables, Policy, Reach};
 use crate::time::Timestamp;
-
-/// How long the last checkpoint may take, so that all is over within five seconds of the signal.
-const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A server that has its addresses and what was kept, and answers nobody yet.
 pub struct Server {
