@@ -8,16 +8,17 @@
 //! with one a second, in turn, so that all see the same machine. Then a view holds one, 100,000 and 1,000,000 groups, the server is killed
 //! behind a checkpoint, and the time counts from the start of the next one to its first answer with the rows of before.
 
+mod program;
+
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use serde_json::{Value, json};
+use program::Server;
 
 #[derive(Parser)]
 struct Args {
@@ -62,14 +63,14 @@ fn speed(args: &Args) {
     for _ in 0..args.rounds {
         for ((name, interval), rates) in WAYS.iter().zip(&mut rates) {
             let dir = tempfile::tempdir().unwrap();
-            let server = Server::start(interval.map(|interval| (dir.path(), interval)));
+            let server = started(interval.map(|interval| (dir.path(), interval)));
             server.sql(&feed.table());
             WINDOWS.iter().for_each(|view| server.sql(view));
             std::thread::sleep(WARM_UP);
-            let (start, before) = (Instant::now(), server.metric("streamgauge_table_events_total"));
+            let (start, before) = (Instant::now(), metric(&server, "streamgauge_table_events_total"));
             std::thread::sleep(Duration::from_secs(args.seconds));
-            let rate = (server.metric("streamgauge_table_events_total") - before) / start.elapsed().as_secs_f64();
-            println!("{name:<12} {rate:>17.0}   {}", interval.map(|_| server.last_checkpoint()).unwrap_or_default());
+            let rate = (metric(&server, "streamgauge_table_events_total") - before) / start.elapsed().as_secs_f64();
+            println!("{name:<12} {rate:>17.0}   {}", interval.map(|_| last_checkpoint(&server)).unwrap_or_default());
             rates.push(rate);
         }
     }
@@ -84,11 +85,11 @@ fn restores(args: &Args) {
     println!("\n   groups   on disk     back after");
     for groups in &args.groups {
         let (dir, feed) = (tempfile::tempdir().unwrap(), Feed::once(*groups));
-        let server = Server::start(Some((dir.path(), "1h")));
+        let server = started(Some((dir.path(), "1h")));
         server.sql(&feed.table());
         let sums = "SELECT k, count(*) AS c, sum(v) AS s, TUMBLE(INTERVAL '7 days') AS window FROM feed GROUP BY k, window";
         server.sql(&format!("CREATE VIEW sums WITH (emit = 'changes', retention = {groups}) AS {sums}"));
-        while server.metric("streamgauge_view_rows") < *groups as f64 {
+        while metric(&server, "streamgauge_view_rows") < *groups as f64 {
             std::thread::sleep(Duration::from_millis(50));
         }
         let taken = server.ask("POST", "/v1/checkpoints", "");
@@ -97,12 +98,12 @@ fn restores(args: &Args) {
         let files = std::fs::read_dir(dir.path().join("checkpoints")).unwrap();
         let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
         let start = Instant::now();
-        let server = Server::start(Some((dir.path(), "1h")));
+        let server = started(Some((dir.path(), "1h")));
         while server.ask("GET", "/v1/views/sums/results?limit=1", "")["data"].as_array().is_none_or(Vec::is_empty) {
             std::thread::sleep(LOOK);
         }
         let back = start.elapsed();
-        assert_eq!(server.metric("streamgauge_view_rows"), *groups as f64);
+        assert_eq!(metric(&server, "streamgauge_view_rows"), *groups as f64);
         println!("{groups:>9} {:>5.1} MiB {:>11.0} ms", bytes as f64 / (1 << 20) as f64, back.as_secs_f64() * 1e3);
     }
 }
@@ -161,78 +162,31 @@ fn send(mut socket: TcpStream, text: &str, times: usize) -> std::io::Result<()> 
     socket.read_to_end(&mut Vec::new()).map(drop)
 }
 
-/// The program that is measured; it is killed with the value.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Server {
-    /// With a data directory and the interval of its checkpoints, or without.
-    fn start(data: Option<(&Path, &str)>) -> Server {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
-        command.args(["serve", "--bind", "127.0.0.1:0"]).stderr(Stdio::piped());
+/// A server with a data directory and the interval of its checkpoints, or without.
+fn started(data: Option<(&Path, &str)>) -> Server {
+    Server::start(|command| {
         if let Some((dir, interval)) = data {
             command.arg("--data").arg(dir).env("STREAMGAUGE_CHECKPOINT_INTERVAL", interval);
         }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().map(Result::unwrap).find_map(|line| line.split_once("listens on http://")?.1.parse().ok());
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("WARN") || line.contains("ERROR")) {
-                eprintln!("server: {line}");
-            }
-        });
-        Server { child, address: address.expect("the server says where it listens") }
-    }
+    })
+}
 
-    fn sql(&self, statement: &str) {
-        let answer = self.ask("POST", "/v1/sql", &json!({"sql": statement}).to_string());
-        assert!(answer["results"].is_array(), "{statement}: {answer}");
-    }
+fn last_checkpoint(server: &Server) -> String {
+    let report = server.ask("GET", "/v1/checkpoints", "");
+    let last = &report["last"];
+    let ms = |field: &str| last[field].as_f64().unwrap_or_default();
+    format!(
+        "{} taken; the last: {:.1} MiB, {:.0} ms of tables and views, {:.0} ms to the disk",
+        report["taken"],
+        last["bytes"].as_u64().unwrap_or_default() as f64 / (1 << 20) as f64,
+        ms("saving_ms"),
+        ms("writing_ms")
+    )
+}
 
-    fn last_checkpoint(&self) -> String {
-        let report = self.ask("GET", "/v1/checkpoints", "");
-        let last = &report["last"];
-        let ms = |field: &str| last[field].as_f64().unwrap_or_default();
-        format!(
-            "{} taken; the last: {:.1} MiB, {:.0} ms of tables and views, {:.0} ms to the disk",
-            report["taken"],
-            last["bytes"].as_u64().unwrap_or_default() as f64 / (1 << 20) as f64,
-            ms("saving_ms"),
-            ms("writing_ms")
-        )
-    }
-
-    /// The only sample of a metric; 0 where there is none yet.
-    fn metric(&self, name: &str) -> f64 {
-        let text = self.text("GET", "/metrics", "");
-        let sample = text.lines().find(|line| line.starts_with(name) && line.contains('}'));
-        sample.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
-        let text = self.text(method, path, body);
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-
-    fn text(&self, method: &str, path: &str, body: &str) -> String {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        let length = body.len();
-        write!(
-            socket,
-            "{method} {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_string()
-    }
+/// The only sample of a metric; 0 where there is none yet.
+fn metric(server: &Server, name: &str) -> f64 {
+    let text = server.text("GET", "/metrics", "");
+    let sample = text.lines().find(|line| line.starts_with(name) && line.contains('}'));
+    sample.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
 }

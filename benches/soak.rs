@@ -9,13 +9,14 @@
 //! is kept in a data directory, a checkpoint every ten seconds. Then everything is dropped and made again, for a sixth of the time: what
 //! the first life left behind would lie under the second.
 
+mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use serde_json::Value;
+use program::Server;
 
 #[derive(Parser)]
 struct Args {
@@ -65,14 +66,16 @@ fn main() {
     }
     let init = dir.path().join("soak.sql");
     std::fs::write(&init, &script).unwrap();
-    let mut server = Server::start(&init, &dir.path().join("data"));
+    let server = Server::start(|command| {
+        command.arg("--init").arg(&init).arg("--data").arg(dir.path().join("data"));
+    });
     let address = server.address;
     for (name, _) in VIEWS {
         std::thread::spawn(move || follow(address, name));
     }
     println!("after         memory   open files  threads  checkpoint");
     let mut sent = 0;
-    let mut live = |server: &mut Server, seconds: u64, marks: &[u64], life: &str| {
+    let mut live = |server: &Server, seconds: u64, marks: &[u64], life: &str| {
         let start = Instant::now();
         let first = sent;
         let mut marks = marks.iter().filter(|mark| **mark <= seconds).peekable();
@@ -81,27 +84,26 @@ fn main() {
             let minute = Instant::now();
             let _ = serve(socket, &mut sent, first, args.rate, start, || {
                 if let Some(mark) = marks.next_if(|mark| start.elapsed().as_secs() >= **mark) {
-                    server.tell(&format!("{mark} s{life}"));
+                    tell(server, &format!("{mark} s{life}"));
                 }
                 minute.elapsed() < Duration::from_secs(60) && start.elapsed().as_secs() < seconds
             });
         }
-        server.tell(&format!("{seconds} s{life}"));
+        tell(server, &format!("{seconds} s{life}"));
         for (name, _) in VIEWS {
             server.sql(&format!("DROP VIEW {name}"));
         }
         server.sql("DROP TABLE feed");
         // Clients come back to nothing, and go.
         std::thread::sleep(Duration::from_secs(15));
-        server.tell(&format!("dropped{life}"));
+        tell(server, &format!("dropped{life}"));
     };
-    let marks = [60, args.seconds / 4, args.seconds / 2, args.seconds * 3 / 4];
-    live(&mut server, args.seconds, &marks, "");
+    let mut marks = [60, args.seconds / 4, args.seconds / 2, args.seconds * 3 / 4];
+    marks.sort_unstable();
+    live(&server, args.seconds, &marks, "");
     server.sql(&script);
-    live(&mut server, args.seconds / 6, &[60], " again");
+    live(&server, args.seconds / 6, &[60], " again");
     println!("{sent} events");
-    let _ = server.child.kill();
-    let _ = server.child.wait();
 }
 
 /// Sends events at the rate, ten times a second, as long as `goes_on`.
@@ -148,64 +150,19 @@ fn follow(address: SocketAddr, view: &str) {
     }
 }
 
-/// The program that is measured.
-struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start(init: &std::path::Path, data: &std::path::Path) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_streamgauge"))
-            .args(["serve", "--bind", "127.0.0.1:0", "--init"])
-            .arg(init)
-            .arg("--data")
-            .arg(data)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().map(Result::unwrap).find_map(|line| line.split_once("listens on http://")?.1.parse().ok());
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok).filter(|line| line.contains("WARN") || line.contains("ERROR")) {
-                eprintln!("server: {line}");
-            }
-        });
-        Server { child, address: address.expect("the server says where it listens") }
-    }
-
-    /// Prints a line of what it holds now.
-    fn tell(&self, after: &str) {
-        let process = format!("/proc/{}", self.child.id());
-        let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_string();
-        let memory: f64 = field("VmRSS:").trim_end_matches(" kB").parse().unwrap();
-        let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
-        let last = &self.ask("GET", "/v1/checkpoints", "")["last"];
-        println!(
-            "{after:<13} {:>6.1} MiB {files:>8} {:>10}  {} KiB in {:.0} ms",
-            memory / 1024.0,
-            field("Threads:"),
-            last["bytes"].as_u64().unwrap_or_default() / 1024,
-            last["saving_ms"].as_f64().unwrap_or_default() + last["writing_ms"].as_f64().unwrap_or_default(),
-        );
-    }
-
-    fn sql(&self, statement: &str) {
-        let answer = self.ask("POST", "/v1/sql", &serde_json::json!({"sql": statement}).to_string());
-        assert!(answer["results"].is_array(), "{statement}: {answer}");
-    }
-
-    fn ask(&self, method: &str, path: &str, body: &str) -> Value {
-        let mut socket = TcpStream::connect(self.address).unwrap();
-        let length = body.len();
-        write!(
-            socket,
-            "{method} {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap_or_else(|error| panic!("{error}: {answer}"))
-    }
+/// Prints a line of what the server holds now.
+fn tell(server: &Server, after: &str) {
+    let process = format!("/proc/{}", server.child.id());
+    let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_string();
+    let memory: f64 = field("VmRSS:").trim_end_matches(" kB").parse().unwrap();
+    let files = std::fs::read_dir(format!("{process}/fd")).unwrap().count();
+    let last = &server.ask("GET", "/v1/checkpoints", "")["last"];
+    println!(
+        "{after:<13} {:>6.1} MiB {files:>8} {:>10}  {} KiB in {:.0} ms",
+        memory / 1024.0,
+        field("Threads:"),
+        last["bytes"].as_u64().unwrap_or_default() / 1024,
+        last["saving_ms"].as_f64().unwrap_or_default() + last["writing_ms"].as_f64().unwrap_or_default(),
+    );
 }

@@ -44,7 +44,7 @@ pub(crate) struct Event {
 }
 
 /// Numbered as they are sent: out of order by less than the delay. The last one closes all windows of the others.
-pub(crate) fn events(rng: &mut fastrand::Rng) -> Vec<Event> {
+fn events(rng: &mut fastrand::Rng) -> Vec<Event> {
     let mut ms = 1_772_323_200_000;
     let mut events: Vec<(i64, Event)> = (0..EVENTS)
         .map(|_| {
@@ -78,7 +78,7 @@ fn sent(event: &Event) -> String {
 }
 
 /// One connection after another: refused, broken in the middle of an event, silent, or ended, until all has been sent.
-pub(crate) fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
+fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
     let texts: Vec<String> = events.iter().map(sent).collect();
     let rng = Mutex::new(rng.fork());
     Answer::by(move |request| {
@@ -299,7 +299,7 @@ fn follow(view: &str, url: watch::Receiver<String>) -> (Arc<Mutex<Follower>>, Jo
 }
 
 /// Writes the script and the settings that the program starts with; `options` are those of its tables.
-pub(crate) fn write(dir: &Path, servers: &[Server], options: &str) {
+fn write(dir: &Path, servers: &[Server], options: &str) {
     let mut script = String::new();
     for (name, server) in ["one", "two"].iter().zip(servers) {
         script += &format!(
@@ -340,14 +340,32 @@ pub(crate) fn difference(have: &[String], want: &[String]) -> String {
     format!("{} rows for {}; too many: {}; missing: {}", have.len(), want.len(), some(have, want), some(want, have))
 }
 
+/// Two feeds that misbehave, and in `dir` the script over them.
+pub(crate) struct Faulty {
+    pub(crate) one: Vec<Event>,
+    pub(crate) two: Vec<Event>,
+    pub(crate) resume: Resume,
+    pub(crate) servers: [Server; 2],
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Faulty {
+    pub(crate) async fn start(rng: &mut fastrand::Rng) -> Faulty {
+        let (one, two) = (events(rng), events(rng));
+        let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
+        let servers = [
+            Server::start([misbehave(&one, resume, rng.fork())]).await,
+            Server::start([misbehave(&two, resume, rng.fork())]).await,
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &servers, "");
+        Faulty { one, two, resume, servers, dir }
+    }
+}
+
 async fn round(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (one, two) = (events(&mut rng), events(&mut rng));
-    let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
-    let servers =
-        [Server::start([misbehave(&one, resume, rng.fork())]).await, Server::start([misbehave(&two, resume, rng.fork())]).await];
-    let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &servers, "");
+    let Faulty { one, two, resume, servers, dir } = Faulty::start(&mut rng).await;
     let url = watch::Sender::new(String::new());
     let mut process = start(dir.path(), &url).await;
     let followers = FOLLOWED.map(|view| (view, follow(view, url.subscribe())));

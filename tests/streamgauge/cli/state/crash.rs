@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::serve::crash::{HUNG, Resume, VIEWS, difference, events, expected, lines, misbehave, rounds, write};
+use crate::serve::crash::{Faulty, HUNG, VIEWS, difference, expected, lines, rounds};
 
 /// Rounds where nothing else is said.
 const ROUNDS: u64 = 4;
@@ -41,12 +41,7 @@ fn rows(text: &str, view: &str) -> Result<Vec<Value>, String> {
 
 async fn round(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let (one, two) = (events(&mut rng), events(&mut rng));
-    let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
-    let servers =
-        [Server::start([misbehave(&one, resume, rng.fork())]).await, Server::start([misbehave(&two, resume, rng.fork())]).await];
-    let dir = tempfile::tempdir().unwrap();
-    write(dir.path(), &servers, "");
+    let Faulty { one, two, resume, servers, dir } = Faulty::start(&mut rng).await;
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (script, state, output) = (path("init.sql"), path("state"), path("rows"));
     let start = || Process::start(&[&script, "--state", &state, "--output", &output, "--checkpoint-interval", "100ms"]);
