@@ -113,7 +113,7 @@ options! {
         body: Option<String> = "";
         /// Whether to connect again when the stream ends. `false` makes the feed finite: it ends, and all windows close. Default: `false` for `POST`, else `true`.
         reconnect ["autoReconnect"]: Option<bool> = "";
-        /// Wait before the first reconnect; doubles with each failure, plus up to half as much at random. A server's `retry:` takes its place.
+        /// Wait before a reconnect; doubles with each failure in a row, plus up to half as much at random. An end behind something new is no failure. A server's `retry:` takes its place.
         reconnect_delay ["reconnectDelay"]: Duration = "1s";
         /// Longest wait between attempts, before the random part.
         reconnect_max_delay: Duration = "60s";
@@ -127,7 +127,7 @@ options! {
         last_event_id: Option<String> = "";
         /// How a reconnect says where to go on: `header` (`Last-Event-ID`), `query:NAME`, or `off` where ids are no cursors.
         resume: Resume = "header";
-        /// Whether the latest ids are remembered, also across a restart, so that what a server sends again after a reconnect counts once.
+        /// Whether the latest events are remembered, also across a restart, so that what a server sends again after a reconnect counts once.
         deduplicate: bool = "true";
         /// Largest event in bytes; a larger one is dropped and counted.
         max_event_bytes: Bytes = "16MiB";

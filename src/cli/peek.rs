@@ -133,7 +133,10 @@ mod tests {
         while sample.next(&mut event) {
             let kind = if event.kind.is_empty() { "message" } else { event.kind };
             let data = std::str::from_utf8(&event.data).unwrap();
-            summary.push(feed::Event { kind, data, id: &event.id }, Duration::from_millis(100) * summary.events() as u32);
+            summary.push(
+                feed::Event { kind, data, id: &event.id, has_id: false, unseen: 0 },
+                Duration::from_millis(100) * summary.events() as u32,
+            );
         }
         summary.report(&place(url), Some(Duration::from_secs(15)))
     }

@@ -1,4 +1,4 @@
-//! The HTTP client of one feed: TLS, proxy, compression and keep-alive as its options say.
+//! The HTTP client of one feed: TLS, proxy and keep-alive as its options say.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,6 +78,11 @@ fn build(
         let mut builder = Client::builder()
             .redirect(redirect::Policy::none())
             .referer(false)
+            // Bodies are decoded in `coding.rs`.
+            .no_gzip()
+            .no_brotli()
+            .no_deflate()
+            .no_zstd()
             .retry(reqwest::retry::never())
             .connect_timeout(request.connect_timeout)
             .pool_max_idle_per_host(0)

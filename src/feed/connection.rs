@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use url::Url;
 
+use super::coding::{ACCEPTED, codings, decoded};
 use super::secrets::Secrets;
 use super::spec::{Filled, Request, Spec, shown};
 use super::status::Status;
@@ -159,6 +160,7 @@ fn headers(filled: &Filled, request: &Request, last_id: &str, warn: &mut impl Fn
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     };
     default(header::ACCEPT, "text/event-stream");
+    default(header::ACCEPT_ENCODING, ACCEPTED);
     default(header::CACHE_CONTROL, "no-cache");
     default(header::USER_AGENT, USER_AGENT);
     if filled.body.is_some() {
@@ -280,14 +282,11 @@ async fn judge(
             .hint("give the URL of an event stream, or the header 'Accept' that makes it one");
         return Err(Refusal::Final(error));
     }
-    if let Some(coding) =
-        headers.get(header::CONTENT_ENCODING).filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        let coding = printable(&String::from_utf8_lossy(coding.as_bytes()), EXCERPT_CHARACTERS);
-        let error = Error::new(Code::ContentType, format!("{place} compresses its stream as '{coding}', which is not known"))
-            .hint("ask for none with the header 'Accept-Encoding: identity'");
-        return Err(Refusal::Final(error));
-    }
+    let codings = codings(headers).map_err(|coding| {
+        let coding = printable(&coding, EXCERPT_CHARACTERS);
+        Error::new(Code::ContentType, format!("{place} compresses its stream as '{coding}', which is not known"))
+            .hint("ask for none with the header 'Accept-Encoding: identity'")
+    })?;
     if let Some(charset) = charset(content_type.as_deref().unwrap_or_default()) {
         warn(format!("the server calls its stream '{charset}'; it was read as UTF-8, as the standard says"));
     }
@@ -298,8 +297,13 @@ async fn judge(
         let asked = printable(last_id, EXCERPT_CHARACTERS);
         warn(format!("asked to go on after the event '{asked}', the server went on after '{sent}': events may be missing"));
     }
-    let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|error| Cut(root_cause(&error))));
-    Ok(if is_elsewhere { Answer::Elsewhere(chunks.boxed()) } else { Answer::Stream(chunks.boxed()) })
+    let chunks = decoded(chunks(response), &codings);
+    Ok(if is_elsewhere { Answer::Elsewhere(chunks) } else { Answer::Stream(chunks) })
+}
+
+/// The body of a response as it comes.
+fn chunks(response: Response) -> Chunks {
+    response.bytes_stream().map(|chunk| chunk.map_err(|error| Cut(root_cause(&error)))).boxed()
 }
 
 /// `Retry-After`: seconds, or a date.
@@ -323,8 +327,9 @@ fn charset(content_type: &str) -> Option<String> {
 
 /// The beginning of a wrong response's body, as the end of a sentence; without our own secrets should the server repeat them.
 async fn excerpt(response: Response, secrets: &Secrets) -> String {
+    let Ok(codings) = codings(response.headers()) else { return String::new() };
     let mut bytes = Vec::new();
-    let mut chunks = response.bytes_stream();
+    let mut chunks = decoded(chunks(response), &codings);
     let read = async {
         while let Some(Ok(chunk)) = chunks.next().await {
             bytes.extend_from_slice(&chunk[..chunk.len().min(EXCERPT_BYTES - bytes.len())]);

@@ -136,7 +136,7 @@ impl Lines {
         let line = line.trim_ascii();
         if !line.is_empty() {
             let data = simdutf8::basic::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Into::into);
-            each(Event { kind: "message", data: &data, id: "" });
+            each(Event { kind: "message", data: &data, id: "", has_id: false, unseen: 0 });
         }
     }
 }

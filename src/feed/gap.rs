@@ -1,9 +1,8 @@
 //! What may have been missed: told of events and connections, finds the stretches of a feed that did not come.
 
+use super::ids::{Ids, Step, step};
+use super::recent::Verdict;
 use crate::time::Timestamp;
-
-/// Steps by one in a row after which ids are taken for a count: fewer are easily chance.
-const STEPS_MIN: u64 = 8;
 
 /// A stretch of a feed that may have been missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +20,8 @@ pub struct Gap {
     pub reason: Reason,
 }
 
-/// Why events may be missing: the first four and the last, because the feed could not go on where it stopped; `Skipped` and
-/// `Renumbered`, because ids that count events say that it did not.
+/// Why events may be missing: the first four and the last, because the feed could not go on where it stopped; the others, because ids
+/// say that it did not: surely (`Skipped`), or perhaps (`MaybeSkipped`, `Renumbered`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoIds,
@@ -30,17 +29,19 @@ pub enum Reason {
     Unsendable,
     Elsewhere,
     Skipped,
+    MaybeSkipped,
     Renumbered,
     PlaceLost,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::NoIds,
         Reason::ResumeOff,
         Reason::Unsendable,
         Reason::Elsewhere,
         Reason::Skipped,
+        Reason::MaybeSkipped,
         Reason::Renumbered,
         Reason::PlaceLost,
     ];
@@ -53,6 +54,7 @@ impl Reason {
             Reason::Unsendable => "unsendable",
             Reason::Elsewhere => "elsewhere",
             Reason::Skipped => "skipped",
+            Reason::MaybeSkipped => "maybe_skipped",
             Reason::Renumbered => "renumbered",
             Reason::PlaceLost => "place_lost",
         }
@@ -68,7 +70,10 @@ impl std::fmt::Display for Reason {
             Reason::Unsendable => "the last id does not fit into a header",
             Reason::Elsewhere => "the server said that it went on elsewhere",
             Reason::Skipped => "the server did not go on where it was asked to: ids are left out",
-            Reason::Renumbered => "the server did not go on where it was asked to: ids begin anew",
+            Reason::MaybeSkipped => "ids are left out; so far too few of them stepped by one to say that each is an event",
+            Reason::Renumbered => {
+                "the server did not go on where it was asked to: ids begin anew, or events come again in another form"
+            }
             Reason::PlaceLost => "the place in the feed was lost with the state of the table",
         })
     }
@@ -95,29 +100,18 @@ pub(super) struct Thread {
     /// When the last event came.
     last_at: Option<Timestamp>,
     ids: Ids,
-    /// What `ids` were until one of the events since the last [`Thread::read`] was no step.
-    counted: Option<Ids>,
-    /// A connection has come about and no event yet.
+    /// A connection has come about and nothing yet that tells where it goes on.
     broken: Option<Break>,
     /// Until the next event: there is no place to go on from.
     lost: Option<String>,
-}
-
-/// What ids are, as far as events show.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Ids {
-    #[default]
-    Unseen,
-    /// Numbers, each one more than the one before within a connection.
-    Counted {
-        last: u64,
-        steps: u64,
-    },
-    Other,
+    /// That events came again unasked for has been told of this connection.
+    is_resent: bool,
 }
 
 #[derive(Debug, Clone)]
 struct Break {
+    /// When the last event before it came.
+    from: Timestamp,
     /// What the connection was to go on after.
     last_id: String,
     /// Why it does not.
@@ -126,128 +120,180 @@ struct Break {
     may_repeat: bool,
 }
 
+/// What an event tells of the feed's course.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) id: &'a str,
+    /// The id is its own.
+    pub(super) has_id: bool,
+    /// Ids before it that came without an event.
+    pub(super) unseen: u32,
+    pub(super) verdict: Verdict,
+}
+
 impl Thread {
-    /// Goes on where [`Thread::last_at`] and [`Thread::count`] were.
-    pub(super) fn of(last_at: Option<Timestamp>, count: Option<(u64, u64)>) -> Self {
-        let ids = match (last_at, count) {
-            (_, Some((last, steps))) => Ids::Counted { last, steps },
-            (Some(_), None) => Ids::Other,
-            (None, None) => Ids::Unseen,
-        };
+    /// Goes on where [`Thread::last_at`] and [`Thread::ids`] were.
+    pub(super) fn of(last_at: Option<Timestamp>, ids: Ids) -> Self {
         Thread { last_at, ids, ..Thread::default() }
     }
 
     /// Begins anew after a place that is lost.
     pub(super) fn after(Lost { at, last_id }: Lost) -> Self {
-        Thread { last_at: Some(at), ids: Ids::Other, lost: Some(last_id), ..Thread::default() }
+        Thread { last_at: Some(at), lost: Some(last_id), ..Thread::default() }
     }
 
     pub(super) fn last_at(&self) -> Option<Timestamp> {
         self.last_at
     }
 
-    /// The last id and the steps by one before it, where ids count events.
-    pub(super) fn count(&self) -> Option<(u64, u64)> {
-        match self.ids {
-            Ids::Counted { last, steps } => Some((last, steps)),
-            Ids::Unseen | Ids::Other => None,
-        }
+    pub(super) fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    /// How often ids fell within a connection.
+    #[inline]
+    pub(super) fn falls(&self) -> u64 {
+        self.ids.falls
     }
 
     /// A connection has come about that shall go on after `last_id`. `unresumed` says why it does not; where `may_repeat`, events that
     /// counted before are told again.
     pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<Reason>, may_repeat: bool) {
-        if self.last_at.is_some() {
-            let unresumed = if self.lost.is_some() { Some(Reason::PlaceLost) } else { unresumed };
-            let last_id = self.lost.as_deref().unwrap_or(last_id).into();
-            self.broken = Some(Break { last_id, unresumed, may_repeat });
-        }
+        self.is_resent = false;
+        let Some(last_at) = self.last_at else { return };
+        let unresumed = if self.lost.is_some() { Some(Reason::PlaceLost) } else { unresumed };
+        let last_id = self.lost.as_deref().unwrap_or(last_id).into();
+        // Of two breaks with nothing that tells between them, the first.
+        let from = self.broken.as_ref().map_or(last_at, |broken| broken.from);
+        self.broken = Some(Break { from, last_id, unresumed, may_repeat });
     }
 
-    /// An event has come that is none of those before. Gives the gap that it ends.
+    /// An event has come. Gives the gap that it ends.
     #[inline]
-    pub(super) fn event(&mut self, id: &str, at: Timestamp) -> Option<Gap> {
-        if let Some(broken) = self.broken.take() {
-            return self.mend(broken, id, at);
+    pub(super) fn event(&mut self, told: Told<'_>, at: Timestamp) -> Option<Gap> {
+        match told.verdict {
+            Verdict::Repeated | Verdict::Behind => return None,
+            Verdict::Resent if std::mem::replace(&mut self.is_resent, true) => return None,
+            Verdict::Resent => return self.unbroken(self.ids.last.clone(), told.id, at),
+            Verdict::New | Verdict::Anew => {}
         }
-        if self.ids != Ids::Other {
-            self.ids = match (self.ids, number(id)) {
-                (Ids::Unseen, Some(last)) => Ids::Counted { last, steps: 0 },
-                (Ids::Counted { last, steps }, Some(next)) if last.checked_add(1) == Some(next) => {
-                    Ids::Counted { last: next, steps: steps.saturating_add(1) }
-                }
-                _ => {
-                    self.counted = Some(self.ids);
-                    Ids::Other
-                }
+        if let Some(broken) = &self.broken {
+            return match self.is_due(broken, told) {
+                true => self.mend(told, at),
+                false => None,
             };
+        }
+        if told.id.is_empty() {
+            if told.has_id {
+                self.ids.reset();
+            }
+        } else if told.has_id {
+            let last_id = if self.ids.step(told.id) == Step::Down { self.ids.last.clone() } else { String::new() };
+            if !self.ids.follow(told.id, told.unseen) {
+                return self.unbroken(last_id, told.id, at);
+            }
         }
         None
     }
 
     /// All events up to now have been told.
     pub(super) fn read(&mut self, at: Timestamp) {
-        (self.last_at, self.counted) = (Some(at), None);
+        self.last_at = Some(at);
     }
 
-    /// Among the events before the next [`Thread::read`] were some that nobody saw, up to `last_id`: a hole in the ids is no one's fault.
-    pub(super) fn forgive(&mut self, last_id: &str) {
-        if let (Ids::Counted { steps, .. }, Some(last)) = (self.counted.unwrap_or(self.ids), number(last_id)) {
-            self.ids = Ids::Counted { last, steps };
+    /// Whether this event shows where the connection goes on. One without an id of its own shows nothing, and one that may be a repetition
+    /// neither.
+    fn is_due(&self, broken: &Break, told: Told<'_>) -> bool {
+        match told.has_id && !told.id.is_empty() {
+            true => {
+                let shows = match self.ids.step(told.id) {
+                    Step::Up(_) | Step::Apart => true,
+                    // Another event under the id of the position.
+                    Step::Same => told.verdict == Verdict::Anew,
+                    Step::Down => !broken.may_repeat,
+                };
+                shows || broken.unresumed.is_some()
+            }
+            false => broken.unresumed.is_some() && !self.ids.count(),
         }
     }
 
-    fn mend(&mut self, broken: Break, id: &str, at: Timestamp) -> Option<Gap> {
-        let Break { last_id, unresumed, may_repeat } = broken;
+    /// The gap between the last connection and this one, if there is one.
+    fn mend(&mut self, told: Told<'_>, at: Timestamp) -> Option<Gap> {
+        let Break { from, last_id, unresumed, may_repeat } = self.broken.take()?;
         self.lost = None;
-        let next = number(id);
-        let last = match self.ids {
-            Ids::Counted { steps, .. } if steps >= STEPS_MIN => number(&last_id),
-            _ => None,
+        let (to, next_id) = (at, told.id.to_string());
+        if !told.has_id || told.id.is_empty() {
+            return Some(Gap { from, to, last_id, next_id, missing: None, reason: unresumed? });
+        }
+        // Where a server was cut off while it sent again what was there, the last id lies behind the position.
+        let is_ahead = self.ids.last.is_empty() || matches!(self.ids.step(&last_id), Step::Up(_));
+        let last_id = if is_ahead || unresumed == Some(Reason::PlaceLost) { last_id } else { self.ids.last.clone() };
+        let step = step(&last_id, told.id).without(told.unseen);
+        let counts = self.ids.count();
+        let hole = if let Step::Up(Some(up)) = step { Some(up).filter(|up| self.ids.is_hole(*up)) } else { None };
+        let begins_anew = match step {
+            _ if told.verdict == Verdict::Anew => true,
+            Step::Up(Some(_)) => false,
+            Step::Up(None) => counts,
+            Step::Same => false,
+            Step::Down => !may_repeat,
+            Step::Apart => counts && !may_repeat && !last_id.is_empty(),
         };
-        let missing = last.zip(next).and_then(|(last, next)| next.checked_sub(last)?.checked_sub(1));
-        let reason = match (last, missing) {
-            (Some(_), Some(0)) => None,
-            (Some(_), Some(_)) => unresumed.or(Some(Reason::Skipped)),
-            (Some(_), None) if !may_repeat => unresumed.or(Some(Reason::Renumbered)),
-            _ => unresumed,
+        let reason = match hole {
+            _ if counts && step == Step::Up(Some(1)) => None,
+            _ if begins_anew => unresumed.or(Some(Reason::Renumbered)),
+            Some(_) if counts => unresumed.or(Some(Reason::Skipped)),
+            Some(_) => unresumed.or(Some(Reason::MaybeSkipped)),
+            None => unresumed,
         };
-        self.ids = match (self.ids, next) {
-            (Ids::Counted { steps, .. }, Some(last)) => Ids::Counted { last, steps },
-            _ => Ids::Other,
-        };
-        Some(Gap { from: self.last_at?, to: at, last_id, next_id: id.into(), missing, reason: reason? })
+        match step {
+            Step::Apart => self.ids = Ids::default(),
+            _ if begins_anew => self.ids.begin(told.id),
+            _ => {}
+        }
+        self.ids.go_on(told.id);
+        let missing = hole.filter(|_| !begins_anew).map(|up| up - 1);
+        Some(Gap { from, to, last_id, next_id, missing, reason: reason? })
     }
-}
 
-fn number(id: &str) -> Option<u64> {
-    id.parse().ok()
+    /// A gap within a connection.
+    fn unbroken(&self, last_id: String, next_id: &str, at: Timestamp) -> Option<Gap> {
+        let from = self.last_at.unwrap_or(at);
+        Some(Gap { from, to: at, last_id, next_id: next_id.into(), missing: None, reason: Reason::Renumbered })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Tells events by their ids, `-` for none, one a second. `|` is a connection that resumes, `|reason` one that does not, `|?` one
-    /// that resumes and may repeat; `4!` is an event that nobody saw for its size. Gives the gaps as `last..next missing reason`.
+    /// Tells events by their ids, `-` for none, `+` for one that inherits it, one a second. `|` is a connection that resumes, `|reason` one
+    /// that does not, `|?` one that resumes and may repeat; `4!` is an id without an event. Gives the gaps as `last..next missing reason`.
     fn gaps(script: &str) -> String {
         let mut thread = Thread::default();
-        let (mut last_id, mut gaps) = (String::new(), Vec::new());
+        let (mut last_id, mut gaps, mut unseen) = (String::new(), Vec::new(), 0);
         for (second, word) in (1..).zip(script.split(' ')) {
             let at = Timestamp(second * 1_000_000_000);
             if let Some(how) = word.strip_prefix('|') {
                 let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == how);
                 // What is saved and read again makes no difference.
-                thread = Thread::of(thread.last_at(), thread.count());
+                if thread.broken.is_none() {
+                    thread = Thread::of(thread.last_at(), thread.ids().clone());
+                }
                 thread.connected(&last_id, reason, how == "?");
+                unseen = 0;
             } else if let Some(id) = word.strip_suffix('!') {
                 last_id = id.into();
-                thread.forgive(&last_id);
+                unseen += 1;
             } else {
-                let id = if word == "-" { "" } else { word };
-                gaps.extend(thread.event(id, at));
+                let has_id = word != "+" && (word != "-" || !last_id.is_empty());
+                if word != "+" {
+                    last_id = word.trim_start_matches('-').into();
+                }
+                let told = Told { id: &last_id, has_id, unseen: std::mem::take(&mut unseen), verdict: Verdict::New };
+                gaps.extend(thread.event(told, at));
                 thread.read(at);
-                last_id = id.into();
             }
         }
         let shown = |gap: Gap| {
@@ -264,19 +310,38 @@ mod tests {
     fn a_feed_that_resumes_has_no_gap_unless_its_ids_say_so() {
         for (script, expected) in [
             ("| a | b", ""),
-            ("| 1 2 | 9", ""),
             ("{} | 10 11", ""),
             ("{} | 12", "9..12 2 skipped"),
             ("{} | 12 13 | 14 | 20", "9..12 2 skipped, 14..20 5 skipped"),
             ("{} | 1 2 | 3 | 9", "9..1 ? renumbered, 3..9 5 skipped"),
             ("{} | x | y", "9..x ? renumbered"),
             ("{} |? 8 9 10 |? 13", "10..13 2 skipped"),
-            // Numbers that leave some out by themselves tell nothing.
-            ("{} 11 | 20", ""),
-            ("{} 9 | 20", ""),
-            // The event was there, if too large.
+            // Before ids have proved what they are, a gap is perhaps one.
+            ("| 5 | 9", "5..9 3 maybe_skipped"),
+            ("| 1 2 | 9", "2..9 6 maybe_skipped"),
+            ("| 1 2 | 3", ""),
+            ("| 5 6 | 1", "6..1 ? renumbered"),
+            // One that is left out, or comes twice, does not end it.
+            ("{} 11 | 20", "11..20 8 skipped"),
+            ("{} 9 | 20", "9..20 10 skipped"),
+            // Numbers that leave many out by themselves do not count: only more than ever is remarkable.
+            ("| 10 20 31 | 41", ""),
+            ("| 10 20 31 | 60", "31..60 28 maybe_skipped"),
+            ("| 1772323200000 | 1772323205000", ""),
+            ("| 5-1 5-2 5-3 5-4 5-5 5-6 5-7 5-8 5-9 | 6-1", "5-9..6-1 ? renumbered"),
+            ("| 5-1 5-2 5-3 5-4 5-5 5-6 5-7 5-8 5-9 | 5-12", "5-9..5-12 2 skipped"),
+            ("| 0001 0002 0003 0004 0005 0006 0007 0008 0009 | 0010 | 0012", "0010..0012 1 skipped"),
+            // Whatever inherits its id tells nothing.
+            ("{} + + | + + 10 + 11 | + 14", "11..14 2 skipped"),
+            ("{} + | + | + 12", "9..12 2 skipped"),
+            // There was no event, or one too large.
             ("{} 10! | 11", ""),
+            ("{} | 10! 11", ""),
+            ("{} | 12! 13", "9..13 2 skipped"),
             ("{} 10! 11 | 13", "11..13 1 skipped"),
+            ("{} 11! | 10! + 12", ""),
+            // The next one follows nothing.
+            ("{} - | 3", ""),
             // Two breaks with nothing between them are one.
             ("{} | | 12", "9..12 2 skipped"),
         ] {
@@ -288,6 +353,9 @@ mod tests {
     fn a_feed_that_cannot_resume_has_a_gap_unless_its_ids_disprove_it() {
         for (script, expected) in [
             ("|no_ids - - |no_ids - - |no_ids -", ".. ? no_ids, .. ? no_ids"),
+            ("a + + |resume_off + + b", "a..a ? resume_off"),
+            ("{} |resume_off + + 10", ""),
+            ("{} |resume_off + + 12", "9..12 2 resume_off"),
             ("|resume_off a |resume_off b", "a..b ? resume_off"),
             ("|resume_off 1 2 |resume_off 3", "2..3 ? resume_off"),
             ("{} |resume_off 10 |resume_off 13", "10..13 2 resume_off"),
@@ -312,10 +380,11 @@ mod tests {
         let mut thread = Thread::after(Lost { at, last_id: "7".into() });
         thread.connected("", None, false);
         thread.connected("", Some(Reason::NoIds), false);
-        let gap = thread.event("8", Timestamp(5)).unwrap();
+        let told = |id| Told { id, has_id: true, unseen: 0, verdict: Verdict::New };
+        let gap = thread.event(told("8"), Timestamp(5)).unwrap();
         assert_eq!((gap.from, gap.last_id.as_str(), gap.missing, gap.reason), (at, "7", None, Reason::PlaceLost));
         thread.read(Timestamp(5));
         thread.connected("8", None, false);
-        assert_eq!(thread.event("9", Timestamp(6)), None);
+        assert_eq!(thread.event(told("9"), Timestamp(6)), None);
     }
 }

@@ -2,12 +2,16 @@
 
 mod body;
 mod client;
+mod coding;
 mod connection;
+mod course;
+mod digest;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod gap;
 mod header;
+mod ids;
 mod journal;
 mod mask;
 mod parser;
@@ -22,10 +26,12 @@ mod watchdog;
 
 pub use gap::{Gap, Lost, Reason};
 pub use header::{Variables, written_headers};
+pub use ids::Ids;
 pub use journal::Journal;
 pub use mask::{masked, secret_parts};
 pub use parser::{Event, Parser};
 pub use policy::{Policy, Reach, Variables as AllowedVariables};
 pub use reader::{Feed, Position, Reading};
+pub use recent::{Mark, Memory, Older, Renders};
 pub use spec::Spec;
 pub use status::{Cause, Happening, RecentEvent, Snapshot, State, Status};

@@ -16,6 +16,10 @@ pub struct Event<'a> {
     pub data: &'a str,
     /// The last event id at dispatch; empty where there is none.
     pub id: &'a str,
+    /// The id has been given since the event before, by this one or by a block without an event: it is not inherited.
+    pub has_id: bool,
+    /// So many blocks since the event before gave an id and no event: they had no data, or were too large.
+    pub unseen: u32,
 }
 
 /// An incremental parser of one response body.
@@ -32,6 +36,8 @@ pub struct Parser {
     line: Line,
     block: Block,
     last_id: String,
+    /// Blocks since the last event that gave an id and no event.
+    unseen: u32,
     retry_ms: Option<u64>,
     comments: u64,
     oversized: u64,
@@ -94,6 +100,7 @@ impl Parser {
             line: Line::None,
             block: Block::default(),
             last_id,
+            unseen: 0,
             retry_ms: None,
             comments: 0,
             oversized: 0,
@@ -261,6 +268,7 @@ impl Parser {
             None => String::from_utf8_lossy(&whole[from..to]),
         };
         let kept = here.id.map(in_place).or_else(|| self.block.id.as_deref().map(lossy));
+        let has_id = kept.is_some();
         if let Some(id) = kept {
             self.last_id.clear();
             self.last_id.push_str(&id);
@@ -269,11 +277,16 @@ impl Parser {
         if let Some(data) = data {
             if self.block.oversized {
                 self.oversized += 1;
+                self.unseen = self.unseen.saturating_add(u32::from(has_id));
             } else {
+                let unseen = std::mem::take(&mut self.unseen);
+                let has_id = has_id || unseen > 0;
                 let kind = here.kind.map(in_place).or_else(|| self.block.kind.as_deref().map(lossy));
                 let kind = kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("message");
-                each(Event { kind, data: &data, id: &self.last_id });
+                each(Event { kind, data: &data, id: &self.last_id, has_id, unseen });
             }
+        } else if has_id {
+            self.unseen = self.unseen.saturating_add(1);
         }
         self.block.clear();
     }

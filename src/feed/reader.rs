@@ -9,10 +9,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::body::{Body, Decoder, End};
 use super::connection::{self, Answer, Chunks, Refusal};
+use super::course::Course;
 use super::file::{self, Lines, Shape};
-use super::gap::{Lost, Reason, Thread};
+use super::gap::{Lost, Reason};
+use super::ids::Ids;
 use super::parser::{Event, Parser};
-use super::recent::Recent;
+use super::recent::Memory;
 use super::retry::{Loss, Retry};
 use super::spec::{Source, Spec};
 use super::status::{Cause, Counts, RECENT_A_READ, RecentEvent, State, Status};
@@ -20,6 +22,9 @@ use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
 use crate::time::Timestamp;
+
+const RENDERED_ANEW: &str = "the server sends events again with other contents under the same ids: they were taken for the same events; with \
+                             deduplicate = 'false' they count";
 
 /// What a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +44,12 @@ pub enum Reading {
 pub struct Position {
     /// What the next connection resumes from; empty: the server's own beginning.
     pub last_id: String,
-    /// Hashes of id and content of the latest events, the last one last: what a server sends again counts once.
-    pub seen: Vec<(u64, u64)>,
+    /// What is remembered of the latest events: what a server sends again counts once.
+    pub memory: Memory,
+    /// What is known of ids.
+    pub ids: Ids,
     /// When the last event came.
     pub last_at: Option<Timestamp>,
-    /// Where ids count events: the last one, and how many stepped by one before it.
-    pub count: Option<(u64, u64)>,
 }
 
 impl Position {
@@ -60,9 +65,7 @@ pub struct Feed {
     status: Arc<Status>,
     phase: Phase,
     retry: Retry,
-    /// `None` where ids are no cursors, or not to be remembered.
-    recent: Option<Recent>,
-    thread: Thread,
+    course: Course,
     /// What the next connection resumes from.
     last_id: String,
     /// Made by the first connection and kept.
@@ -70,23 +73,6 @@ pub struct Feed {
     connected_once: bool,
     /// An event has been seen, wanted or not: from here on the feed has proved itself.
     proved: bool,
-    /// Where the end of a read may be taken back: the last one.
-    last_read: Option<LastRead>,
-}
-
-/// What a read has brought, and where the feed was before it.
-#[derive(Default)]
-struct LastRead {
-    last_id: String,
-    thread: Thread,
-    came: Vec<Came>,
-    is_oversized: bool,
-}
-
-/// An event that counted.
-struct Came {
-    id: String,
-    is_wanted: bool,
 }
 
 enum Phase {
@@ -110,13 +96,11 @@ impl Feed {
         Feed {
             phase: Phase::Waiting(Instant::now()),
             retry: retry(&spec),
-            recent: recent(&spec),
-            thread: Thread::default(),
+            course: Course::new(remembers(&spec)),
             last_id: spec.last_event_id.clone(),
             client: None,
             connected_once: false,
             proved: false,
-            last_read: None,
             spec: Arc::new(spec),
             status,
         }
@@ -136,53 +120,36 @@ impl Feed {
 
     /// How far the feed has come: what was handed on or filtered up to now, and nothing else.
     pub fn position(&self) -> Position {
-        let seen = self.recent.as_ref().map(Recent::marks).unwrap_or_default();
-        Position { last_id: self.last_event_id().into(), seen, last_at: self.thread.last_at(), count: self.thread.count() }
+        let Feed { course, .. } = self;
+        let last_id = self.last_event_id().into();
+        Position { last_id, memory: course.memory(), ids: course.ids().clone(), last_at: course.last_at() }
     }
 
     /// Goes on from a position, as a restart from a checkpoint does. Closes the connection, if there is one.
     pub fn resume_at(&mut self, position: &Position) {
         self.last_id.clone_from(&position.last_id);
-        self.recent = self.recent.take().map(|_| Recent::of(&position.seen));
-        self.thread = Thread::of(position.last_at, position.count);
+        self.course.resume_at(&position.memory, &position.ids, position.last_at);
         self.status.position(&position.last_id, None);
         self.reopen();
     }
 
     /// Whether the end of a read may be taken back; from the next one on.
     pub fn may_take_back(&mut self, may: bool) {
-        self.last_read = may.then(LastRead::default);
+        self.course.may_take_back(may);
     }
 
     /// Of the wanted events of the last read only so many count. The others are as if they had not come, and what is not wanted
     /// between them: the connection closes, and the next one goes on before them.
     pub fn take_back_all_but(&mut self, wanted: usize) {
-        let Some(mut read) = self.last_read.as_mut().map(std::mem::take) else { return };
-        let nth = read.came.iter().enumerate().filter(|(_, came)| came.is_wanted).nth(wanted);
-        let (Some((counted, _)), Some(at)) = (nth, self.thread.last_at()) else { return };
-        let (counted, taken_back) = read.came.split_at(counted);
-        if let Some(recent) = &mut self.recent {
-            recent.forget(taken_back.iter().filter(|came| !came.id.is_empty()).count());
-        }
-        for came in counted {
-            // What it has found was told when it came.
-            let _ = read.thread.event(&came.id, at);
-        }
-        self.last_id = counted.last().map_or(read.last_id, |came| came.id.clone());
-        if read.is_oversized {
-            read.thread.forgive(&self.last_id);
-        }
-        if !counted.is_empty() {
-            read.thread.read(at);
-        }
-        self.thread = read.thread;
+        let Some(last_id) = self.course.take_back_all_but(wanted) else { return };
+        self.last_id = last_id;
         self.phase = Phase::Waiting(Instant::now());
         self.status.position(&self.last_id, None);
     }
 
     /// Begins anew, which leaves a gap behind a place from which the feed cannot go on.
     pub fn begin_after(&mut self, lost: Lost) {
-        self.thread = Thread::after(lost);
+        self.course.begin_after(lost);
     }
 
     /// Closes the connection until the next read, which goes on where this one stopped. A file stays open, as it cannot be resumed.
@@ -212,7 +179,7 @@ impl Feed {
 
     /// Takes over another spec of the same place; its request is sent by the next connection.
     pub fn adopt(&mut self, spec: Spec) {
-        self.recent = recent(&spec).map(|new| self.recent.take().unwrap_or(new));
+        self.course.remember(remembers(&spec));
         self.retry = retry(&spec);
         (self.client, self.connected_once) = (None, false);
         self.spec = Arc::new(spec);
@@ -316,10 +283,7 @@ impl Feed {
                 };
                 self.phase = Phase::Open(Box::new(Body::new(chunks, decoder, Watchdog::new(rule, now), now)));
                 self.retry.connected(now);
-                if let Some(recent) = &mut self.recent {
-                    recent.reconnected();
-                }
-                self.thread.connected(&self.last_id, unresumed, self.recent.is_none());
+                self.course.connected(&self.last_id, unresumed);
                 self.connected_once = true;
                 self.status.enter(State::Connected);
                 tracing::info!(feed = self.spec.shown(), last_event_id = self.last_id, "connected");
@@ -339,12 +303,9 @@ impl Feed {
         let oversized = body.decoder.oversized();
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
         let (wanted, terminator) = (&self.spec.wanted, self.spec.terminator.as_deref());
-        let (recent, thread, last_read) = (&mut self.recent, &mut self.thread, &mut self.last_read);
+        let (course, mut has_news) = (&mut self.course, false);
         let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
-        if let Some(last_read) = last_read {
-            last_read.begin(body.decoder.last_event_id().unwrap_or(&self.last_id), thread);
-            recent.iter_mut().for_each(Recent::settle);
-        }
+        course.begin_read(body.decoder.last_event_id().unwrap_or(&self.last_id));
         let mut gap = None;
         let mut keep = |event: &Event<'_>, filtered: bool| {
             if kept < RECENT_A_READ {
@@ -360,18 +321,15 @@ impl Feed {
                 terminated = true;
                 return;
             }
-            if recent.as_mut().is_some_and(|recent| recent.is_repeated(&event)) {
+            let is_wanted = || wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind);
+            let seen = course.event(&event, is_wanted, received);
+            gap = seen.gap.or(gap.take());
+            if seen.is_repeated {
                 repeated += 1;
                 return;
             }
-            if let Some(found) = thread.event(event.id, received) {
-                gap = Some(found);
-            }
-            let is_wanted = wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind);
-            match last_read {
-                Some(last_read) => last_read.came.push(Came { id: event.id.into(), is_wanted }),
-                None => recent.iter_mut().for_each(Recent::settle),
-            }
+            let is_wanted = is_wanted();
+            has_news |= is_wanted || event.has_id;
             if is_wanted {
                 events += 1;
                 keep(&event, false);
@@ -384,12 +342,11 @@ impl Feed {
         let bytes = body.decode(&mut sort);
         let decoder = &mut body.decoder;
         let oversized = decoder.oversized() - oversized;
-        if oversized > 0 {
-            thread.forgive(decoder.last_event_id().unwrap_or_default());
-            last_read.iter_mut().for_each(|last_read| last_read.is_oversized = true);
-        }
         if events + filtered > 0 {
-            thread.read(received);
+            course.read(received);
+        }
+        if repeated > 0 && course.is_rendered_anew() {
+            self.status.warn(RENDERED_ANEW.into());
         }
         if let Some(gap) = gap {
             self.status.gap(&self.spec.shown(), gap);
@@ -414,6 +371,9 @@ impl Feed {
             self.proved = true;
             self.retry.event();
             self.status.proved();
+        }
+        if has_news {
+            self.retry.news();
         }
         if terminated {
             return Ok(self.end("the terminator came"));
@@ -502,16 +462,6 @@ impl Feed {
     }
 }
 
-impl LastRead {
-    fn begin(&mut self, last_id: &str, thread: &Thread) {
-        self.last_id.clear();
-        self.last_id.push_str(last_id);
-        self.thread.clone_from(thread);
-        self.is_oversized = false;
-        self.came.clear();
-    }
-}
-
 fn retry(spec: &Spec) -> Retry {
     Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts)
 }
@@ -526,10 +476,7 @@ fn unresumed(resume: &Resume, last_id: &str) -> Option<Reason> {
     }
 }
 
-/// `None` where ids are no cursors, or not to be remembered.
-fn recent(spec: &Spec) -> Option<Recent> {
-    match &spec.source {
-        Source::Http(request) if spec.deduplicate && request.resume != Resume::Off => Some(Recent::default()),
-        _ => None,
-    }
+/// Whether events are remembered: not where ids are no cursors.
+fn remembers(spec: &Spec) -> bool {
+    matches!(&spec.source, Source::Http(request) if spec.deduplicate && request.resume != Resume::Off)
 }

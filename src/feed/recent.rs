@@ -1,191 +1,450 @@
-//! The events seen last, so that those a server sends again after a reconnect count once.
+//! The events seen last, so that those a server sends again after a reconnect count once; see [`super::course`] for what is known of a server.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::digest;
+use super::ids::{Ids, STEPS_MIN, Step};
 use super::parser::Event;
 
-/// Events remembered: more than servers go back when they resume a little too early.
+/// Events remembered one by one: more than servers go back when they resume a little too early.
 const EVENTS_MAX: usize = 1024;
+/// Of those before them the first ones, by which a numbering that begins anew is told from one that is sent again, …
+const FIRST: usize = 16;
+/// … and so many samples, evenly spread: where they fill up, every second goes.
+const SAMPLES_MAX: usize = 512;
 
 /// Recognises what is sent again at the start of a new connection.
-///
-/// Only where ids are cursors: as long as no two of the remembered events share an id. A repetition has the same id, type and data
-/// (told by length and ends), and ends with the first event that is none.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     seen: VecDeque<Mark>,
-    /// What may be sent again; empty once something new has come.
-    expected: HashSet<Mark>,
+    /// The number of the first of `seen`, counted over all that were ever remembered.
+    start: u64,
+    older: Older,
+    renders: Renders,
+    /// The id under which the next event comes if it has none of its own, and how many have come under it.
+    id: Option<u64>,
+    place: u32,
+    /// What the current connection may send again; `None` once all of it is behind.
+    replay: Option<Box<Replay>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Mark {
+/// An event that was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub(crate) id: u64,
+    /// Its number among the events under this id.
+    pub(crate) place: u32,
+    pub(crate) digest: u128,
+    /// Its id is its own, not inherited.
+    pub(crate) has_id: bool,
+}
+
+/// What is kept of events before those remembered: of the first under their ids.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Older {
+    pub(crate) marks: Vec<(u64, u128)>,
+    pub(crate) passed: u64,
+    pub(crate) every: u64,
+}
+
+/// How a server sends an event again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Renders {
+    #[default]
+    Unknown,
+    /// As it was.
+    Same,
+    /// With other contents under the same id: a time of sending, another order of fields.
+    Anew,
+}
+
+/// What a table remembers of its latest events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub(crate) seen: Vec<Mark>,
+    pub(crate) older: Older,
+    pub(crate) renders: Renders,
+}
+
+/// What an event is to those seen before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    New,
+    /// New, though behind the position: it was left out before.
+    Behind,
+    /// New, and with it ids begin anew.
+    Anew,
+    /// Seen before.
+    Repeated,
+    /// Seen before, and sent again behind events of which nobody knows whether they were.
+    Resent,
+}
+
+/// A connection that may send again what was seen before it.
+#[derive(Debug)]
+struct Replay {
+    /// Where the events under each id begin.
+    runs: HashMap<u64, u64>,
+    older: HashMap<u64, u128>,
+    /// The number behind the last of them.
+    end: u64,
+    /// The number of the last of them with an id of its own.
+    last_with_id: u64,
+    /// No id has come back after another one.
+    is_unique: bool,
+    at: At,
+    /// It began where the numbering begins.
+    from_start: bool,
+    /// Some event was the same as before.
+    is_confirmed: bool,
+    /// Something came that is not remembered, though the rest may be.
+    has_news: bool,
+    /// Before the first id, an event was none of those remembered.
+    has_missed: bool,
+    /// The numbers of the marks that inherited their id and have come again.
+    used: HashSet<u64>,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Before the first id of the connection; with the number of the mark behind the last one that was recognised.
+    Leading(Option<u64>),
+    /// At events under an id that is remembered, with the number of their first.
+    Run(u64),
+    /// At one that was left out before, between two that are remembered.
+    Between,
+    /// At events before those that are remembered.
+    Before,
+    /// At new ones.
+    New,
+}
+
+/// An event as it is compared.
+#[derive(Clone, Copy)]
+struct Came<'a> {
+    text: &'a str,
     id: u64,
-    content: u64,
+    digest: u128,
 }
 
 impl Recent {
-    /// What is remembered: the hashes of id and content of each event, the latest last.
-    pub(super) fn marks(&self) -> Vec<(u64, u64)> {
-        self.seen.range(self.seen.len().saturating_sub(EVENTS_MAX)..).map(|mark| (mark.id, mark.content)).collect()
+    /// What is remembered.
+    pub(super) fn memory(&self) -> Memory {
+        let latest = self.seen.len().saturating_sub(EVENTS_MAX);
+        Memory { seen: self.seen.range(latest..).copied().collect(), older: self.older.clone(), renders: self.renders }
     }
 
-    /// Remembers what [`Recent::marks`] gave.
-    pub(super) fn of(marks: &[(u64, u64)]) -> Self {
-        let latest = &marks[marks.len().saturating_sub(EVENTS_MAX)..];
-        let seen = latest.iter().map(|(id, content)| Mark { id: *id, content: *content }).collect();
-        Recent { seen, expected: HashSet::new() }
+    /// Remembers what [`Recent::memory`] gave.
+    pub(super) fn of(memory: &Memory) -> Self {
+        let seen = memory.seen[memory.seen.len().saturating_sub(EVENTS_MAX)..].iter().copied().collect();
+        Recent { seen, older: memory.older.clone(), renders: memory.renders, ..Recent::default() }
     }
 
-    /// A new connection resumes where the last one was lost.
-    pub(super) fn reconnected(&mut self) {
-        let ids: HashSet<u64> = self.seen.iter().map(|mark| mark.id).collect();
-        self.expected = match ids.len() == self.seen.len() {
-            true => self.seen.iter().copied().collect(),
-            false => HashSet::new(),
+    pub(super) fn renders(&self) -> Renders {
+        self.renders
+    }
+
+    /// A new connection resumes after this id.
+    pub(super) fn connected(&mut self, last_id: &str, ids: &Ids) {
+        let own = self.seen.iter().rposition(|mark| mark.has_id);
+        self.id = match last_id {
+            "" => own.map(|last| self.seen[last].id),
+            _ => Some(digest::of_id(last_id)),
         };
+        self.place = self.seen.iter().rev().find(|mark| Some(mark.id) == self.id).map_or(0, |mark| mark.place);
+        self.replay = own.map(|last| {
+            let mut replay = Replay::of(&self.seen, self.start, &self.older, ids.may_rise());
+            replay.last_with_id = last as u64 + self.start;
+            Box::new(replay)
+        });
     }
 
     /// Forgets the last ones: they are to come again.
     pub(super) fn forget(&mut self, events: usize) {
         self.seen.truncate(self.seen.len().saturating_sub(events));
+        self.replay = None;
     }
 
     /// Lets go what is too old. Until then [`Recent::forget`] leaves as much as there was before.
     #[inline]
     pub(super) fn settle(&mut self) {
         while self.seen.len() > EVENTS_MAX {
-            self.seen.pop_front();
+            if let Some(mark) = self.seen.pop_front() {
+                self.start += 1;
+                self.older.take(mark);
+            }
+        }
+        if self.replay.as_ref().is_some_and(|replay| replay.end <= self.start) {
+            self.replay = None;
         }
     }
 
-    /// Whether the event has been seen before; remembers it if not.
+    /// Whether the event has been seen before; remembers it if not. The second says whether it was remembered.
     #[inline]
-    pub(super) fn is_repeated(&mut self, event: &Event<'_>) -> bool {
-        if event.id.is_empty() {
-            self.expected.clear();
-            return false;
-        }
-        let mark = Mark::of(event);
-        if !self.expected.is_empty() {
-            if self.expected.contains(&mark) {
-                return true;
-            }
-            self.expected.clear();
-        }
-        self.seen.push_back(mark);
-        false
-    }
-}
-
-impl Mark {
-    fn of(event: &Event<'_>) -> Mark {
-        let data = event.data.as_bytes();
-        let (head, tail) = (&data[..data.len().min(16)], &data[data.len().saturating_sub(16)..]);
-        let lengths = data.len() as u64 ^ (event.kind.len() as u64).rotate_right(16);
-        let content = mix(mix(mix(lengths, head), tail), event.kind.as_bytes());
-        Mark { id: mix(event.id.len() as u64, event.id.as_bytes()), content }
-    }
-}
-
-/// Odd numbers without a pattern: 2⁶⁴ divided by the golden ratio and by the square root of three.
-const SPREAD: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0x93CD_3A2C_8198_E269];
-
-/// A quick hash, a multiplication for sixteen bytes: nothing but the server's own feed depends on how well it is spread.
-#[inline]
-fn mix(seed: u64, bytes: &[u8]) -> u64 {
-    let (mut hash, mut rest) = (seed, bytes);
-    while let Some((block, behind)) = rest.split_first_chunk::<16>() {
-        hash = fold(hash, u128::from_le_bytes(*block));
-        rest = behind;
-    }
-    match rest {
-        [] => hash,
-        _ => fold(hash, short(rest)),
-    }
-}
-
-/// Up to fifteen bytes as one word; which of them stand in it twice depends on their number only.
-#[inline]
-fn short(bytes: &[u8]) -> u128 {
-    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return u128::from(u64::from_le_bytes(*first)) << 64 | u128::from(u64::from_le_bytes(*last));
-    }
-    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return u128::from(u32::from_le_bytes(*first)) << 64 | u128::from(u32::from_le_bytes(*last));
-    }
-    bytes.iter().fold(0, |word, byte| word << 8 | u128::from(*byte))
-}
-
-#[inline]
-fn fold(hash: u64, word: u128) -> u64 {
-    let (low, high) = (word as u64 ^ hash ^ SPREAD[0], (word >> 64) as u64 ^ hash.rotate_left(32) ^ SPREAD[1]);
-    let product = u128::from(low) * u128::from(high);
-    (product >> 64) as u64 ^ product as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Feeds events written as `id:data` and gives the data of those that count; `|` is a reconnect.
-    fn counted(script: &str) -> String {
-        let mut recent = Recent::default();
-        let mut counted = Vec::new();
-        for word in script.split(' ') {
-            match word.split_once(':') {
-                None => recent.reconnected(),
-                Some((id, data)) if !recent.is_repeated(&Event { kind: "message", data, id }) => counted.push(data),
-                Some(_) => {}
-            }
-        }
-        counted.join(" ")
-    }
-
-    #[test]
-    fn only_what_is_sent_again_after_a_reconnect_is_dropped() {
-        for (script, expected) in [
-            ("1:a 2:b 3:c | 2:b 3:c 4:d", "a b c d"),
-            ("1:a 2:b | 1:a 2:b | 2:b 3:c", "a b c"),
-            ("1:a 2:b | 3:c 2:b", "a b c b"),
-            ("1:a 2:b | 2:other", "a b other"),
-            ("x:a x:b | x:b x:c", "a b b c"),
-            ("x:a y:b x:c | y:b", "a b c b"),
-            (":a :b | :a :b", "a b a b"),
-            ("1:a 1:a", "a a"),
-        ] {
-            assert_eq!(counted(script), expected, "{script}");
-        }
-    }
-
-    #[test]
-    fn the_memory_is_bounded() {
-        let mut recent = Recent::default();
-        for number in 0..10 * EVENTS_MAX {
-            assert!(!recent.is_repeated(&Event { kind: "message", data: "", id: &number.to_string() }));
-            recent.settle();
-        }
-        assert_eq!(recent.seen.len(), EVENTS_MAX);
-    }
-
-    #[test]
-    fn what_is_forgotten_counts_again_and_what_came_before_it_does_not() {
-        let mut recent = Recent::default();
-        let is_repeated = |recent: &mut Recent, number: usize| {
-            recent.is_repeated(&Event { kind: "message", data: "", id: &number.to_string() })
+    pub(super) fn judge(&mut self, event: &Event<'_>, ids: &Ids) -> (Verdict, bool) {
+        let has_id = event.has_id && !event.id.is_empty();
+        let id = match (has_id, self.id) {
+            (false, None) => return (Verdict::New, false),
+            (false, Some(id)) => id,
+            (true, _) => digest::of_id(event.id),
         };
-        let last = 4 * EVENTS_MAX;
-        for number in 0..last {
-            assert!(!is_repeated(&mut recent, number));
-            if number < 2 * EVENTS_MAX {
-                recent.settle();
+        let came = Came { text: event.id, id, digest: digest::of_event(event) };
+        let is_first_of_connection = self.replay.as_ref().is_some_and(|replay| matches!(replay.at, At::Leading(_)));
+        let place = if !has_id || (self.id == Some(id) && !is_first_of_connection) { self.place.saturating_add(1) } else { 1 };
+        let verdict = match self.replay.take() {
+            None => Verdict::New,
+            Some(mut replay) => {
+                let verdict = match has_id {
+                    true => self.with_id(&mut replay, came, place, ids),
+                    false => self.inheriting(&mut replay, came, place),
+                };
+                self.replay = verdict.1.then_some(replay);
+                if matches!(verdict.0, Verdict::Repeated | Verdict::Resent) {
+                    return (verdict.0, false);
+                }
+                verdict.0
+            }
+        };
+        (self.id, self.place) = (Some(id), place);
+        self.seen.push_back(Mark { id, place, digest: came.digest, has_id });
+        if verdict == Verdict::Anew {
+            self.began_anew();
+        }
+        (verdict, true)
+    }
+
+    /// Ids began anew with the latest event: what they were before says nothing any more.
+    pub(super) fn began_anew(&mut self) {
+        let before = self.seen.len().saturating_sub(1);
+        self.seen.drain(..before);
+        self.start += before as u64;
+        (self.older, self.replay) = (Older::default(), None);
+    }
+
+    /// An event under the id of the one before: that says nothing about ids, and it may be one of those remembered, each of which comes
+    /// again once. Others may stand between them: a server's pings are of the moment. Gives also whether others may come.
+    fn inheriting(&mut self, replay: &mut Replay, came: Came<'_>, place: u32) -> (Verdict, bool) {
+        let found = match replay.at {
+            At::Leading(next) => {
+                let found = self.inherited(replay, next, came);
+                replay.at = At::Leading(found.map(|found| found + 1));
+                replay.has_missed |= found.is_none();
+                found
+            }
+            At::Run(first) => {
+                let same = self.unused(replay, first, |mark| mark.digest == came.digest);
+                same.or_else(|| self.unused(replay, first, |_| self.renders == Renders::Anew))
+            }
+            At::Before => {
+                self.place = place;
+                return (Verdict::Repeated, true);
+            }
+            At::Between | At::New => None,
+        };
+        match found {
+            None => (Verdict::New, true),
+            Some(number) => {
+                replay.used.insert(number);
+                (Verdict::Repeated, true)
             }
         }
-        recent.forget(last - 2 * EVENTS_MAX);
-        recent.settle();
-        recent.reconnected();
-        for number in EVENTS_MAX..last {
-            assert_eq!(is_repeated(&mut recent, number), number < 2 * EVENTS_MAX, "{number}");
+    }
+
+    /// One of the events that inherited their id: under the id that the server goes on after, or under an earlier one.
+    fn inherited(&self, replay: &Replay, next: Option<u64>, came: Came<'_>) -> Option<u64> {
+        let is_same = |mark: &Mark| !mark.has_id && mark.digest == came.digest;
+        let next = next.filter(|number| self.at(*number).is_some_and(is_same) && !replay.used.contains(number));
+        if next.is_some() || !replay.is_unique {
+            return next;
+        }
+        let asked = replay.runs.get(&came.id).copied();
+        if replay.runs.len() == 1 {
+            // Where an id has come once and none since, equal events are easily others: only the same from the first on are the same.
+            let first = asked.and_then(|first| self.run(first).find(|(_, mark)| !mark.has_id));
+            return first
+                .filter(|(_, mark)| is_same(mark) && !replay.has_missed && replay.used.is_empty())
+                .map(|(number, _)| number);
+        }
+        asked.and_then(|first| self.unused(replay, first, is_same)).or_else(|| {
+            let mut earlier = (self.start..replay.last_with_id).rev();
+            earlier.find(|number| self.at(*number).is_some_and(is_same) && !replay.used.contains(number))
+        })
+    }
+
+    /// The first of the marks under one id that inherited it, are so and have not come again yet.
+    fn unused(&self, replay: &Replay, first: u64, is_so: impl Fn(&Mark) -> bool) -> Option<u64> {
+        let mut under = self.run(first).filter(|(_, mark)| !mark.has_id && is_so(mark));
+        under.find(|(number, _)| !replay.used.contains(number) && *number < replay.end).map(|(number, _)| number)
+    }
+
+    /// An event with an id of its own. Gives also whether others of those remembered may come.
+    fn with_id(&mut self, replay: &mut Replay, came: Came<'_>, place: u32, ids: &Ids) -> (Verdict, bool) {
+        if !replay.is_unique && !ids.rise() {
+            return (Verdict::New, false);
+        }
+        let is_first = matches!(replay.at, At::Leading(_));
+        let run = replay.runs.get(&came.id).copied().filter(|first| *first >= self.start);
+        let differs = match run {
+            Some(first) => {
+                let same = self.run(first).any(|(_, mark)| mark.has_id && mark.digest == came.digest);
+                if same {
+                    return (self.recognised(replay, At::Run(first), came, place, ids), true);
+                }
+                if place > 1 && self.renders != Renders::Anew {
+                    // One more than there were under this id.
+                    return (Verdict::Behind, true);
+                }
+                true
+            }
+            None => match replay.older.get(&came.id) {
+                Some(digest) if place > 1 || *digest == came.digest => {
+                    return (self.recognised(replay, At::Before, came, place, ids), true);
+                }
+                older => older.is_some(),
+            },
+        };
+        let verdict = match (ids.rise(), differs) {
+            (true, true) => self.changed(replay, came, ids),
+            (true, false) => self.unknown(replay, came, is_first, ids),
+            (false, true) => Verdict::Anew,
+            (false, false) => return (Verdict::New, replay.may_go_on(ids.step(came.text))),
+        };
+        match verdict {
+            Verdict::Repeated => {
+                replay.at = run.map_or(At::Before, At::Run);
+                (self.id, self.place) = (Some(came.id), place);
+            }
+            _ => replay.at = At::Between,
+        }
+        (verdict, matches!(verdict, Verdict::Repeated | Verdict::Behind))
+    }
+
+    /// The event is the same as before.
+    fn recognised(&mut self, replay: &mut Replay, at: At, came: Came<'_>, place: u32, ids: &Ids) -> Verdict {
+        replay.from_start |= !replay.is_confirmed && ids.begins(came.text);
+        (replay.at, replay.is_confirmed) = (at, true);
+        if self.renders == Renders::Unknown {
+            self.renders = Renders::Same;
+        }
+        (self.id, self.place) = (Some(came.id), place);
+        if replay.has_news { Verdict::Resent } else { Verdict::Repeated }
+    }
+
+    /// The id is known and its content is another one, where ids rise: rendered anew, or another event of a new numbering.
+    fn changed(&mut self, replay: &mut Replay, came: Came<'_>, ids: &Ids) -> Verdict {
+        let looks_new = match replay.is_confirmed {
+            true => replay.from_start,
+            false => self.renders == Renders::Same || ids.begins(came.text) || ids.is_far_behind(came.text),
+        };
+        match self.renders {
+            Renders::Anew => Verdict::Repeated,
+            _ if looks_new => Verdict::Anew,
+            _ => {
+                if !replay.is_confirmed {
+                    self.renders = Renders::Anew;
+                }
+                Verdict::Repeated
+            }
+        }
+    }
+
+    /// The id is not remembered, where ids rise.
+    fn unknown(&self, replay: &Replay, came: Came<'_>, is_first: bool, ids: &Ids) -> Verdict {
+        match ids.step(came.text) {
+            Step::Up(_) | Step::Apart => Verdict::New,
+            Step::Same | Step::Down => {
+                let is_start = is_first && self.renders != Renders::Anew && ids.begins(came.text);
+                // All that came between two of those remembered is remembered.
+                let is_within = matches!(replay.at, At::Run(_) | At::Between) || self.has_all(ids);
+                match (is_start, is_within) {
+                    (true, _) => Verdict::Anew,
+                    (false, true) => Verdict::Behind,
+                    (false, false) => Verdict::Repeated,
+                }
+            }
+        }
+    }
+
+    /// Whether all events of this numbering are remembered.
+    fn has_all(&self, ids: &Ids) -> bool {
+        let first = self.seen.iter().find(|mark| mark.has_id);
+        !ids.first.is_empty() && first.is_some_and(|mark| mark.id == digest::of_id(&ids.first))
+    }
+
+    /// The marks under one id from this number on.
+    fn run(&self, first: u64) -> impl Iterator<Item = (u64, &Mark)> {
+        let marks = (first..).map_while(|number| Some((number, self.at(number)?)));
+        let id = self.at(first).map(|mark| mark.id);
+        marks.take_while(move |(_, mark)| Some(mark.id) == id)
+    }
+
+    fn at(&self, number: u64) -> Option<&Mark> {
+        self.seen.get(usize::try_from(number.checked_sub(self.start)?).ok()?)
+    }
+}
+
+impl Replay {
+    /// Where ids have no order, several events that give the same one say that they are no cursors.
+    fn of(seen: &VecDeque<Mark>, start: u64, older: &Older, may_share: bool) -> Self {
+        let mut runs = HashMap::with_capacity(seen.len());
+        let (mut is_unique, mut before) = (true, None);
+        for (number, mark) in (start..).zip(seen) {
+            if before != Some(mark.id) {
+                let known = runs.insert(mark.id, number);
+                match known {
+                    // Those that inherited it after a reconnect.
+                    Some(first) if !mark.has_id => {
+                        runs.insert(mark.id, first);
+                    }
+                    known => is_unique &= known.is_none(),
+                }
+            } else {
+                is_unique &= may_share || !mark.has_id;
+            }
+            before = Some(mark.id);
+        }
+        Replay {
+            runs,
+            older: older.marks.iter().copied().collect(),
+            end: start + seen.len() as u64,
+            last_with_id: start,
+            is_unique,
+            at: At::Leading(None),
+            from_start: false,
+            is_confirmed: false,
+            has_news: false,
+            has_missed: false,
+            used: HashSet::new(),
+        }
+    }
+
+    /// Whether those remembered may still come behind an id that is not, where ids are not proved to rise.
+    fn may_go_on(&mut self, step: Step) -> bool {
+        self.at = At::New;
+        let many = self.is_unique && self.runs.len() as u64 >= STEPS_MIN;
+        self.has_news |= many && !matches!(step, Step::Down | Step::Same);
+        self.is_unique && (many || matches!(step, Step::Down | Step::Same))
+    }
+}
+
+impl Older {
+    fn take(&mut self, mark: Mark) {
+        if !mark.has_id || mark.place > 1 {
+            return;
+        }
+        self.passed += 1;
+        let every = self.every.max(1);
+        if self.marks.len() < FIRST || self.passed % every == 0 {
+            self.marks.push((mark.id, mark.digest));
+        }
+        if self.marks.len() == FIRST + SAMPLES_MAX {
+            let mut number = 0;
+            self.marks.retain(|_| {
+                number += 1;
+                number <= FIRST || number % 2 == 0
+            });
+            self.every = every * 2;
         }
     }
 }

@@ -1,4 +1,8 @@
 //! How long to wait before the next connection, and when to stop trying; a policy that is told the time.
+//!
+//! A connection that brought something new has done what it is there for, however it ends: many servers send what there is and end the
+//! answer. The wait is then the base one each time (`retry:`, or `reconnect_delay`), as in browsers. What brings nothing new is a failure,
+//! and failures in a row wait longer and longer.
 
 use std::time::Duration;
 
@@ -10,8 +14,7 @@ const SERVER_DELAY_MIN: Duration = Duration::from_millis(100);
 const SERVER_DELAY_MAX: Duration = Duration::from_secs(3600);
 /// A connection that held for so long was healthy, whatever it brought.
 const STEADY_AFTER: Duration = Duration::from_secs(60);
-/// A connection that brought events has done its part if it held for half the wait: a server that drops its readers every second is read on
-/// with a second's waits, also where the first events come at once.
+/// A connection that brought nothing but what was there before has done its part if it held for half the wait.
 const HELD_PER_WAIT: f64 = 2.0;
 /// Spread of the reconnect after a steady stream came to its regular end, which happens to all its readers at once.
 const AT_ONCE_SPREAD: Duration = Duration::from_millis(250);
@@ -37,6 +40,8 @@ pub(super) struct Retry {
 struct Connection {
     since: Instant,
     has_events: bool,
+    /// Some of them were new.
+    has_news: bool,
 }
 
 /// How a connection, or the attempt at one, came to its end.
@@ -54,7 +59,7 @@ impl Retry {
     }
 
     pub(super) fn connected(&mut self, now: Instant) {
-        self.connection = Some(Connection { since: now, has_events: false });
+        self.connection = Some(Connection { since: now, has_events: false, has_news: false });
     }
 
     /// Reconnects since the last good event.
@@ -67,6 +72,13 @@ impl Retry {
         self.attempts = 0;
         if let Some(connection) = &mut self.connection {
             connection.has_events = true;
+        }
+    }
+
+    /// An event came in that was not there before.
+    pub(super) fn news(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.has_news = true;
         }
     }
 
@@ -85,18 +97,22 @@ impl Retry {
         }
         self.attempts += 1;
         let base = self.asked.unwrap_or(self.delay);
-        if let Some(Connection { since, has_events }) = self.connection.take() {
+        let mut has_failed = true;
+        if let Some(Connection { since, has_events, has_news }) = self.connection.take() {
             let held = now.duration_since(since);
             let is_steady = held >= STEADY_AFTER;
-            if is_steady || (has_events && held.mul_f64(HELD_PER_WAIT) >= base) {
+            if is_steady || has_news || (has_events && held.mul_f64(HELD_PER_WAIT) >= base) {
                 self.failures = 0;
             }
             if is_steady && loss == Loss::Ended && self.asked.is_none() {
                 return Some(AT_ONCE_SPREAD.mul_f64(random));
             }
+            has_failed = !has_news;
         }
         let grown = base.saturating_mul(2_u32.saturating_pow(self.failures)).min(self.delay_max);
-        self.failures = self.failures.saturating_add(1);
+        if has_failed {
+            self.failures = self.failures.saturating_add(1);
+        }
         let after = match loss {
             Loss::Failed(Some(after)) => after.min(SERVER_DELAY_MAX),
             _ => Duration::ZERO,
@@ -128,32 +144,53 @@ mod tests {
         assert_eq!(waits(&mut retry(), failed, 0.0, 200)[199], 60_000);
     }
 
-    /// Waits in seconds after connections that bring events or not, and hold for so long.
-    fn after_connections(retry: &mut Retry, has_events: bool, held: Duration, times: usize) -> Vec<u64> {
+    /// What a connection brings.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Brings {
+        Nothing,
+        Repetitions,
+        News,
+    }
+
+    /// Waits in seconds after connections that bring this, hold for so long and end so.
+    fn after_connections(retry: &mut Retry, brings: Brings, held: Duration, loss: Loss, times: usize) -> Vec<u64> {
         let now = Instant::now();
         let mut wait = || {
             retry.connected(now);
-            if has_events {
+            if brings != Brings::Nothing {
                 retry.event();
             }
-            retry.lost(Loss::Failed(None), now + held, 0.0).unwrap().as_secs()
+            if brings == Brings::News {
+                retry.news();
+            }
+            retry.lost(loss, now + held, 0.0).unwrap().as_secs()
         };
         (0..times).map(|_| wait()).collect()
     }
 
     #[test]
-    fn a_connection_with_events_that_held_for_half_the_wait_starts_from_the_beginning() {
-        assert_eq!(after_connections(&mut retry(), true, SECOND / 2, 4), [1, 1, 1, 1]);
-        let mut asked = retry();
-        asked.ask(3000);
-        assert_eq!(after_connections(&mut asked, true, 2 * SECOND, 3), [3, 3, 3]);
-        assert_eq!(after_connections(&mut asked, true, SECOND, 3), [6, 12, 24]);
+    fn a_connection_with_something_new_is_no_failure_however_short_and_however_it_ends() {
+        for loss in [Loss::Ended, Loss::Failed(None)] {
+            let mut asked = retry();
+            asked.ask(3000);
+            for held in [Duration::ZERO, SECOND / 3, 20 * SECOND] {
+                assert_eq!(after_connections(&mut retry(), Brings::News, held, loss, 9), [1; 9], "{loss:?} {held:?}");
+                assert_eq!(after_connections(&mut asked, Brings::News, held, loss, 9), [3; 9], "{loss:?} {held:?}");
+            }
+        }
+        // The first failure behind it waits as the first one does, and the next one that works begins anew.
+        let mut mixed = retry();
+        let mut next = |brings, times| after_connections(&mut mixed, brings, Duration::ZERO, Loss::Ended, times);
+        assert_eq!((next(Brings::News, 2), next(Brings::Nothing, 3)), (vec![1, 1], vec![1, 2, 4]));
+        assert_eq!((next(Brings::News, 2), next(Brings::Repetitions, 2)), (vec![1, 1], vec![1, 2]));
     }
 
     #[test]
-    fn a_stream_that_ends_at_once_or_brings_nothing_does_not() {
-        assert_eq!(after_connections(&mut retry(), true, SECOND / 3, 4), [1, 2, 4, 8]);
-        assert_eq!(after_connections(&mut retry(), false, 50 * SECOND, 4), [1, 2, 4, 8]);
+    fn a_connection_without_anything_new_is_a_failure_unless_it_held_for_half_the_wait() {
+        let ended = |brings, held| after_connections(&mut retry(), brings, held, Loss::Ended, 4);
+        assert_eq!(ended(Brings::Repetitions, SECOND / 3), [1, 2, 4, 8]);
+        assert_eq!(ended(Brings::Repetitions, 50 * SECOND), [1, 1, 1, 1]);
+        assert_eq!(ended(Brings::Nothing, 50 * SECOND), [1, 2, 4, 8]);
     }
 
     #[test]

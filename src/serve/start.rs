@@ -21,6 +21,7 @@ use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
 use crate::error::{Code, Error, Result};
 use crate::feed::{AllowedVariables, Policy, Reach};
 use crate::time::Timestamp;
+use crate::view::begin_epochs;
 
 /// A server that has its addresses and what was kept, and answers nobody yet.
 pub struct Server {
@@ -39,6 +40,9 @@ impl Server {
             Some(dir) => Store::open(dir)?,
             None => Store::in_memory()?,
         };
+        if settings.data.is_some() {
+            begin_epochs(store.epoch());
+        }
         let gate = Gate::new(&settings, store.clone())?;
         settings.check(gate.tokens().has_admin())?;
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());

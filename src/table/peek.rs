@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn plain_text_becomes_a_table_of_text() {
         let mut summary = Summary::default();
-        summary.push(feed::Event { kind: "message", data: "it rains", id: "" }, Duration::ZERO);
+        summary.push(feed::Event { kind: "message", data: "it rains", id: "", has_id: false, unseen: 0 }, Duration::ZERO);
         let report = summary.report(&place("http://h/weather-now"), None);
         assert_eq!(
             report.create_table,
@@ -377,7 +377,7 @@ mod tests {
         ] {
             let mut summary = Summary::default();
             for id in ids {
-                summary.push(feed::Event { kind: "message", data: "{}", id }, Duration::ZERO);
+                summary.push(feed::Event { kind: "message", data: "{}", id, has_id: true, unseen: 0 }, Duration::ZERO);
             }
             assert_eq!(summary.id_style(), expect);
         }
@@ -387,7 +387,10 @@ mod tests {
     fn types_and_samples_are_bounded() {
         let mut summary = Summary::default();
         for number in 0..5_000 {
-            summary.push(feed::Event { kind: &format!("t{number}"), data: "{\"a\":1}", id: "" }, Duration::ZERO);
+            summary.push(
+                feed::Event { kind: &format!("t{number}"), data: "{\"a\":1}", id: "", has_id: false, unseen: 0 },
+                Duration::ZERO,
+            );
         }
         assert_eq!((summary.types.len(), summary.samples.len()), (TYPES_MAX, SAMPLES_MAX));
         assert_eq!(summary.types.iter().map(|kind| kind.count).sum::<u64>(), 5_000);

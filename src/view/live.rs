@@ -435,16 +435,32 @@ impl fmt::Debug for Live {
     }
 }
 
-/// Milliseconds of the clock, and never the same or less twice: two views of one name never share an epoch.
+/// The latest epoch that was given; 0 before the first.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+/// Bits of an epoch that count the views of one life of the program: the lives of a store are so far apart.
+const EPOCH_BITS: u32 = 20;
+
+/// The epochs of this life come from the number of the store's opening, which is never the same twice whatever the clock says. They begin
+/// at random in the lower half of its range: a store may be put back as a whole, and opens again with the same number.
+pub fn begin_epochs(opening: u64) {
+    let start = (opening << EPOCH_BITS) + (random() >> (64 - (EPOCH_BITS - 1)));
+    LATEST.fetch_max(start, Relaxed);
+}
+
+/// Greater than any before: two views of one name never share an epoch. Without a store they begin anywhere above those of stores, and
+/// stay numbers that every client can hold.
 fn next_epoch() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = Timestamp::now().nanos().max(0) as u64 / 1_000_000;
-    let mut epoch = now;
-    let _ = LAST.fetch_update(Relaxed, Relaxed, |last| {
-        epoch = now.max(last + 1);
-        Some(epoch)
-    });
-    epoch
+    let anywhere = 1 << 51 | random() >> 14;
+    let next = |latest| if latest == 0 { anywhere } else { latest + 1 };
+    match LATEST.fetch_update(Relaxed, Relaxed, |latest| Some(next(latest))) {
+        Ok(latest) | Err(latest) => next(latest),
+    }
+}
+
+/// From the system; should it have none, from the clock.
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| Timestamp::now().nanos().unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 #[cfg(test)]
@@ -541,6 +557,18 @@ mod tests {
         live.publish(numbers([9, 2, 7, 4]), Timestamp(1)).unwrap();
         let snapshot = live.snapshot().unwrap();
         assert_eq!(snapshot.rows.column(0).as_primitive::<Int64Type>().values(), &[7, 4, 2]);
+    }
+
+    #[test]
+    fn the_openings_of_a_store_have_epochs_of_their_own_whatever_the_clock_says() {
+        let opened = |opening| {
+            begin_epochs(opening);
+            live().epoch()
+        };
+        // Greater than what other tests have begun with; the third is the second put back.
+        let epochs = [1 << 40, (1 << 40) + 1, (1 << 40) + 1].map(opened);
+        assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
+        assert_eq!(epochs.map(|epoch| epoch >> EPOCH_BITS), [1 << 40, (1 << 40) + 1, (1 << 40) + 1]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use budget::Budget;
 pub use exec::ContinuousExec;
 pub use history::{Entry, Followed, Follower, HISTORY_CHANGES_MAX};
 pub use latency::{Latencies, Latency};
-pub use live::{Health, Live, Order, Snapshot};
+pub use live::{Health, Live, Order, Snapshot, begin_epochs};
 pub use planner::register;
 pub use rows::Rows;
 pub use run::{Progress, Run, Step};

@@ -107,3 +107,57 @@ async fn a_position_remembers_what_tells_gaps() {
     assert_eq!(gaps.iter().map(shown).collect::<Vec<_>>(), ["10..13 2 skipped"]);
     assert_eq!(Some(gaps[0].from), position.last_at);
 }
+
+/// Events with these ids whose data differ in the middle only, as those of a gauge do.
+fn levels(range: std::ops::RangeInclusive<u32>, level: &str) -> String {
+    let event = |id| format!("id: {id}\ndata: {{\"station\":\"north-1\",\"level\":{level},\"unit\":\"metres above datum\"}}\n\n");
+    range.map(event).collect()
+}
+
+#[tokio::test]
+async fn a_feed_that_numbers_its_events_from_one_again_counts_whole_and_leaves_a_gap() {
+    for (before, after) in [(3, 3), (3, 5), (20, 12), (20, 20), (20, 30), (3000, 12)] {
+        let (data, gaps) = read(&[&levels(1..=before, "3.75"), &levels(1..=after, "4.75")], &[]).await;
+        let counted = ["3.75", "4.75"].map(|level| data.matches(level).count() as u32);
+        assert_eq!((counted, gaps), ([before, after], vec![format!("{before}..1 ? renumbered")]));
+    }
+}
+
+#[tokio::test]
+async fn a_stretch_that_may_be_missing_is_told_however_little_is_known_of_ids() {
+    let left_out = numbered(1..=9) + &numbered(11..=20);
+    for (first, next, expected) in [
+        (numbered(1..=3), numbered(104..=110), "3..104 100 maybe_skipped"),
+        (left_out, numbered(121..=130), "20..121 100 skipped"),
+        (numbered(1..=20) + "event: ping\ndata: p\n\n", "data: q\n\n".to_string() + &numbered(31..=33), "20..31 10 skipped"),
+    ] {
+        let (_, gaps) = read(&[&first, &next], &[]).await;
+        assert_eq!(gaps, [expected]);
+    }
+    let (_, gaps) = read(&[&numbered(1..=20), "id: 21\n\n", &("id: 22\n\n".to_string() + &numbered(23..=24))], &[]).await;
+    assert!(gaps.is_empty(), "ids without events are no events: {gaps:?}");
+}
+
+#[tokio::test]
+async fn a_cut_within_what_is_sent_again_leaves_no_gap() {
+    let (data, gaps) = read(&[&numbered(1..=30), &numbered(20..=25), &numbered(31..=33)], &[]).await;
+    assert_eq!((data.split(' ').count(), gaps.len()), (33, 0));
+}
+
+#[tokio::test]
+async fn a_server_that_renders_events_anew_sends_each_of_them_once() {
+    let sent = |range: std::ops::RangeInclusive<u32>, sent: u32| -> String {
+        range.map(|id| format!("id: {id}\ndata: {{\"id\":{id},\"sent\":{sent}}}\n\n")).collect()
+    };
+    for back in [100, 60, 51] {
+        let server = Server::start([
+            Answer::stream().text(&sent(1..=100, 1)),
+            Answer::stream().text(&sent(back..=110, 2)),
+            Answer::status(204),
+        ])
+        .await;
+        let run = run(feed(&server.url(), &[])).await;
+        assert_eq!((run.events.len(), run.status.gaps), (110, 0), "from {back}");
+        assert!(run.status.warnings[0].contains("other contents"), "{:?}", run.status.warnings);
+    }
+}

@@ -56,6 +56,50 @@ async fn what_a_server_sends_again_after_a_reconnect_counts_once() {
 }
 
 #[tokio::test]
+async fn events_between_numbered_ones_and_thousands_of_events_count_once_too() {
+    let event = |id: u32| format!("id: {id}\ndata: {id}\n\n");
+    let between = |id: u32| event(id) + "event: ping\ndata: p\n\ndata: between\n\n";
+    let mixed = |range: std::ops::RangeInclusive<u32>| range.map(between).collect::<String>();
+    let many = |range: std::ops::RangeInclusive<u32>| range.map(event).collect::<String>();
+    for (first, then, expected) in [
+        (mixed(1..=10), mixed(8..=12), 24),
+        (mixed(1..=10), "data: between\n\n".to_string() + &mixed(8..=12), 24),
+        (mixed(1..=10), "event: ping\ndata: p\n\ndata: between\n\n".to_string() + &mixed(11..=12), 24),
+        (mixed(1..=3), mixed(1..=4), 8),
+        (many(1..=5000), many(1..=5010), 5010),
+        (many(1..=5000), many(2500..=5010), 5010),
+    ] {
+        let server =
+            Server::start([Answer::stream().text(&first).cut(), Answer::stream().text(&then), Answer::status(204)]).await;
+        let run = run(feed(&server.url(), &[("events", "message")])).await;
+        assert_eq!((run.events.len(), run.status.gaps), (expected, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_after_new_events_is_read_on_after_the_base_delay() {
+    let event = |id: u32| format!("id: {id}\ndata: {id}\n\n");
+    let mut script: Vec<Answer> = (1..=6).map(|id| Answer::stream().text(&event(id))).collect();
+    script[0] = Answer::stream().text(&("retry: 100\n".to_string() + &event(1)));
+    script[3] = script[3].clone().cut();
+    // Nothing new: that is a failure, and the next one waits for longer.
+    script.extend([Answer::stream().text(&event(6)), Answer::stream()]);
+    script.push(Answer::status(204));
+    let server = Server::start(script).await;
+    let mut feed = feed(&server.url(), &[("reconnect_delay", "10s")]);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(turn(&mut feed).await, Reading::Connected);
+        assert_eq!(turn(&mut feed).await, Reading::Disconnected);
+        let status = feed.status().snapshot();
+        waits.push((status.reconnect_at.unwrap().nanos() - status.since.nanos()) / 1_000_000);
+    }
+    // Up to half as much is added at random.
+    assert!(waits[..7].iter().all(|ms| (98..=151).contains(ms)), "{waits:?}");
+    assert!((198..=301).contains(&waits[7]), "{waits:?}");
+}
+
+#[tokio::test]
 async fn the_last_id_goes_with_every_reconnect_as_the_standard_counts_it() {
     for (body, expected) in [
         ("id: 1\ndata: a\n\ndata: b\n\n", Some("1")),

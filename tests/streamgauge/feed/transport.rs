@@ -1,5 +1,9 @@
 //! Ways for bytes to travel.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use streamgauge::error::Code;
 
 use super::{feed, run, take};
@@ -34,6 +38,59 @@ async fn compression_holds_no_event_back() {
     assert_eq!(take(&mut feed, 1).await[0].data, "a");
     signal.notify_one();
     assert_eq!(take(&mut feed, 1).await[0].data, "b");
+}
+
+/// A body compressed as these codings say, one after the other.
+fn compressed(text: &str, codings: &[&str]) -> Vec<u8> {
+    codings.iter().fold(text.as_bytes().to_vec(), |body, coding| {
+        let mut out = Vec::new();
+        match *coding {
+            "gzip" => GzEncoder::new(&mut out, Compression::fast()).write_all(&body).unwrap(),
+            "zlib" => ZlibEncoder::new(&mut out, Compression::fast()).write_all(&body).unwrap(),
+            "raw" => DeflateEncoder::new(&mut out, Compression::fast()).write_all(&body).unwrap(),
+            "br" => brotli::CompressorWriter::new(&mut out, 4096, 5, 22).write_all(&body).unwrap(),
+            "zstd" => out = zstd::stream::encode_all(&body[..], 3).unwrap(),
+            _ => unreachable!(),
+        }
+        out
+    })
+}
+
+#[tokio::test]
+async fn codings_have_many_names_and_members() {
+    let five: Vec<String> = (1..=5).map(|id| format!("id: {id}\ndata: {id}\n\n")).collect();
+    let all = five.concat();
+    let each = |coding: &str| five.iter().map(|event| compressed(event, &[coding])).collect::<Vec<_>>().concat();
+    for (name, body) in [
+        ("gzip", each("gzip")),
+        ("gzip", [each("gzip"), b"\0\0 garbage".to_vec()].concat()),
+        ("GZIP", compressed(&all, &["gzip"])),
+        ("x-gzip", compressed(&all, &["gzip"])),
+        ("identity", all.clone().into_bytes()),
+        ("deflate", compressed(&all, &["zlib"])),
+        ("Deflate", compressed(&all, &["raw"])),
+        ("br", compressed(&all, &["br"])),
+        ("zstd", each("zstd")),
+        ("deflate, identity, GZip", compressed(&all, &["zlib", "gzip"])),
+    ] {
+        let answer = Answer::stream().header("Content-Encoding", name).bytes(body);
+        let server = Server::start([answer, Answer::status(204)]).await;
+        let run = run(feed(&server.url(), &[])).await;
+        assert_eq!((run.data(), run.error), (vec!["1", "2", "3", "4", "5"], None), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_coding_that_is_not_known_or_not_meant_is_told() {
+    let server = Server::start([Answer::stream().header("Content-Encoding", "gzip, compress").text(TWO)]).await;
+    let error = run(feed(&server.url(), &[])).await.error.unwrap();
+    assert_eq!(error.code(), Code::ContentType);
+    assert!(error.message().contains("'compress'"), "{error}");
+
+    let server = Server::start([Answer::stream().header("Content-Encoding", "gzip").text(TWO), Answer::status(204)]).await;
+    let run = run(feed(&server.url(), &[])).await;
+    let reason = run.status.last_error.unwrap();
+    assert!(run.events.is_empty() && reason.contains("gzip is damaged"), "{reason}");
 }
 
 #[tokio::test]

@@ -70,44 +70,110 @@ pub(crate) enum Resume {
     Overlapping,
 }
 
-/// An event as it is sent.
-fn sent(event: &Event) -> String {
-    let data = json!({"n": event.n, "k": event.k, "v": event.v, "ts": event.ms}).to_string();
-    let data = if event.is_bad { &data[..data.len() / 2] } else { &data };
-    format!("id: {}\ndata: {data}\n\n", event.n)
+/// What a feed's server does beside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) resume: Resume,
+    /// Some events have no id of their own, and pings come between.
+    is_mixed: bool,
+    /// What it sends again has other contents each time.
+    renders_anew: bool,
 }
 
+impl Manner {
+    fn any(rng: &mut fastrand::Rng) -> Manner {
+        let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
+        // Of an event without an id of its own only its content says that it comes again.
+        let (is_mixed, renders_anew) = [(false, false), (true, false), (false, true)][rng.usize(..3)];
+        Manner { resume, is_mixed, renders_anew }
+    }
+}
+
+/// An event as it is sent.
+fn sent(event: &Event) -> String {
+    format!("id: {}\n{}", event.n, content(event))
+}
+
+fn content(event: &Event) -> String {
+    let data = json!({"n": event.n, "k": event.k, "v": event.v, "ts": event.ms}).to_string();
+    let data = if event.is_bad { &data[..data.len() / 2] } else { &data };
+    format!("data: {data}\n\n")
+}
+
+/// The events of a feed as a server keeps them, and behind which of them each id is.
+struct Kept {
+    texts: Vec<String>,
+    behind: Vec<usize>,
+}
+
+impl Kept {
+    fn new(events: &[Event], manner: Manner, rng: &mut fastrand::Rng) -> Self {
+        let mut behind = vec![0];
+        let text = |(at, event): (usize, &Event)| {
+            if manner.is_mixed && at > 0 && rng.u8(..6) == 0 {
+                return content(event);
+            }
+            behind.push(at + 1);
+            format!("id: {}\n{}", behind.len() - 1, content(event))
+        };
+        let texts = events.iter().enumerate().map(text).collect();
+        Kept { texts, behind }
+    }
+
+    /// Some of them as they are sent now.
+    fn now(&self, range: std::ops::Range<usize>, manner: Manner, rng: &mut fastrand::Rng) -> String {
+        let text = |text: &String| match manner.renders_anew {
+            true => text.replacen("{\"n\"", &format!("{{\"sent\":{},\"n\"", rng.u64(..)), 1),
+            false => text.clone(),
+        };
+        self.texts[range].iter().map(text).collect()
+    }
+}
+
+/// Before this one no server goes back that renders anew: of the first events nobody can tell that from a numbering that begins anew.
+const EARLY: usize = 150;
+
 /// One connection after another: refused, broken in the middle of an event, silent, or ended, until all has been sent.
-fn misbehave(events: &[Event], resume: Resume, mut rng: fastrand::Rng) -> Answer {
-    let texts: Vec<String> = events.iter().map(sent).collect();
+fn misbehave(events: &[Event], manner: Manner, mut rng: fastrand::Rng) -> Answer {
+    let kept = Kept::new(events, manner, &mut rng);
     let rng = Mutex::new(rng.fork());
     Answer::by(move |request| {
         let mut rng = rng.lock().unwrap();
-        let after: usize = request.header("last-event-id").map_or(0, |id| id.parse().unwrap());
-        let from = match resume {
-            Resume::Exact => after,
-            Resume::Inclusive => after.saturating_sub(1),
-            Resume::Overlapping => after.saturating_sub(rng.usize(..20)),
+        let after = kept.behind[request.header("last-event-id").map_or(0, |id| id.parse::<usize>().unwrap())];
+        let back = match manner.resume {
+            Resume::Inclusive if kept.texts[after.saturating_sub(1)].starts_with("id") => 1,
+            Resume::Overlapping => rng.usize(..20),
+            Resume::Exact | Resume::Inclusive => 0,
         };
+        let is_early = manner.renders_anew && after < EARLY;
+        let from = if is_early { after } else { after.saturating_sub(back) };
         match rng.u8(..16) {
             0 => return Answer::status(503).header("Retry-After", "0"),
             1 => return Answer::status(429).header("Retry-After", "0"),
             2 => return Answer::hang_up(),
+            // Cut off while it sends again what was there.
+            3 if from < after => {
+                let text = kept.now(from..rng.usize(from..after), manner, &mut rng);
+                return Answer::stream().text(&text).cut();
+            }
             _ => {}
         }
-        let to = (after + rng.usize(10..150)).min(texts.len());
+        let to = (after + rng.usize(10..150)).min(kept.texts.len());
         let mut answer = Answer::stream().text(": hello\n\n");
         let mut at = from;
         while at < to {
             let next = (at + rng.usize(1..40)).min(to);
-            answer = answer.text(&texts[at..next].concat());
+            answer = answer.text(&kept.now(at..next, manner, &mut rng));
+            if manner.is_mixed && rng.bool() {
+                answer = answer.text("event: ping\ndata: {}\n\n");
+            }
             at = next;
         }
         match rng.u8(..8) {
-            _ if to == texts.len() => answer.stall(),
+            _ if to == kept.texts.len() => answer.stall(),
             0 => answer.stall(),
             1..4 => {
-                let half = &texts[to][..texts[to].len() / 2];
+                let half = &kept.texts[to][..kept.texts[to].len() / 2];
                 answer.text(half).cut()
             }
             4 => answer.cut(),
@@ -304,7 +370,7 @@ fn write(dir: &Path, servers: &[Server], options: &str) {
     for (name, server) in ["one", "two"].iter().zip(servers) {
         script += &format!(
             "CREATE TABLE {name} (n BIGINT, k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '{DELAY_MS} milliseconds') \
-             WITH (connector = 'sse', endpoint = '{}', \"json.timestamp_format\" = 'unix_millis', idle_timeout = 'off', \
+             WITH (connector = 'sse', endpoint = '{}', \"json.timestamp_format\" = 'unix_millis', idle_timeout = 'off', events = 'message', \
              reconnect_delay = '5ms', reconnect_max_delay = '20ms', read_timeout = '400ms'{options});\n",
             server.url()
         );
@@ -344,7 +410,7 @@ pub(crate) fn difference(have: &[String], want: &[String]) -> String {
 pub(crate) struct Faulty {
     pub(crate) one: Vec<Event>,
     pub(crate) two: Vec<Event>,
-    pub(crate) resume: Resume,
+    pub(crate) manner: Manner,
     pub(crate) servers: [Server; 2],
     pub(crate) dir: tempfile::TempDir,
 }
@@ -352,20 +418,20 @@ pub(crate) struct Faulty {
 impl Faulty {
     pub(crate) async fn start(rng: &mut fastrand::Rng) -> Faulty {
         let (one, two) = (events(rng), events(rng));
-        let resume = [Resume::Exact, Resume::Inclusive, Resume::Overlapping][rng.usize(..3)];
+        let manner = Manner::any(rng);
         let servers = [
-            Server::start([misbehave(&one, resume, rng.fork())]).await,
-            Server::start([misbehave(&two, resume, rng.fork())]).await,
+            Server::start([misbehave(&one, manner, rng.fork())]).await,
+            Server::start([misbehave(&two, manner, rng.fork())]).await,
         ];
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &servers, "");
-        Faulty { one, two, resume, servers, dir }
+        Faulty { one, two, manner, servers, dir }
     }
 }
 
 async fn round(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let Faulty { one, two, resume, servers, dir } = Faulty::start(&mut rng).await;
+    let Faulty { one, two, manner, servers, dir } = Faulty::start(&mut rng).await;
     let url = watch::Sender::new(String::new());
     let mut process = start(dir.path(), &url).await;
     let followers = FOLLOWED.map(|view| (view, follow(view, url.subscribe())));
@@ -407,16 +473,16 @@ async fn round(seed: u64) {
         };
         if timeout(HUNG, right).await.is_err() {
             let reason = wrong(view).await.unwrap_or_else(|| "slow".into());
-            panic!("seed {seed} ({resume:?}, {kills} kills, {stops} stops): {reason}\n{}", process.said());
+            panic!("seed {seed} ({manner:?}, {kills} kills, {stops} stops): {reason}\n{}", process.said());
         }
     }
     for table in ["one", "two"] {
         let status = process.get(&format!("/v1/connection_tables/{table}")).await["status"].clone();
-        assert_eq!(status["gaps_total"], 0, "seed {seed} ({resume:?}): {status}");
+        assert_eq!(status["gaps_total"], 0, "seed {seed} ({manner:?}): {status}");
     }
     let resets: usize = followers.iter().map(|(_, (follower, _))| follower.lock().unwrap().resets).sum();
     followers.iter().for_each(|(_, (_, task))| task.abort());
-    println!("seed {seed}: {resume:?}, {kills} kills, {stops} stops, {resets} resets");
+    println!("seed {seed}: {manner:?}, {kills} kills, {stops} stops, {resets} resets");
     process.stop().await;
 }
 

@@ -41,7 +41,7 @@ fn rows(text: &str, view: &str) -> Result<Vec<Value>, String> {
 
 async fn round(seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let Faulty { one, two, resume, servers, dir } = Faulty::start(&mut rng).await;
+    let Faulty { one, two, manner, servers, dir } = Faulty::start(&mut rng).await;
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
     let (script, state, output) = (path("init.sql"), path("state"), path("rows"));
     let start = || Process::start(&[&script, "--state", &state, "--output", &output, "--checkpoint-interval", "100ms"]);
@@ -82,7 +82,7 @@ async fn round(seed: u64) {
     };
     if timeout(HUNG, right).await.is_err() {
         let reason = wrong().unwrap_or_else(|| "slow".into());
-        panic!("seed {seed} ({resume:?}, {kills} kills, {stops} stops): {reason}\n{}", process.said());
+        panic!("seed {seed} ({manner:?}, {kills} kills, {stops} stops): {reason}\n{}", process.said());
     }
     let (code, out, said) = process.stop().await;
     assert_eq!((code, out.as_str()), (130, ""), "seed {seed}: {said}");
@@ -90,7 +90,7 @@ async fn round(seed: u64) {
     if let Some(reason) = wrong() {
         panic!("seed {seed}, after the end: {reason}\n{said}");
     }
-    println!("seed {seed}: {resume:?}, {kills} kills, {stops} stops");
+    println!("seed {seed}: {manner:?}, {kills} kills, {stops} stops");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
