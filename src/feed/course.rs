@@ -120,6 +120,7 @@ impl Course {
 
     /// A read begins, with this last id.
     pub(super) fn begin_read(&mut self, last_id: &str) {
+        self.recent.iter_mut().for_each(Recent::begin_read);
         let Some(read) = &mut self.last_read else { return };
         read.last_id.clear();
         read.last_id.push_str(last_id);
@@ -216,6 +217,7 @@ mod tests {
                 (None, Some((id, data))) => vec![(Some(id.into()), data.into())],
                 (None, None) => vec![(None, word.trim_start_matches('+').into())],
             };
+            course.begin_read(&last_id);
             for (id, data) in events {
                 let has_id = id.is_some();
                 last_id = id.unwrap_or(last_id);

@@ -7,31 +7,24 @@ const SPREAD: [u64; 4] = [0x9E37_79B9_7F4A_7C15, 0xB504_F333_F9DE_6485, 0x93CD_3
 
 /// All that an event says beside its id: its type and its data, every byte of them.
 ///
-/// Each 16 bytes go into two of four independent chains, so that the processor works on all of them at once and a difference anywhere
-/// reaches all 128 bits. Not for secrets: whoever writes the feed could make two events alike.
+/// Each 16 bytes go into two independent chains, so that the processor works on both at once and a difference anywhere reaches all 128
+/// bits. Not for secrets: whoever writes the feed could make two events alike.
 #[inline]
 pub(super) fn of_event(event: &Event<'_>) -> u128 {
     let data = event.data.as_bytes();
-    let kind = of_id(event.kind);
-    let seed = kind ^ (data.len() as u64).rotate_left(32);
-    let [mut a, mut b, mut c, mut d] = SPREAD.map(|spread| spread ^ seed);
-    let (blocks, rest) = data.as_chunks::<32>();
-    for block in blocks {
-        let (one, two) = halves(block);
-        (a, b) = (fold(a, one, 0), fold(b, one, 1));
-        (c, d) = (fold(c, two, 0), fold(d, two, 1));
+    let seed = of_id(event.kind) ^ (data.len() as u64).rotate_left(32);
+    let (mut one, mut two) = (seed, !seed);
+    let mut rest = data;
+    while let Some((block, behind)) = rest.split_first_chunk::<16>() {
+        let word = u128::from_le_bytes(*block);
+        (one, two) = (fold(one, word, 0), fold(two, word, 1));
+        rest = behind;
     }
-    match rest.split_first_chunk::<16>() {
-        Some((one, two)) => {
-            let (one, two) = (u128::from_le_bytes(*one), short(two));
-            (a, b) = (fold(a, one, 0), fold(b, one, 1));
-            (c, d) = (fold(c, two, 0), fold(d, two, 1));
-        }
-        None if rest.is_empty() => {}
-        None => (a, b) = (fold(a, short(rest), 0), fold(b, short(rest), 1)),
+    if !rest.is_empty() {
+        let word = short(rest);
+        (one, two) = (fold(one, word, 0), fold(two, word, 1));
     }
-    let joined = |one: u64, two: u64, spread: usize| fold(one, u128::from(two) << 64 | u128::from(seed), spread);
-    u128::from(joined(a, c, 1)) << 64 | u128::from(joined(b, d, 0))
+    u128::from(fold(one, u128::from(two), 1)) << 64 | u128::from(fold(two, u128::from(one), 0))
 }
 
 /// An id, or a type.
@@ -46,12 +39,6 @@ pub(super) fn of_id(id: &str) -> u64 {
         [] => hash,
         _ => fold(hash, short(rest), 0),
     }
-}
-
-#[inline]
-fn halves(block: &[u8; 32]) -> (u128, u128) {
-    let word = |at: usize| u128::from_le_bytes(std::array::from_fn(|byte| block[at + byte]));
-    (word(0), word(16))
 }
 
 /// Up to fifteen bytes as one word; which of them stand in it twice depends on their number only.

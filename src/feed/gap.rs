@@ -188,10 +188,8 @@ impl Thread {
                 self.ids.reset();
             }
         } else if told.has_id {
-            let last_id = if self.ids.step(told.id) == Step::Down { self.ids.last.clone() } else { String::new() };
-            if !self.ids.follow(told.id, told.unseen) {
-                return self.unbroken(last_id, told.id, at);
-            }
+            let last_id = self.ids.follow(told.id, told.unseen)?;
+            return self.unbroken(last_id, told.id, at);
         }
         None
     }

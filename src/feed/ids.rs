@@ -35,6 +35,8 @@ pub struct Ids {
     pub(crate) leaps: u64,
     pub(crate) leap_max: u64,
     pub(crate) falls: u64,
+    /// The last one, where it is a number.
+    number: Option<u64>,
 }
 
 /// How an id follows another.
@@ -60,9 +62,10 @@ impl Step {
 }
 
 impl Ids {
-    /// Ids that are known to have counted events up to this one.
-    pub(crate) fn counted(last: u64, steps: u64) -> Self {
-        Ids { last: last.to_string(), ones: steps, ..Ids::default() }
+    /// Ids of which this is known: the first and the last one, steps by one, leaps, the greatest of those, and falls.
+    pub(crate) fn of(first: String, last: String, [ones, leaps, leap_max, falls]: [u64; 4]) -> Self {
+        let number = plain(&last);
+        Ids { first, last, ones, leaps, leap_max, falls, number }
     }
 
     /// Whether they are proved to rise.
@@ -114,15 +117,28 @@ impl Ids {
         Parts::of(&self.last).zip(Parts::of(id)).is_some_and(far)
     }
 
-    /// The next id of a connection, behind so many that came without an event. `false` if the ids, which rose so far, begin anew with it.
+    /// The next id of a connection, behind so many that came without an event. Gives the one before if ids, which counted so far, begin anew
+    /// with it.
     #[inline]
-    pub(super) fn follow(&mut self, id: &str, unseen: u32) -> bool {
+    pub(super) fn follow(&mut self, id: &str, unseen: u32) -> Option<String> {
+        let number = plain(id);
+        if let (Some(last), Some(next)) = (self.number, number)
+            && last.checked_add(1) == Some(next)
+        {
+            self.ones = self.ones.saturating_add(1);
+            self.put(id, number);
+            return None;
+        }
+        self.follow_otherwise(id, unseen)
+    }
+
+    fn follow_otherwise(&mut self, id: &str, unseen: u32) -> Option<String> {
         if self.last.is_empty() {
             if self.first.is_empty() {
                 self.first.push_str(id);
             }
             self.set(id);
-            return true;
+            return None;
         }
         match self.step(id).without(unseen) {
             Step::Up(Some(1)) => self.ones = self.ones.saturating_add(1),
@@ -130,20 +146,19 @@ impl Ids {
                 self.leaps = self.leaps.saturating_add(1);
                 self.leap_max = self.leap_max.max(up.unwrap_or(0));
             }
-            Step::Same => return true,
+            Step::Same => return None,
             Step::Down => {
                 self.falls = self.falls.saturating_add(1);
-                let begins_anew = self.count();
-                if begins_anew {
+                if self.count() {
+                    let last = self.last.clone();
                     self.begin(id);
+                    return Some(last);
                 }
-                self.set(id);
-                return !begins_anew;
             }
             Step::Apart => self.falls = self.falls.saturating_add(1),
         }
         self.set(id);
-        true
+        None
     }
 
     /// The first id behind a break: nothing is known of the step to it.
@@ -160,12 +175,18 @@ impl Ids {
 
     /// The next id follows nothing.
     pub(super) fn reset(&mut self) {
-        self.last.clear();
+        self.set("");
     }
 
     fn set(&mut self, id: &str) {
+        self.put(id, plain(id));
+    }
+
+    #[inline]
+    fn put(&mut self, id: &str, number: Option<u64>) {
         self.last.clear();
         self.last.push_str(id);
+        self.number = number;
     }
 }
 
@@ -321,7 +342,7 @@ mod tests {
             assert_eq!((ids(&text).rise(), ids(&text).count()), (rise, count), "{text}");
         }
         let mut long = ids(&numbers(1..=100));
-        assert!(!long.follow("1", 0) && long.follow("2", 0));
+        assert!(long.follow("1", 0).as_deref() == Some("100") && long.follow("2", 0).is_none());
         assert_eq!((long.first.as_str(), long.last.as_str()), ("1", "2"));
     }
 

@@ -8,6 +8,11 @@ use super::parser::Event;
 
 /// Events remembered one by one: more than servers go back when they resume a little too early.
 const EVENTS_MAX: usize = 1024;
+/// Of a read with more events than these, where ids are proved to rise, only some are digested: their ids say enough.
+const DIGESTED: u32 = 64;
+const DIGESTED_EVERY: u32 = 8;
+/// The digest of the others.
+const UNKNOWN: u128 = 0;
 /// Of those before them the first ones, by which a numbering that begins anew is told from one that is sent again, …
 const FIRST: usize = 16;
 /// … and so many samples, evenly spread: where they fill up, every second goes.
@@ -24,6 +29,8 @@ pub(super) struct Recent {
     /// The id under which the next event comes if it has none of its own, and how many have come under it.
     id: Option<u64>,
     place: u32,
+    /// Events of the current read.
+    of_read: u32,
     /// What the current connection may send again; `None` once all of it is behind.
     replay: Option<Box<Replay>>,
 }
@@ -34,6 +41,7 @@ pub struct Mark {
     pub(crate) id: u64,
     /// Its number among the events under this id.
     pub(crate) place: u32,
+    /// 0 where it was not made.
     pub(crate) digest: u128,
     /// Its id is its own, not inherited.
     pub(crate) has_id: bool,
@@ -180,6 +188,22 @@ impl Recent {
         }
     }
 
+    /// A read begins.
+    pub(super) fn begin_read(&mut self) {
+        self.of_read = 0;
+    }
+
+    /// The digest of an event, unless nothing will ask for it.
+    #[inline]
+    fn digest(&mut self, event: &Event<'_>, has_id: bool, ids: &Ids) -> u128 {
+        self.of_read = self.of_read.saturating_add(1);
+        let is_sample = self.of_read <= DIGESTED || self.of_read.is_multiple_of(DIGESTED_EVERY);
+        match is_sample || !has_id || self.replay.is_some() || !ids.rise() {
+            true => digest::of_event(event).max(UNKNOWN + 1),
+            false => UNKNOWN,
+        }
+    }
+
     /// Whether the event has been seen before; remembers it if not. The second says whether it was remembered.
     #[inline]
     pub(super) fn judge(&mut self, event: &Event<'_>, ids: &Ids) -> (Verdict, bool) {
@@ -189,7 +213,7 @@ impl Recent {
             (false, Some(id)) => id,
             (true, _) => digest::of_id(event.id),
         };
-        let came = Came { text: event.id, id, digest: digest::of_event(event) };
+        let came = Came { text: event.id, id, digest: self.digest(event, has_id, ids) };
         let is_first_of_connection = self.replay.as_ref().is_some_and(|replay| matches!(replay.at, At::Leading(_)));
         let place = if !has_id || (self.id == Some(id) && !is_first_of_connection) { self.place.saturating_add(1) } else { 1 };
         let verdict = match self.replay.take() {
@@ -290,6 +314,11 @@ impl Recent {
                 let same = self.run(first).any(|(_, mark)| mark.has_id && mark.digest == came.digest);
                 if same {
                     return (self.recognised(replay, At::Run(first), came, place, ids), true);
+                }
+                if self.run(first).any(|(_, mark)| mark.has_id && mark.digest == UNKNOWN) {
+                    replay.at = At::Run(first);
+                    (self.id, self.place) = (Some(came.id), place);
+                    return (Verdict::Repeated, true);
                 }
                 if place > 1 && self.renders != Renders::Anew {
                     // One more than there were under this id.
@@ -430,7 +459,7 @@ impl Replay {
 
 impl Older {
     fn take(&mut self, mark: Mark) {
-        if !mark.has_id || mark.place > 1 {
+        if !mark.has_id || mark.place > 1 || mark.digest == UNKNOWN {
             return;
         }
         self.passed += 1;

@@ -128,7 +128,10 @@ impl Saved {
             None => {
                 // Of earlier programs: the hashes of their events say nothing here.
                 state.take_if_there(SEEN);
-                (counted.map(|(last, steps)| Ids::counted(last, steps)).unwrap_or_default(), Memory::default())
+                (
+                    counted.map(|(last, steps)| Ids::of(String::new(), last.to_string(), [steps, 0, 0, 0])).unwrap_or_default(),
+                    Memory::default(),
+                )
             }
         };
         let current = match state.take_if_there(CURRENT) {
@@ -144,9 +147,9 @@ fn load_ids(mut saved: Rows) -> Result<Ids> {
     let mut text = |name: &str| saved.texts(name).map(|texts| texts.iter().flatten().next().unwrap_or_default().to_string());
     let (first, last) = (text("first")?, text("last")?);
     let mut count = |name: &str| saved.number::<UInt64Type>(name);
-    let (ones, leaps, leap_max, falls) = (count("ones")?, count("leaps")?, count("leap_max")?, count("falls")?);
+    let steps = [count("ones")?, count("leaps")?, count("leap_max")?, count("falls")?];
     saved.end()?;
-    Ok(Ids { first, last, ones, leaps, leap_max, falls })
+    Ok(Ids::of(first, last, steps))
 }
 
 fn load_memory(state: &mut Loader<'_>) -> Result<Memory> {
