@@ -306,7 +306,7 @@ impl Feed {
         let (course, mut has_news) = (&mut self.course, false);
         let (status, received, mut kept) = (&self.status, Timestamp::now(), 0);
         course.begin_read(body.decoder.last_event_id().unwrap_or(&self.last_id));
-        let mut gap = None;
+        let mut gaps = Vec::new();
         let mut keep = |event: &Event<'_>, filtered: bool| {
             if kept < RECENT_A_READ {
                 kept += 1;
@@ -323,7 +323,7 @@ impl Feed {
             }
             let is_wanted = || wanted.is_empty() || wanted.iter().any(|kind| kind == event.kind);
             let seen = course.event(&event, is_wanted, received);
-            gap = seen.gap.or(gap.take());
+            gaps.extend(seen.gap);
             if seen.is_repeated {
                 repeated += 1;
                 return;
@@ -348,7 +348,7 @@ impl Feed {
         if repeated > 0 && course.is_rendered_anew() {
             self.status.warn(RENDERED_ANEW.into());
         }
-        if let Some(gap) = gap {
+        for gap in gaps {
             self.status.gap(&self.spec.shown(), gap);
         }
         if oversized > 0 {
