@@ -16,7 +16,7 @@ mod number;
 mod object;
 #[cfg(test)]
 mod round_trip;
-mod scan;
+pub mod scan;
 mod temporal;
 mod value;
 mod writer;
@@ -29,6 +29,7 @@ use crate::time::Timestamp;
 
 pub use changes::{ChangeDecoder, Op, RowChanges};
 pub use decode::Decoder;
+pub use object::Part;
 
 /// The field metadata that marks a text column as JSON (Arrow's canonical extension).
 pub const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");

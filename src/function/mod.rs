@@ -4,24 +4,65 @@
 //! functions of our own in their place, in the session itself: so a plain DataFusion program, a query that is answered once and a view
 //! give the same answers. Types stay DataFusion's.
 //!
-//! A function is registered under the name of the one it stands for; an operator becomes a function by a rewrite ([`FunctionRewrite`])
-//! that DataFusion applies before it types, folds or optimises anything.
+//! An operator becomes a function by a rewrite ([`FunctionRewrite`]) that DataFusion applies before it types, folds or optimises
+//! anything; a function is registered under the name of the one it stands for.
 //!
 //! [`FunctionRewrite`]: datafusion::logical_expr::expr_rewriter::FunctionRewrite
 
+mod aggregate;
+mod arithmetic;
 mod bound;
+mod filtered;
+mod form;
+mod json;
+mod told;
+mod wrapped;
 
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 
+pub use self::told::{Lost, listen};
 use crate::error::Result;
 
-/// Makes the expressions of a session safe.
+/// Makes the expressions of a session safe. The functions of JSON are there already, and the rules that find windows are not yet.
 pub fn register(session: &SessionContext) -> Result<()> {
-    bound::register(session)
+    {
+        let state = session.state_ref();
+        let mut state = state.write();
+        state.register_function_rewrite(Arc::new(arithmetic::Rewrite))?;
+        state.register_function_rewrite(Arc::new(bound::Rewrite))?;
+        state.register_function_rewrite(Arc::new(filtered::Rewrite))?;
+        state.register_function_rewrite(Arc::new(form::Rewrite))?;
+    }
+    json::register(session)?;
+    aggregate::register(session)
+}
+
+/// A number's type as SQL writes it.
+fn shown(data_type: &DataType) -> String {
+    let name = match data_type {
+        DataType::Int8 => "TINYINT",
+        DataType::Int16 => "SMALLINT",
+        DataType::Int32 => "INT",
+        DataType::Int64 => "BIGINT",
+        DataType::UInt8 => "TINYINT UNSIGNED",
+        DataType::UInt16 => "SMALLINT UNSIGNED",
+        DataType::UInt32 => "INT UNSIGNED",
+        DataType::UInt64 => "BIGINT UNSIGNED",
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => return format!("DECIMAL({precision}, {scale})"),
+        other => return other.to_string(),
+    };
+    name.into()
 }
 
 #[cfg(test)]
-mod testing {
+mod tests {
     use arrow::util::pretty::pretty_format_batches;
     use datafusion::prelude::{SessionConfig, SessionContext};
 

@@ -11,6 +11,7 @@ use super::Message;
 use super::rows::BadRows;
 use crate::change::{Changes, difference};
 use crate::error::{Code, Error, Result};
+use crate::function::{Lost, listen};
 use crate::time::{TimestampArray, nanos_of};
 use crate::window::Window;
 
@@ -135,7 +136,7 @@ impl Emitter {
     /// Finishes the rows of windows, of which the last ends at `end`. A row that fails on its own is dropped and noted in `bad`: the
     /// others stand. Where rows fail only together (a rank or sum over them), all of them are.
     pub fn finish(&mut self, rows: RecordBatch, end: i64, bad: &mut BadRows) -> Result<RecordBatch> {
-        match self.finish.run(rows.clone()) {
+        match self.run(rows.clone(), end, bad) {
             Err(error) if error.code() == Code::Runtime && rows.num_rows() > 0 => {}
             finished => return finished,
         }
@@ -143,7 +144,7 @@ impl Emitter {
         let mut good = Vec::new();
         self.sift(&changes, 0, changes.len(), &mut good, bad);
         let rest = take_record_batch(&changes.rows, &UInt32Array::from(good))?;
-        match self.finish.run(rest.clone()) {
+        match self.run(rest.clone(), end, bad) {
             Err(error) if error.code() == Code::Runtime && rest.num_rows() > 0 => {
                 let rest = self.first(rest, end);
                 (0..rest.len()).for_each(|row| bad.note(&rest, row, &error));
@@ -153,9 +154,18 @@ impl Emitter {
         }
     }
 
+    /// Finishes all rows. What an aggregate over them has no value for is NULL, and noted.
+    fn run(&mut self, rows: RecordBatch, end: i64, bad: &mut BadRows) -> Result<RecordBatch> {
+        let (finished, lost) = listen(|| self.finish.run(rows));
+        let finished = finished?;
+        // Which rows these groups became is lost on the way.
+        bad.lose(lost.into_iter().map(|lost| Lost { group: None, ..lost }).collect(), &finished, |_| time_of(end));
+        Ok(finished)
+    }
+
     /// Adds to `good` the rows from `start` that can be finished, found by halving.
     fn sift(&mut self, changes: &Changes, start: usize, length: usize, good: &mut Vec<u32>, bad: &mut BadRows) {
-        match self.finish.run(changes.rows.slice(start, length)) {
+        match listen(|| self.finish.run(changes.rows.slice(start, length))).0 {
             Ok(_) => good.extend(start as u32..(start + length) as u32),
             Err(error) if length == 1 => bad.note(changes, start, &error),
             Err(_) => {
@@ -196,7 +206,7 @@ impl Emitter {
 }
 
 /// The event time of a result: the last moment of its window.
-fn time_of(end: i64) -> i64 {
+pub fn time_of(end: i64) -> i64 {
     end - 1
 }
 

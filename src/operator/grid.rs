@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 
 use super::Report;
-use super::emit::Said;
+use super::emit::{Said, time_of};
 use super::memory::memory;
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
@@ -117,9 +117,10 @@ impl GridWindows {
         if pane.len() == 0 {
             return Ok(());
         }
-        let (ids, values) = pane.evaluate()?;
+        let (ids, values, lost) = pane.evaluate()?;
         let window = Window { start: end - self.grid.width(), end };
         let rows = basis.result(&ids, &vec![window; ids.len()], values)?;
+        basis.bad.lose(lost, &rows, |_| time_of(end));
         let rows = basis.emitter.finish(rows, end, &mut basis.bad)?;
         if !basis.emission.updates() {
             parts.push(basis.emitter.first(rows, end));

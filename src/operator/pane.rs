@@ -15,6 +15,7 @@ use super::memory::memory;
 use super::ordered::{Factory, Ordered};
 use super::state::{self, Rows};
 use crate::error::Result;
+use crate::function::{Lost, listen};
 
 /// The aggregates of one query: what they read, and fresh accumulators for them.
 pub struct Aggregates {
@@ -117,9 +118,11 @@ impl Accumulators {
         self.0.iter_mut().map(|accumulator| Ok(accumulator.state(EmitTo::All)?)).collect()
     }
 
-    /// The value column of each aggregate. There must be groups.
-    pub fn values(mut self) -> Result<Vec<ArrayRef>> {
-        self.0.iter_mut().map(|accumulator| Ok(accumulator.evaluate(EmitTo::All)?)).collect()
+    /// The value column of each aggregate, and the groups that have none. There must be groups.
+    pub fn values(mut self) -> Result<(Vec<ArrayRef>, Vec<Lost>)> {
+        let evaluate = || self.0.iter_mut().map(|accumulator| Ok(accumulator.evaluate(EmitTo::All)?)).collect();
+        let (values, lost): (Result<Vec<ArrayRef>>, _) = listen(evaluate);
+        Ok((values?, lost))
     }
 }
 
@@ -207,9 +210,10 @@ impl Pane {
         Ok(Partial { ids: self.ids, states })
     }
 
-    /// The groups with the value column of each aggregate. There must be groups.
-    pub fn evaluate(self) -> Result<(Vec<u32>, Vec<ArrayRef>)> {
-        Ok((self.ids, self.accumulators.values()?))
+    /// The groups with the value column of each aggregate, and those that have none. There must be groups.
+    pub fn evaluate(self) -> Result<(Vec<u32>, Vec<ArrayRef>, Vec<Lost>)> {
+        let (values, lost) = self.accumulators.values()?;
+        Ok((self.ids, values, lost))
     }
 
     /// Follows the dictionary to new numbers; all groups are alive in it.

@@ -12,6 +12,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::{BAD_SAMPLES, BadRow, LATE_SAMPLES, LateRow, Loader, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::{Error, Result};
+use crate::function::Lost;
 use crate::time::Timestamp;
 
 /// What expressions gave: a column each, all of one length.
@@ -49,7 +50,8 @@ pub fn evaluate_rows(expressions: &[Arc<dyn PhysicalExpr>], changes: &Changes, b
     Ok(Evaluated { columns: columns.collect::<Result<_>>()?, kept: Some(UInt32Array::from(kept)) })
 }
 
-fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
+/// A column each, or the first failure.
+pub fn evaluate(expressions: &[Arc<dyn PhysicalExpr>], rows: &RecordBatch) -> Result<Vec<ArrayRef>> {
     let columns = expressions.iter().map(|expression| Ok(expression.evaluate(rows)?.into_array(rows.num_rows())?));
     columns.collect()
 }
@@ -83,13 +85,25 @@ pub struct BadRows {
 
 impl BadRows {
     pub fn note(&mut self, changes: &Changes, row: usize, reason: &Error) {
-        let sample = BadRow {
+        self.tell(BadRow {
             time: Timestamp(changes.times.value(row)),
             reason: reason.message().to_string(),
             row: text(&changes.rows, row),
-        };
+        });
+    }
+
+    pub fn tell(&mut self, sample: BadRow) {
         self.count += 1;
         keep(&mut self.samples, sample, BAD_SAMPLES);
+    }
+
+    /// Notes the groups that an aggregate had no value for. `rows` has a row for each group, and `time` gives that of a row.
+    pub fn lose(&mut self, lost: Vec<Lost>, rows: &RecordBatch, time: impl Fn(usize) -> i64) {
+        for Lost { group, reason } in lost {
+            let row = group.filter(|row| *row < rows.num_rows());
+            let time = Timestamp(time(row.unwrap_or(0)));
+            self.tell(BadRow { time, reason, row: row.map(|row| text(rows, row)).unwrap_or_default() });
+        }
     }
 
     pub fn report(&self, report: &mut Report) {

@@ -8,7 +8,7 @@ use arrow::compute::{concat_batches, interleave};
 use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
-use super::emit::Said;
+use super::emit::{Said, time_of};
 use super::memory::memory;
 use super::pane::{Accumulators, Aggregates};
 use super::state::{self, Kept, Loader, Saver};
@@ -91,9 +91,10 @@ impl Sessions {
             groups.resize(places.len(), group);
             windows.push(session.window);
         }
-        let values = self.parts.merge(&basis.aggregates, &places, &groups, which.len())?.values()?;
+        let (values, lost) = self.parts.merge(&basis.aggregates, &places, &groups, which.len())?.values()?;
         let ids: Vec<u32> = which.iter().map(|(_, key)| *key).collect();
         let rows = basis.result(&ids, &windows, values)?;
+        basis.bad.lose(lost, &rows, |row| time_of(windows[row].end));
         let updates = basis.emission.updates();
         if basis.emitter.finish.rowwise() && !updates {
             // Unless rows are dropped on the way, all go together, each with the time of its own window.

@@ -14,7 +14,7 @@ use super::emit::{Emission, Emitter, Finish, send};
 use super::grid::GridWindows;
 use super::keys::Dictionary;
 use super::pane::Aggregates;
-use super::rows::{BadRows, Evaluated, LateRows, evaluate_rows};
+use super::rows::{BadRows, Evaluated, LateRows, evaluate, evaluate_rows};
 use super::session::Sessions;
 use super::{Loader, Message, Operator, Report, Saver, state};
 use crate::change::Changes;
@@ -275,7 +275,7 @@ impl Reader {
         Reader { expressions: expressions.collect(), keys: count, aggregates }
     }
 
-    /// Rows without an event time, or that an expression fails on, are noted as bad and left out.
+    /// Rows without an event time, or that a key fails on, are noted as bad and left out.
     fn read(&self, basis: &mut Basis, mut changes: Changes) -> Result<Grouped> {
         if changes.times.null_count() > 0 {
             let timeless = Error::new(Code::BadData, "it has no event time");
@@ -284,23 +284,77 @@ impl Reader {
             without.iter().for_each(|row| basis.bad.note(&changes, *row as usize, &timeless));
             changes = changes.take(&UInt32Array::from(with))?;
         }
-        let Evaluated { columns, kept } = evaluate_rows(&self.expressions, &changes, &mut basis.bad)?;
-        if let Some(kept) = kept {
-            changes = changes.take(&kept)?;
+        match evaluate(&self.expressions, &changes.rows) {
+            Ok(columns) => self.group(basis, changes, columns),
+            Err(_) => self.read_apart(basis, changes),
         }
-        let mut columns = columns.into_iter();
-        let keys: Vec<ArrayRef> = columns.by_ref().take(self.keys).collect();
-        let mut ids = Vec::new();
-        basis.dictionary.intern(&keys, changes.len(), &mut ids)?;
-        let arguments = self.aggregates.iter().map(|(count, _)| columns.by_ref().take(*count).collect()).collect();
+    }
+
+    /// Where an expression fails: a row without a key is left out, and one without an argument costs the aggregate that asks for it.
+    fn read_apart(&self, basis: &mut Basis, changes: Changes) -> Result<Grouped> {
+        let Evaluated { mut columns, kept } = evaluate_rows(&self.expressions[..self.keys], &changes, &mut basis.bad)?;
+        let changes = match kept {
+            Some(kept) => changes.take(&kept)?,
+            None => changes,
+        };
+        let mut filters = Vec::new();
+        let mut from = self.keys;
+        let mut filter = self.keys + self.aggregates.iter().map(|(count, _)| count).sum::<usize>();
+        for (count, filtered) in &self.aggregates {
+            let mut expressions = self.expressions[from..from + count].to_vec();
+            from += count;
+            if *filtered {
+                expressions.push(Arc::clone(&self.expressions[filter]));
+                filter += 1;
+            }
+            let Evaluated { columns: mut found, kept } = evaluate_rows(&expressions, &changes, &mut basis.bad)?;
+            let mut admitted = None;
+            if let Some(kept) = kept {
+                // Rows that failed are NULL, and no filter lets them through.
+                let places: UInt32Array = {
+                    let mut places = vec![None; changes.len()];
+                    kept.values().iter().enumerate().for_each(|(place, row)| places[*row as usize] = Some(place as u32));
+                    places.into()
+                };
+                found = take_arrays(&found, &places, None)?;
+                admitted = Some(BooleanArray::from_iter((0..places.len()).map(|row| Some(places.is_valid(row)))));
+            }
+            if *filtered {
+                let filter = found.pop().and_then(|column| column.as_boolean_opt().cloned());
+                admitted = Some(filter.ok_or_else(|| Error::bug("the filter of an aggregate is no BOOLEAN"))?);
+            }
+            columns.extend(found);
+            filters.push(admitted);
+        }
+        let (ids, arguments, _) = self.split(basis, changes.len(), columns)?;
+        Ok(Grouped { ids, arguments, filters, changes })
+    }
+
+    fn group(&self, basis: &mut Basis, changes: Changes, columns: Vec<ArrayRef>) -> Result<Grouped> {
+        let (ids, arguments, mut left) = self.split(basis, changes.len(), columns)?;
         let filters = self.aggregates.iter().map(|(_, filtered)| {
             if !filtered {
                 return Ok(None);
             }
-            let filter = columns.next().and_then(|column| column.as_boolean_opt().cloned());
+            let filter = left.next().and_then(|column| column.as_boolean_opt().cloned());
             filter.map(Some).ok_or_else(|| Error::bug("the filter of an aggregate is no BOOLEAN"))
         });
         Ok(Grouped { ids, arguments, filters: filters.collect::<Result<_>>()?, changes })
+    }
+
+    /// The numbers of the keys, the arguments of each aggregate, and what follows them.
+    fn split(
+        &self,
+        basis: &mut Basis,
+        rows: usize,
+        columns: Vec<ArrayRef>,
+    ) -> Result<(Vec<usize>, Vec<Vec<ArrayRef>>, std::vec::IntoIter<ArrayRef>)> {
+        let mut columns = columns.into_iter();
+        let keys: Vec<ArrayRef> = columns.by_ref().take(self.keys).collect();
+        let mut ids = Vec::new();
+        basis.dictionary.intern(&keys, rows, &mut ids)?;
+        let arguments = self.aggregates.iter().map(|(count, _)| columns.by_ref().take(*count).collect()).collect();
+        Ok((ids, arguments, columns))
     }
 }
 

@@ -16,7 +16,7 @@ pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
     let (mut statements, mut errors) = (Vec::new(), Vec::new());
     let mut tokens = Vec::new();
     let cut = Tokenizer::new(&Sql, script).tokenize_with_location_into_buf(&mut tokens);
-    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    prepare(&mut tokens);
     let mut parts: Vec<&[TokenWithSpan]> = tokens.split(|token| token.token == Token::SemiColon).collect();
     if let Err(error) = cut {
         // What stands before the broken token has no end.
@@ -46,9 +46,19 @@ pub fn expression(text: &str) -> Result<ast::Expr> {
     alone(text, "an expression", |cursor| cursor.expr())
 }
 
+/// Leaves out what is between the words. A lone `?` is the operator: there are no parameters.
+fn prepare(tokens: &mut Vec<TokenWithSpan>) {
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    for token in tokens {
+        if matches!(&token.token, Token::Placeholder(sign) if sign == "?") {
+            token.token = Token::Question;
+        }
+    }
+}
+
 fn alone<T>(text: &str, what: &str, read: impl FnOnce(&mut Cursor) -> Result<T>) -> Result<T> {
     let mut tokens = Tokenizer::new(&Sql, text).tokenize_with_location().map_err(untokenizable)?;
-    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
+    prepare(&mut tokens);
     if tokens.is_empty() {
         return Err(Error::new(Code::Syntax, format!("expected {what}, found nothing")));
     }

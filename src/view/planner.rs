@@ -25,6 +25,8 @@ use crate::sql::Types;
 ///
 /// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
+    datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
+    function::register(session)?;
     let state = plan::session(session.state(), settings);
     let state = SessionStateBuilder::new_from_existing(state)
         .with_type_planner(Arc::new(Types))
@@ -35,8 +37,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     for function in plan::functions() {
         session.register_udf(function);
     }
-    datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
-    function::register(session)
+    Ok(())
 }
 
 /// The settings that streams need: text as views, places in errors, and hash joins that can be run again.

@@ -2,6 +2,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
@@ -85,4 +86,47 @@ async fn a_statement_that_is_wrong_says_so() {
     let refused = async { session.sql("SELECT host, count(*) FROM metrics GROUP BY host").await?.execute_stream().await };
     let text = refused.await.err().unwrap().to_string();
     assert!(text.contains("never has its last word"), "{text}");
+}
+
+/// What an expression answers is decided in the session: there is no second road on which it answers otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_session_and_the_engine_give_the_same_answers() {
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    let engine = streamgauge::Engine::new().unwrap();
+    let json =
+        "(VALUES (1, '{\"level\": 5}'), (2, '{\"level\": 4.25}'), (3, '{\"level\": 3.5}'), (4, '{\"level\": \"5\"}')) t(id, d)";
+    for query in [
+        &format!("SELECT id FROM {json} WHERE (d -> 'level') > 4 ORDER BY id"),
+        &format!("SELECT id FROM {json} WHERE (d -> 'level') IN (5, 3.5) ORDER BY id"),
+        &format!("SELECT max(d -> 'level') AS most FROM {json} WHERE id < 4"),
+        "SELECT a * b AS product FROM (VALUES (70000::int, 70000::int)) t(a, b)",
+        "SELECT sum(v) AS v FROM (VALUES (9223372036854775807), (1)) t(v)",
+        "SELECT sum(v) AS v FROM (VALUES (9223372036854775807), (1), (-5)) t(v)",
+        "SELECT sum(v) OVER (ORDER BY n ROWS 1 PRECEDING) AS v FROM (VALUES (1, 18014398509481984.0), (2, 1.0), (3, 1.0)) t(n, v)",
+        "SELECT count(*) AS n, sum(a / b) FILTER (WHERE b <> 0) AS v FROM (VALUES (10, 0), (10, 2)) t(a, b)",
+        "SELECT count(DISTINCT v) AS n FROM (VALUES (0.0), (-0.0)) t(v)",
+        "SELECT length(replace(repeat('x', 100000), 'x', repeat('y', 100000))) AS n",
+    ] {
+        let plain = async {
+            let rows = session.sql(query).await?.collect().await?;
+            Ok::<_, datafusion::error::DataFusionError>(pretty_format_batches(&rows)?.to_string())
+        };
+        let plain = plain.await.map_err(|error| streamgauge::error::Error::from(error).message().to_string());
+        let ours = answer(&engine, query).await.map_err(|error| error.message().to_string());
+        assert_eq!(plain, ours, "{query}");
+    }
+}
+
+async fn answer(engine: &streamgauge::Engine, query: &str) -> streamgauge::error::Result<String> {
+    let (statements, errors) = streamgauge::sql::parse(query);
+    assert!(errors.is_empty(), "{errors:?}");
+    let answer = engine.execute(&statements[0]).await.map_err(|errors| errors[0].clone())?;
+    let streamgauge::engine::Answer::Query(query) = answer else { panic!("no query") };
+    let mut outputs = engine.open(&[*query])?;
+    let mut rows = Vec::new();
+    while let Some(changes) = outputs[0].changes.recv().await {
+        rows.push(changes?.rows);
+    }
+    Ok(pretty_format_batches(&rows)?.to_string())
 }

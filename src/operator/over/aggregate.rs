@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, UInt64Array};
+use arrow::compute::concat;
 use arrow::datatypes::DataType;
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
@@ -12,6 +13,7 @@ use super::function::Aggregate;
 use super::log::{Log, Position};
 use super::tape::{Span, Tape, Turns};
 use crate::error::Result;
+use crate::function::{Lost, listen};
 use crate::operator::state::{self, Loader, Saver};
 
 /// One aggregate with its state for every partition.
@@ -22,6 +24,7 @@ pub struct Aggregates {
     filter: Option<usize>,
     motion: Motion,
     keys: Vec<Running>,
+    lost: Vec<Lost>,
 }
 
 /// How the frame's start is followed.
@@ -34,10 +37,6 @@ enum Motion {
     /// The aggregate cannot take a row out: each frame is computed on its own.
     Anew,
 }
-
-/// After as many rows taken out as the frame has, at least this many, a floating-point accumulator is made anew from the frame:
-/// rounding errors would add up for as long as the stream lasts.
-const REFRESH_ROWS: u64 = 64;
 
 #[derive(Default)]
 struct Running {
@@ -62,7 +61,7 @@ impl Aggregates {
             Some(_) if aggregate.function.create_sliding_accumulator().is_ok() => Motion::Slides,
             Some(_) => Motion::Anew,
         };
-        Aggregates { aggregate, columns, filter, motion, keys: Vec::new() }
+        Aggregates { aggregate, columns, filter, motion, keys: Vec::new(), lost: Vec::new() }
     }
 
     fn accumulator(&self) -> Result<Box<dyn Accumulator>> {
@@ -106,21 +105,15 @@ impl Aggregates {
     }
 
     /// The types of the columns that accumulators are saved as; `None` where they are made again from the rows of the frame.
-    ///
-    /// A sliding floating-point sum carries the rounding of what has left it. All else is the same however it was made, and the state
-    /// of a sliding MIN or MAX lacks the rows that come after the least or greatest.
     fn states(&self) -> Result<Option<Vec<DataType>>> {
-        let states =
-            || -> Result<Vec<DataType>> { Ok(self.accumulator()?.state()?.iter().map(ScalarValue::data_type).collect()) };
         match self.motion {
-            Motion::Grows => Ok(Some(states()?)),
-            Motion::Anew => Ok(None),
-            Motion::Slides => {
-                let floating = matches!(self.aggregate.function.field().data_type(), DataType::Float64 | DataType::Float32);
-                let picks = matches!(self.aggregate.function.fun().name(), "min" | "max");
-                Ok(if floating && !picks { Some(states()?).filter(|types| types.iter().all(is_plain)) } else { None })
-            }
+            Motion::Grows => Ok(Some(self.accumulator()?.state()?.iter().map(ScalarValue::data_type).collect())),
+            Motion::Slides | Motion::Anew => Ok(None),
         }
+    }
+
+    fn rounds(&self) -> bool {
+        self.aggregate.function.field().data_type().is_floating()
     }
 
     /// The result for the frame of `running`, whose rows are in its accumulator if it has one.
@@ -132,18 +125,7 @@ impl Aggregates {
         let Some(accumulator) = &mut running.accumulator else {
             return Ok(self.anew(turns, tape, span)?.evaluate()?);
         };
-        let value = accumulator.evaluate()?;
-        let floating = float(&value);
-        // What is not finite never leaves a sum: ∞ − ∞ is not a number.
-        let stuck = floating.is_some_and(|value| !value.is_finite()) && running.retracted > 0;
-        if stuck || floating.is_some() && running.retracted >= span.rows().max(REFRESH_ROWS) {
-            let mut accumulator = self.anew(turns, tape, span)?;
-            let value = accumulator.evaluate()?;
-            running.accumulator = Some(accumulator);
-            running.retracted = 0;
-            return Ok(value);
-        }
-        Ok(value)
+        Ok(accumulator.evaluate()?)
     }
 }
 
@@ -196,13 +178,19 @@ impl Answer for Aggregates {
                 entered += step.entering;
                 left += step.leaving;
                 running.retracted += step.leaving as u64;
-                let value = self.evaluate(turns, tape, running)?;
+                let (value, lost) = listen(|| self.evaluate(turns, tape, running));
+                let value = value?;
+                self.lost.extend(lost.into_iter().map(|lost| Lost { group: Some(place), ..lost }));
                 values[place] = value.clone();
                 last = Some((step.span, value));
             }
         }
         self.keys = keys;
-        Ok(ScalarValue::iter_to_array(values)?)
+        column(values)
+    }
+
+    fn lost(&mut self) -> Vec<Lost> {
+        std::mem::take(&mut self.lost)
     }
 
     fn low(&self, key: usize, next: u64) -> u64 {
@@ -229,7 +217,13 @@ impl Answer for Aggregates {
         let columns = Span::columns(self.keys.iter().map(|running| running.span)).into_iter();
         let columns = columns.chain([("retracted", retracted), ("made", Arc::new(made.clone()))]);
         state.put("frames", state::rows(columns, self.keys.len())?);
-        let Some(types) = self.states()?.filter(|_| made.true_count() > 0) else { return Ok(()) };
+        let Some(types) = self.states()?.filter(|_| made.true_count() > 0) else {
+            // Whoever loads them makes them anew from the rows; so does whoever goes on, and both round alike.
+            if self.rounds() {
+                self.keys.iter_mut().for_each(|running| running.accumulator = None);
+            }
+            return Ok(());
+        };
         let mut columns: Vec<Vec<ScalarValue>> = types.iter().map(|_| Vec::with_capacity(made.true_count())).collect();
         for accumulator in self.keys.iter_mut().filter_map(|running| running.accumulator.as_mut()) {
             for (column, value) in columns.iter_mut().zip(accumulator.state()?) {
@@ -274,6 +268,14 @@ impl Answer for Aggregates {
     }
 }
 
+fn column(values: Vec<ScalarValue>) -> Result<ArrayRef> {
+    if !matches!(values.first(), Some(ScalarValue::Union(..))) {
+        return Ok(ScalarValue::iter_to_array(values)?);
+    }
+    let values = values.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>, _>>()?;
+    Ok(concat(&values.iter().map(|value| value.as_ref()).collect::<Vec<_>>())?)
+}
+
 /// Whether values of the type are numbers.
 fn is_plain(data_type: &DataType) -> bool {
     data_type.is_primitive() || matches!(data_type, DataType::Boolean | DataType::Null)
@@ -281,12 +283,4 @@ fn is_plain(data_type: &DataType) -> bool {
 
 fn slice(columns: &[ArrayRef], offset: usize, rows: usize) -> Vec<ArrayRef> {
     columns.iter().map(|column| column.slice(offset, rows)).collect()
-}
-
-fn float(value: &ScalarValue) -> Option<f64> {
-    match value {
-        ScalarValue::Float64(value) => *value,
-        ScalarValue::Float32(value) => value.map(f64::from),
-        _ => None,
-    }
 }

@@ -10,12 +10,18 @@ use super::function::{Frame, Place, Unit, Value};
 use super::log::{Log, NOWHERE, Position};
 use super::tape::{Span, Tape, Turns};
 use crate::error::Result;
+use crate::function::Lost;
 use crate::operator::state::{self, Loader, Saver};
 
 /// A function with its state for every partition.
 pub trait Answer: Send {
     /// The values for the rows whose turn it is, at their places. The turns of a partition come in order and leave no row out.
     fn answer(&mut self, turns: &Turns) -> Result<ArrayRef>;
+
+    /// The rows, by their places in the last answer, that have no value although they should.
+    fn lost(&mut self) -> Vec<Lost> {
+        Vec::new()
+    }
 
     /// The first row of a partition that is still needed, where `next` is the first row without an answer.
     fn low(&self, key: usize, next: u64) -> u64;

@@ -246,9 +246,10 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
         };
         let arguments = self.params().args.iter().map(&self.physical).collect::<Result<Vec<_>>>()?;
         let filter = self.params().filter.as_deref().map(&self.physical).transpose()?;
+        let shown: Vec<String> = self.params().args.iter().map(|arg| arg.schema_name().to_string()).collect();
         let builder = AggregateExprBuilder::new(Arc::clone(function), arguments.clone())
             .schema(Arc::clone(self.input.inner()))
-            .alias(self.name())
+            .alias(format!("{}({})", self.name(), shown.join(", ")))
             .with_ignore_nulls(self.ignores_nulls())
             .with_distinct(self.params().distinct);
         Ok(Kind::Aggregate(Aggregate { function: Arc::new(builder.build()?), arguments, filter, frame: self.frame()? }))

@@ -263,6 +263,7 @@ impl Over {
             let answers = self.answer(&turns, &places)?;
             let columns = changes.rows.columns().iter().cloned().chain(answers).collect();
             let rows = RecordBatch::try_new(Arc::clone(&self.spec.output), columns)?;
+            self.note_lost(&rows, &changes.times);
             out.push(Message::Changes(Changes::inserts(rows, changes.times)));
         }
         self.forget()?;
@@ -303,6 +304,7 @@ impl Over {
         columns.extend(self.answer(&turns, &places)?);
         let rows = RecordBatch::try_new(Arc::clone(&self.spec.output), columns)?;
         let changes = Changes::inserts(rows, TimestampArray::from(times));
+        self.note_lost(&changes.rows, &changes.times);
         for from in (0..changes.len()).step_by(BATCH_ROWS) {
             out.push(Message::Changes(changes.slice(from, BATCH_ROWS.min(changes.len() - from))));
         }
@@ -375,6 +377,15 @@ impl Over {
             self.tapes[*key].trim(low);
         }
         Ok(columns)
+    }
+
+    fn note_lost(&mut self, rows: &RecordBatch, times: &TimestampArray) {
+        for answer in &mut self.answers {
+            let lost = answer.lost();
+            if !lost.is_empty() {
+                self.bad.lose(lost, rows, |row| times.value(row));
+            }
+        }
     }
 
     /// The time up to which everything went out: the watermark, or that of the earliest row that waits.

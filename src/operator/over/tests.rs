@@ -50,6 +50,7 @@ fn session(rows: RecordBatch) -> SessionContext {
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let table = MemTable::try_new(schema(), vec![vec![rows]]).unwrap();
     context.register_table("t", Arc::new(table)).unwrap();
+    crate::function::register(&context).unwrap();
     context
 }
 
