@@ -158,7 +158,7 @@ impl Engine {
     /// Runs one statement. All errors of the statement, not only the first.
     pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
         match &statement.kind {
-            Kind::CreateTable(create) => self.create_table(create),
+            Kind::CreateTable(create) => create.refuse_masks().and_then(|()| self.create_table(create)),
             Kind::CreateView(create) => self.create_view(create).await,
             Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
             Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
