@@ -26,7 +26,7 @@ use crate::error::{Code, Error};
         title = "Streamgauge",
         description = "Server-Sent Event feeds as SQL tables, and views that stay up to date.\n\nWhat is below `/v1` is below `/api/v1`, too. Where the server has no tokens, none is needed. Mistakes are answered as problem details (RFC 9457)."
     ),
-    servers((url = "/", description = "This server")),
+    servers((url = "./", description = "This server")),
     tags(
         (name = "server", description = "The server itself"),
         (name = "tables", description = "Tables over feeds"),

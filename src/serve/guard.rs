@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderName, LOCATION, ORIGIN,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_LENGTH, HeaderName, LOCATION, ORIGIN,
     VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -54,6 +54,7 @@ pub fn around(router: Router, gate: Gate, origins: Origins, around: Around) -> R
     let (body_bytes_max, base_path) = (around.body_bytes_max, Arc::clone(&around.base_path));
     let guarded = router
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn_with_state(body_bytes_max, refuse_large))
         .layer(from_fn_with_state(gate, authorize))
         .layer(from_fn_with_state(origins.clone(), keep_out_foreign_pages))
         .layer(from_fn_with_state(origins, let_pages_read))
@@ -163,6 +164,15 @@ fn with_headers(mut response: Response, others: axum::http::HeaderMap) -> Respon
         }
     }
     response
+}
+
+/// A body that says it is too large is not waited for.
+async fn refuse_large(State(bytes_max): State<usize>, request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match length.is_some_and(|length| length > bytes_max) {
+        true => Problem::too_large(bytes_max).into_response(),
+        false => next.run(request).await,
+    }
 }
 
 fn is_fit_id(id: &str) -> bool {

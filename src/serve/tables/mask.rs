@@ -1,7 +1,7 @@
 //! What an answer masks can be sent back: the mask stands for what it hides, as long as that goes where it was given for.
 
 use serde_json::Value;
-use url::{Origin, Url};
+use url::Url;
 
 use super::post::{ConnectionTablePost, is_same};
 use super::statement::Fault;
@@ -39,16 +39,20 @@ pub fn restore(post: &mut ConnectionTablePost, old: Option<&ConnectionTablePost>
 
 /// Whether what a table sends reaches the same server in the same way: its origin, the proxy that hears it, and who vouches for it.
 pub fn is_same_way(old: &ConnectionTablePost, new: &ConnectionTablePost) -> bool {
-    let text = |post: &ConnectionTablePost, option: &str| {
-        let found = post.config.0.iter().find(|(name, _)| is_same(name, option));
-        found.and_then(|(_, value)| value.as_str()).map(|text| text.trim().to_string())
+    // An option may stand in several spellings, which is refused later: none of them may lead away.
+    let texts = |post: &ConnectionTablePost, option: &str| -> Vec<String> {
+        let spelled = post.config.0.iter().filter(|(name, _)| is_same(name, option));
+        spelled.filter_map(|(_, value)| value.as_str()).map(|text| text.trim().to_string()).collect()
     };
-    let origin = |post| text(post, "endpoint").and_then(|url| Url::parse(&url).ok()).map(|url| url.origin());
-    let same_origin = origin(old).zip(origin(new)).is_some_and(|(old, new)| old == new && matches!(old, Origin::Tuple(..)));
-    let place = |url: Url| (url.scheme().to_string(), url.host_str().map(str::to_string), url.port_or_known_default());
-    let proxy = |post| text(post, "proxy").and_then(|url| Url::parse(&url).ok()).map(place);
-    let unless_new = |option: &str| text(new, option).is_none_or(|given| Some(given) == text(old, option));
-    same_origin && proxy(new).is_none_or(|new| Some(new) == proxy(old)) && unless_new("tls_ca_file")
+    // What is no URL leads nowhere.
+    let urls = |post, option| texts(post, option).iter().filter_map(|text| Url::parse(text).ok()).collect::<Vec<_>>();
+    let place = |url: &Url| (url.scheme().to_string(), url.host_str().map(str::to_string), url.port_or_known_default());
+    let stays = |option: &str| {
+        let known: Vec<_> = urls(old, option).iter().map(place).collect();
+        urls(new, option).iter().all(|url| known.contains(&place(url)))
+    };
+    let authorities = texts(old, "tls_ca_file");
+    stays("endpoint") && stays("proxy") && texts(new, "tls_ca_file").iter().all(|file| authorities.contains(file))
 }
 
 /// A text that is masked as an answer shows it becomes what it was. The error is what is masked.
