@@ -108,7 +108,8 @@ async fn reload_at(mut hangups: Hangups, app: Arc<App>, flags: Flags, shutdown: 
         }
         // The demo's stream is no one's setting.
         let settings = Settings::of_process(&flags).and_then(|mut settings| {
-            let own = app.settings.now().streams.iter().filter(|stream| stream["id"] == "demo-stream").cloned().collect::<Vec<_>>();
+            let own =
+                app.settings.now().streams.iter().filter(|stream| stream["id"] == "demo-stream").cloned().collect::<Vec<_>>();
             settings.streams.extend(own);
             app.reload(settings)
         });
@@ -173,7 +174,8 @@ fn welcome(server: &Server) -> String {
             lines.push(format!("  curl{header} {base}/v1/views/{view}/results"));
             lines.push(format!("  curl -N{header} {base}/v1/views/{view}/stream"));
         }
-        None => lines.push(format!("  curl{header} {base}/v1/sql -H 'Content-Type: application/json' -d '{{\"sql\": \"SHOW TABLES\"}}'")),
+        None => lines
+            .push(format!("  curl{header} {base}/v1/sql -H 'Content-Type: application/json' -d '{{\"sql\": \"SHOW TABLES\"}}'")),
     }
     lines.push(format!("  {base}/docs describes everything that can be asked; Ctrl-C stops"));
     lines.join("\n") + "\n"

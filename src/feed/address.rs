@@ -246,7 +246,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn a_proxy_is_read_as_a_server_of_http_is() {
         for (proxy, refused) in [

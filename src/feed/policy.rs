@@ -110,7 +110,9 @@ impl Policy {
     pub(super) fn check_url(&self, url: &Url) -> Result<()> {
         let host = match url.host() {
             // The URL of a proxy may be of a scheme whose hosts are not read as those of http are.
-            Some(Host::Domain(name)) => Url::parse(&format!("http://{name}/")).ok().and_then(|url| url.host().map(|host| host.to_owned())),
+            Some(Host::Domain(name)) => {
+                Url::parse(&format!("http://{name}/")).ok().and_then(|url| url.host().map(|host| host.to_owned()))
+            }
             other => other.map(|host| host.to_owned()),
         };
         match host {

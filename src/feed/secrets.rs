@@ -9,7 +9,19 @@ const SECRET_BYTES_MIN: usize = 4;
 pub(super) fn sounds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     const TELLTALES: [&str; 13] = [
-        "auth", "cookie", "key", "token", "secret", "passw", "session", "credential", "signature", "jwt", "bearer", "csrf", "xsrf",
+        "auth",
+        "cookie",
+        "key",
+        "token",
+        "secret",
+        "passw",
+        "session",
+        "credential",
+        "signature",
+        "jwt",
+        "bearer",
+        "csrf",
+        "xsrf",
     ];
     TELLTALES.iter().any(|telltale| name.contains(telltale))
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::pulse::Pulse;
 use super::proxies::{Proxies, neighbourhood};
+use super::pulse::Pulse;
 use super::settings::Http;
 
 /// Connections where the limit of open files is unknown or has no end.
@@ -143,7 +143,8 @@ impl Crowd {
 impl Limits {
     fn of(http: &Http, files_max: Option<u64>) -> Limits {
         let files = files_max.and_then(|files| usize::try_from(files).ok());
-        let possible = files.map_or(CONNECTIONS_MAX, |files| (files - files / 4).saturating_sub(FILES_KEPT).clamp(8, CONNECTIONS_MAX));
+        let possible =
+            files.map_or(CONNECTIONS_MAX, |files| (files - files / 4).saturating_sub(FILES_KEPT).clamp(8, CONNECTIONS_MAX));
         let all = http.connections_max.unwrap_or(possible).max(1);
         Limits {
             all,
@@ -235,7 +236,8 @@ mod tests {
 
     #[test]
     fn files_leave_room_for_feeds() {
-        for (files, expect) in [(Some(256), 160), (Some(1024), 736), (Some(20), 8), (Some(u64::MAX), CONNECTIONS_MAX), (None, CONNECTIONS_MAX)]
+        for (files, expect) in
+            [(Some(256), 160), (Some(1024), 736), (Some(20), 8), (Some(u64::MAX), CONNECTIONS_MAX), (None, CONNECTIONS_MAX)]
         {
             assert_eq!(Limits::of(&Http::default(), files).all, expect, "{files:?}");
         }

@@ -163,12 +163,16 @@ fn open_objects(part: &mut Value) {
                 Some(name) => *name == "object",
                 None => false,
             };
-            let is_known = ["properties", "additionalProperties", "oneOf", "anyOf", "$ref"].iter().any(|name| members.contains_key(*name));
+            let is_known =
+                ["properties", "additionalProperties", "oneOf", "anyOf", "$ref"].iter().any(|name| members.contains_key(*name));
             if is_object && !is_known {
                 members.insert("additionalProperties".into(), true.into());
             }
             // An example is no schema.
-            members.iter_mut().filter(|(name, _)| !matches!(name.as_str(), "example" | "examples")).for_each(|(_, member)| open_objects(member));
+            members
+                .iter_mut()
+                .filter(|(name, _)| !matches!(name.as_str(), "example" | "examples"))
+                .for_each(|(_, member)| open_objects(member));
         }
         _ => {}
     }

@@ -72,7 +72,10 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/api/v1", OpenApiRouter::new().merge(drasi).merge(reactions))
         .split_for_parts();
     let elsewhere = Router::new().fallback(elsewhere).with_state(Arc::clone(&app.streams));
-    router.merge(describe::routes(&description, &app.settings.now().http.base_path)).merge(Router::new().nest("/api/v1", same)).merge(elsewhere)
+    router
+        .merge(describe::routes(&description, &app.settings.now().http.base_path))
+        .merge(Router::new().nest("/api/v1", same))
+        .merge(elsewhere)
 }
 
 /// A named stream on the address of the REST interface, or nothing; the root tells what else there is.

@@ -161,7 +161,9 @@ impl Problem {
         let of = |code: Code, detail: &str, hint: &str| Problem::from(Error::new(code, detail).hint(hint)).with_status(status);
         match status {
             StatusCode::URI_TOO_LONG => of(Code::TooLarge, "the address is too long", "send less in it, or use a body"),
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => of(Code::TooLarge, "the head of the request is too large", "send less"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                of(Code::TooLarge, "the head of the request is too large", "send less")
+            }
             StatusCode::PAYLOAD_TOO_LARGE => of(Code::TooLarge, "the body is too large", "send less"),
             status if status.is_server_error() => Problem::new(Code::Bug, "an answer has no reason").with_status(status),
             _ => of(

@@ -17,7 +17,9 @@ pub struct Networks(Vec<(IpAddr, u32)>);
 impl Networks {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|(net, length)| match (net, address.to_canonical()) {
-            (IpAddr::V4(net), IpAddr::V4(address)) => (u32::from(*net) ^ u32::from(address)).checked_shr(32 - length).unwrap_or(0) == 0,
+            (IpAddr::V4(net), IpAddr::V4(address)) => {
+                (u32::from(*net) ^ u32::from(address)).checked_shr(32 - length).unwrap_or(0) == 0
+            }
             (IpAddr::V6(net), IpAddr::V6(address)) => {
                 (u128::from(*net) ^ u128::from(address)).checked_shr(128 - length).unwrap_or(0) == 0
             }
@@ -92,7 +94,9 @@ fn chain(headers: &HeaderMap) -> Vec<String> {
     }
     let of = |element: &str| {
         let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-        pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim().trim_matches('"').to_string())
+        pairs
+            .find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))
+            .map(|(_, value)| value.trim().trim_matches('"').to_string())
     };
     lines(FORWARDED.as_str()).iter().map(|element| of(element).unwrap_or_default()).collect()
 }

@@ -270,7 +270,8 @@ mod tests {
         let events = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from("x"))]).chain(futures::stream::pending());
         let mut body = Answered::new(Body::from_stream(events), pulse.begin());
         assert_eq!(after(3600), None);
-        let mut poll = async || futures::future::poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context).is_ready())).await;
+        let mut poll =
+            async || futures::future::poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context).is_ready())).await;
         assert!(poll().await);
         assert_eq!((after(1), after(3)), (None, Some("the client does not read its answer")));
         assert!(!poll().await);

@@ -112,7 +112,8 @@ fn differences(old: &Settings, new: &Settings) -> Reloaded {
     let token = |auth: &Auth| auth.token.as_ref().map(text);
     let one = |token: &Token| (token.name.clone(), text(&token.token), token.scopes.clone());
     let tokens = |auth: &Auth| auth.tokens.iter().map(one).collect::<Vec<_>>();
-    let values = |settings: &Settings| settings.secrets.values.iter().map(|(name, value)| (name.clone(), text(value))).collect::<Vec<_>>();
+    let values =
+        |settings: &Settings| settings.secrets.values.iter().map(|(name, value)| (name.clone(), text(value))).collect::<Vec<_>>();
     at_once("auth.token", token(&old.auth) != token(&new.auth));
     at_once("auth.tokens", tokens(&old.auth) != tokens(&new.auth));
     at_once("secrets.values", values(old) != values(new));

@@ -87,9 +87,15 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         match parts {
-            [head, rest @ ..] if head.starts_with(REFUSAL) && rest.iter().all(|part| part.is_empty()) => self.poll_write(context, head),
+            [head, rest @ ..] if head.starts_with(REFUSAL) && rest.iter().all(|part| part.is_empty()) => {
+                self.poll_write(context, head)
+            }
             _ => {
                 ready!(self.poll_own(context))?;
                 Pin::new(&mut self.stream).poll_write_vectored(context, parts)
@@ -120,7 +126,10 @@ mod tests {
     fn only_what_the_library_refuses_is_said_in_words() {
         let bare = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
         let told = String::from_utf8(in_words(bare).unwrap()).unwrap();
-        assert!(told.starts_with("HTTP/1.1 431 ") && told.contains("application/problem+json") && told.contains("SG-1607"), "{told}");
+        assert!(
+            told.starts_with("HTTP/1.1 431 ") && told.contains("application/problem+json") && told.contains("SG-1607"),
+            "{told}"
+        );
         for other in [
             &b"HTTP/1.1 400 Bad Request\r\nx-request-id: 1\r\ncontent-length: 0\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",

@@ -20,7 +20,8 @@ impl CreateTable {
         let masks = self.options.iter().filter(|given| holds_mask(&given.name, &given.value));
         let errors: Vec<Error> = masks
             .map(|given| {
-                let error = Error::new(Code::BadOption, format!("option '{}' is masked: {MASK} stands where a secret was", given.name));
+                let error =
+                    Error::new(Code::BadOption, format!("option '{}' is masked: {MASK} stands where a secret was", given.name));
                 let error = error.hint("give the secret itself, or as {{ NAME }} a variable of the environment");
                 given.span.map_or(error.clone(), |span| error.at(span))
             })

@@ -81,12 +81,7 @@ fn mistakes_are_told_with_their_place() {
     for (text, expect, line, column) in [
         ("bind = ", "is no TOML: ", 1, 8),
         ("data = 'x'\n[http]\nhots = ['a']", "unknown setting 'hots' (", 3, 1),
-        (
-            "[http]\nstreams_max = 'many'",
-            "the setting 'http.streams_max': expected a whole number from 0, found a text",
-            2,
-            1,
-        ),
+        ("[http]\nstreams_max = 'many'", "the setting 'http.streams_max': expected a whole number from 0, found a text", 2, 1),
         ("bind = 'example.com:80'", "the setting 'bind': 'example.com:80' is no address with a port", 1, 1),
         ("[http]\nheartbeat = '5'", "the setting 'http.heartbeat': '5' has no unit", 2, 1),
         ("[log]\nformat = 'jsn'", "the setting 'log.format': 'jsn' is not known here", 2, 1),

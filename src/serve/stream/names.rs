@@ -88,14 +88,20 @@ impl<'a> Names<'a> {
     fn call(&mut self, call: &HelperTemplate, scopes: &[Scope<'a>]) -> Result<(), Error> {
         if call.params.is_empty() && call.hash.is_empty() {
             // A helper without arguments looks like a value.
-            let is_helper = matches!(call.name.as_name(), Some("ts" | "json" | "default")) || matches!(call.name, Parameter::Name(_));
+            let is_helper =
+                matches!(call.name.as_name(), Some("ts" | "json" | "default")) || matches!(call.name, Parameter::Name(_));
             return if is_helper { Ok(()) } else { self.parameter(&call.name, scopes).map(drop) };
         }
         self.arguments(call, scopes)
     }
 
     fn arguments(&mut self, call: &HelperTemplate, scopes: &[Scope<'a>]) -> Result<(), Error> {
-        let values = call.params.iter().chain(call.hash.values()).map(|given| self.parameter(given, scopes)).collect::<Result<Vec<_>, _>>()?;
+        let values = call
+            .params
+            .iter()
+            .chain(call.hash.values())
+            .map(|given| self.parameter(given, scopes))
+            .collect::<Result<Vec<_>, _>>()?;
         if call.name.as_name() == Some("lookup")
             && let (Some(Scope::Columns(columns)), Some(Parameter::Literal(name))) = (values.first(), call.params.get(1))
             && let Some(name) = name.as_str()

@@ -161,7 +161,10 @@ async fn redirects_are_followed_by_the_rules_of_fetch() {
 async fn credentials_never_cross_an_origin() {
     let target = Server::start([Answer::stream().text(EVENT), Answer::status(204)]).await;
     let back = Server::start([Answer::redirect(307, &format!("{}/x", target.other_url())), Answer::status(204)]).await;
-    let options = [("headers", "Authorization: a, Cookie: c, X-API-Key: k, X-Mine: {{ TOKEN }}, X-Plain: p, Private-Token: t, X-Acme: Bearer b, X-Other: 0123456789abcdef0123")];
+    let options = [(
+        "headers",
+        "Authorization: a, Cookie: c, X-API-Key: k, X-Mine: {{ TOKEN }}, X-Plain: p, Private-Token: t, X-Acme: Bearer b, X-Other: 0123456789abcdef0123",
+    )];
     let run = run(feed(&back.url(), &options)).await;
     assert_eq!(run.data(), ["1"]);
     let request = target.request(0).await;

@@ -80,7 +80,8 @@ async fn what_is_masked_goes_to_no_other_origin_in_no_way() {
     let service = Service::start().await;
     let (own, other) = (Server::start([Feed::stream().stall()]).await, Server::start([Feed::stream().stall()]).await);
     let config = json!({"endpoint": own.url(), "headers": "Authorization: Bearer geheim, X-Key: {{ PATH }}, X-Plain: geheim"});
-    let table = json!({"name": "a", "connector": "sse", "config": config, "schema": {"fields": [{"name": "n", "type": "BIGINT"}]}});
+    let table =
+        json!({"name": "a", "connector": "sse", "config": config, "schema": {"fields": [{"name": "n", "type": "BIGINT"}]}});
     service.post(TABLES, table).await.with(201);
     let path = format!("{TABLES}/a");
     let shown = service.get(&path).await.with(200);
@@ -96,7 +97,11 @@ async fn what_is_masked_goes_to_no_other_origin_in_no_way() {
         (Method::PATCH, format!("{path}?recreate=true"), elsewhere.clone()),
         (Method::PATCH, format!("{path}?dry_run=true"), elsewhere.clone()),
         (Method::PATCH, path.clone(), elsewhere),
-        (Method::PATCH, format!("{path}?recreate=true"), json!({"config": {"url": other.url(), "headers": shown["config"]["headers"]}})),
+        (
+            Method::PATCH,
+            format!("{path}?recreate=true"),
+            json!({"config": {"url": other.url(), "headers": shown["config"]["headers"]}}),
+        ),
         (Method::PATCH, format!("{path}?recreate=true"), json!({"config": {"endpoint": same_host}})),
         (Method::PATCH, format!("{path}?recreate=true"), json!({"config": {"proxy": other.url()}})),
         (Method::PUT, path.clone(), moved(json!({}))),
@@ -130,7 +135,8 @@ async fn a_masked_address_or_body_is_given_again_as_well() {
     let (own, other) = (Server::start([Feed::stream().stall()]).await, Server::start([Feed::stream().stall()]).await);
     let endpoint = format!("{}/x?api_key=geheim&y=1", own.url().replace("http://", "http://u:geheim@"));
     let config = json!({"endpoint": endpoint, "method": "POST", "body": "{\"key\": \"geheim\"}"});
-    let table = json!({"name": "a", "connector": "sse", "config": config, "schema": {"fields": [{"name": "n", "type": "BIGINT"}]}});
+    let table =
+        json!({"name": "a", "connector": "sse", "config": config, "schema": {"fields": [{"name": "n", "type": "BIGINT"}]}});
     service.post(TABLES, table).await.with(201);
     let path = format!("{TABLES}/a");
     let shown = service.get(&path).await.with(200);
@@ -140,7 +146,10 @@ async fn a_masked_address_or_body_is_given_again_as_well() {
     body["config"]["endpoint"] = body["config"]["endpoint"].as_str().unwrap().replace("y=1", "y=2").into();
     assert_eq!(pointers(&service.change(Method::PUT, &path, body, &[]).await.with(422)), ["/config/endpoint"]);
     let patch = json!({"config": {"endpoint": other.url()}});
-    assert_eq!(pointers(&service.change(Method::PATCH, &format!("{path}?recreate=true"), patch, &[]).await.with(422)), ["/config/body"]);
+    assert_eq!(
+        pointers(&service.change(Method::PATCH, &format!("{path}?recreate=true"), patch, &[]).await.with(422)),
+        ["/config/body"]
+    );
     assert!(own.requests().is_empty() && other.requests().is_empty());
 }
 
@@ -179,8 +188,14 @@ async fn a_variable_is_sent_to_its_hosts_only() {
     // A redirect takes nothing along.
     let target = Server::start([Feed::stream().stall()]).await;
     let back = Server::start([Feed::redirect(307, &target.other_url())]).await;
-    service.change(Method::POST, &format!("{TABLES}/test"), table(&back.url(), json!({})), &[("accept", "application/json")]).await.with(200);
-    assert_eq!((back.request(0).await.header("authorization"), target.request(0).await.header("authorization")), (Some("Bearer geheim"), None));
+    service
+        .change(Method::POST, &format!("{TABLES}/test"), table(&back.url(), json!({})), &[("accept", "application/json")])
+        .await
+        .with(200);
+    assert_eq!(
+        (back.request(0).await.header("authorization"), target.request(0).await.header("authorization")),
+        (Some("Bearer geheim"), None)
+    );
 }
 
 fn impatient() -> Settings {
@@ -196,7 +211,9 @@ async fn silence_ends_a_connection_whatever_it_is_in_the_middle_of() {
     let service = Service::start_with(impatient()).await;
     let address = service.address();
     let half = |length: usize| {
-        format!("POST /v1/views HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{{\"na")
+        format!(
+            "POST /v1/views HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{{\"na"
+        )
     };
     for (bytes, expect) in [
         (String::new(), ""),
@@ -254,7 +271,8 @@ async fn who_reads_nothing_of_a_long_answer_is_let_go() {
     settings.http.unread_timeout = Duration::from_millis(300);
     let service = Service::start_with(settings).await;
     let (done, text) = (Signal::default(), "x".repeat(1_000_000));
-    let events = (0..20).fold(Feed::stream(), |feed, id| feed.event("message", &json!({"id": id.to_string(), "text": text}).to_string()));
+    let events =
+        (0..20).fold(Feed::stream(), |feed, id| feed.event("message", &json!({"id": id.to_string(), "text": text}).to_string()));
     let feed = Server::start([events.wait(&done).stall()]).await;
     service.sql(&format!("CREATE TABLE feed (id TEXT, text TEXT) WITH (connector = 'sse', endpoint = '{}')", feed.url())).await;
     service.sql("CREATE VIEW orders AS SELECT id, text FROM feed").await;
@@ -395,7 +413,8 @@ async fn a_token_that_expires_ends_what_it_has_opened() {
 #[tokio::test]
 async fn a_limit_is_told_with_its_setting() {
     let mut settings = guarded();
-    settings.http.trusted_proxies = toml::from_str::<Settings>("http.trusted_proxies = ['127.0.0.1']").unwrap().http.trusted_proxies;
+    settings.http.trusted_proxies =
+        toml::from_str::<Settings>("http.trusted_proxies = ['127.0.0.1']").unwrap().http.trusted_proxies;
     settings.http.streams_per_address_max = Some(3);
     let service = Service::start_with(settings).await;
     let _feed = service.with_feed(&[]).await;
@@ -411,7 +430,12 @@ async fn a_limit_is_told_with_its_setting() {
     }
     let refused = send(stream("192.0.2.1")).await.with(429);
     let text = refused.to_string();
-    assert!(text.contains("192.0.2.1 has 3") && text.contains("http.streams_per_address_max") && text.contains("http.trusted_proxies"), "{text}");
+    assert!(
+        text.contains("192.0.2.1 has 3")
+            && text.contains("http.streams_per_address_max")
+            && text.contains("http.trusted_proxies"),
+        "{text}"
+    );
     // A network of IPv6 counts as one.
     for host in 1..=3 {
         open.push(stream(&format!("2001:db8::{host}")).send().await.unwrap());
@@ -498,7 +522,10 @@ async fn a_server_behind_a_prefix_leads_nobody_out_of_it() {
         assert_eq!(client.get(&ping).send().await.unwrap().text().await.unwrap(), "\"Pong\"", "{ping}");
         let view = json!({"name": "v", "query": "SELECT id FROM feed"});
         let made = with_json(client.post(format!("{base}/v1/views")), &view).send().await.unwrap();
-        assert_eq!((made.status().as_u16(), made.headers()["location"].to_str().unwrap()), (201, &*format!("{base_path}/v1/views/v")));
+        assert_eq!(
+            (made.status().as_u16(), made.headers()["location"].to_str().unwrap()),
+            (201, &*format!("{base_path}/v1/views/v"))
+        );
         assert_eq!(get("/v1/views/v").await.status(), 200);
         service.post("/v1/streams", json!({"id": "s", "views": ["v"], "path": "/live"})).await.with(201);
         let mut stream = get("/live").await;
@@ -541,7 +568,8 @@ async fn settings_tokens_and_secrets_are_read_again() {
     };
     let one = "0123456789abcdef-one";
     let config_of = json!({"endpoint": feed.url(), "headers": "Authorization: Bearer {{ FEED_TOKEN }}", "reconnect_delay_ms": 0});
-    let table = json!({"name": "feed", "connector": "sse", "config": config_of, "schema": {"fields": [{"name": "id", "type": "TEXT"}]}});
+    let table =
+        json!({"name": "feed", "connector": "sse", "config": config_of, "schema": {"fields": [{"name": "id", "type": "TEXT"}]}});
     ask(&process, Method::POST, TABLES, one, Some(table)).await.with(201);
     ask(&process, Method::POST, "/v1/views", one, Some(json!({"name": "v", "query": "SELECT id FROM feed"}))).await.with(201);
     assert_eq!(feed.request(0).await.header("authorization"), Some("Bearer geheim-1"));
@@ -653,10 +681,16 @@ async fn every_refusal_is_a_problem() {
         let shown = &said[..said.floor_char_boundary(400)];
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {shown}");
         let (head_said, body_said) = said.split_once("\r\n\r\n").unwrap();
-        assert!(head_said.contains("content-type: application/problem+json") && head_said.contains("x-request-id: "), "{head}: {shown}");
+        assert!(
+            head_said.contains("content-type: application/problem+json") && head_said.contains("x-request-id: "),
+            "{head}: {shown}"
+        );
         let problem: Value = serde_json::from_str(body_said).unwrap_or_else(|error| panic!("{head}: {error}: {shown}"));
         assert_eq!(problem["status"], status, "{head}");
-        assert!(problem["code"].as_str().unwrap().starts_with("SG-") && !problem["detail"].as_str().unwrap().is_empty(), "{head}: {problem}");
+        assert!(
+            problem["code"].as_str().unwrap().starts_with("SG-") && !problem["detail"].as_str().unwrap().is_empty(),
+            "{head}: {problem}"
+        );
     }
     let long_path = format!("GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "x".repeat(70_000));
     let said = said_to(service.address(), long_path.as_bytes()).await;
@@ -701,7 +735,8 @@ async fn the_log_tells_who_asked_and_who_was_refused() {
     write(&config, "[http]\ntrusted_proxies = ['127.0.0.1']\nhosts = []\n[log]\nformat = 'json'\n");
     let process = Process::start(&["--config", config.to_str().unwrap()], &[("STREAMGAUGE_TOKEN", ADMIN)]).await;
     let ask = async |token: &str, from: &str, host: &str| {
-        let request = process.client.get(format!("{}/v1/views", process.url)).header("x-forwarded-for", from).header("host", host);
+        let request =
+            process.client.get(format!("{}/v1/views", process.url)).header("x-forwarded-for", from).header("host", host);
         send(request.bearer_auth(token)).await.status
     };
     assert_eq!(ask(ADMIN, "192.0.2.1", "localhost").await, 200);
@@ -716,7 +751,10 @@ async fn the_log_tells_who_asked_and_who_was_refused() {
     assert_eq!((&asked["level"], &asked["message"], &asked["token"]), (&json!("INFO"), &json!("request"), &json!("auth.token")));
     for (from, status) in [("192.0.2.2", 401), ("192.0.2.3", 421)] {
         let refused = line(from);
-        assert_eq!((&refused["level"], &refused["message"], &refused["status"]), (&json!("WARN"), &json!("request refused"), &json!(status)));
+        assert_eq!(
+            (&refused["level"], &refused["message"], &refused["status"]),
+            (&json!("WARN"), &json!("request refused"), &json!(status))
+        );
         assert!(!refused["reason"].as_str().unwrap().is_empty(), "{refused}");
     }
     assert!(!log.contains(ADMIN) && !log.contains("wrong-0123456789"));
@@ -735,7 +773,8 @@ async fn the_demo_starts_where_others_reach_it_and_opens_nothing_else() {
     assert!(said.contains("curl -H \"Authorization: Bearer $TOKEN\" http"), "{said}");
     assert!(said.contains(&format!("TOKEN=$(cat {})", token.display())) && !said.contains(ADMIN), "{said}");
     let ask = async |path: &str, body: Option<Value>| {
-        let request = process.client.request(if body.is_some() { Method::POST } else { Method::GET }, format!("{}{path}", process.url));
+        let request =
+            process.client.request(if body.is_some() { Method::POST } else { Method::GET }, format!("{}{path}", process.url));
         let request = request.bearer_auth(ADMIN);
         send(match body {
             Some(body) => with_json(request, &body),
@@ -769,8 +808,23 @@ async fn special_addresses_are_refused_also_where_a_connection_is_made() {
         send(with_json(request, &table).header("accept", "application/json")).await
     };
     for host in [
-        "192.0.0.192", "[2002:7f00:1::]", "[::127.0.0.1]", "[64:ff9b:1::1]", "[64:ff9b::7f00:1]", "[fec0::1]", "198.18.0.1", "198.19.255.255",
-        "240.0.0.1", "100.100.100.200", "0177.0.0.1", "2130706433", "127.1", "127.0.0.1.", "localhost.", "LOCALHOST", "[::ffff:127.0.0.1]",
+        "192.0.0.192",
+        "[2002:7f00:1::]",
+        "[::127.0.0.1]",
+        "[64:ff9b:1::1]",
+        "[64:ff9b::7f00:1]",
+        "[fec0::1]",
+        "198.18.0.1",
+        "198.19.255.255",
+        "240.0.0.1",
+        "100.100.100.200",
+        "0177.0.0.1",
+        "2130706433",
+        "127.1",
+        "127.0.0.1.",
+        "localhost.",
+        "LOCALHOST",
+        "[::ffff:127.0.0.1]",
     ] {
         let refused = test(json!({"endpoint": format!("http://{host}:9/")})).await.with(422);
         assert!(refused["detail"].as_str().unwrap().contains("may not be reached from here"), "{host}: {refused}");
