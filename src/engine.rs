@@ -301,7 +301,11 @@ impl Engine {
             return Err(errors);
         }
         for statement in &statements {
-            self.execute(statement).await?;
+            match &statement.kind {
+                // What was taken once is taken again.
+                Kind::CreateTable(create) => self.create_table(create)?,
+                _ => self.execute(statement).await?,
+            };
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())

@@ -117,7 +117,7 @@ fn completed(mut document: Value) -> Value {
     if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
         schemas.extend(events::schemas());
     }
-    open_objects(&mut document);
+    open_objects(&mut document, false);
     document["components"]["responses"] = Value::Object(answers.collect());
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "description": "A token: POST /v1/tokens makes one"},
@@ -154,25 +154,26 @@ fn flattened(part: &Value, schemas: &Value) -> Value {
 }
 
 /// Says of each object whose members nobody knows that it has some: a program that is generated would take it for one that has none.
-fn open_objects(part: &mut Value) {
+/// `are_names` tells that the members are what a schema calls its properties, and no words of the description.
+fn open_objects(part: &mut Value, are_names: bool) {
     match part {
-        Value::Array(items) => items.iter_mut().for_each(open_objects),
+        Value::Array(items) => items.iter_mut().for_each(|item| open_objects(item, false)),
         Value::Object(members) => {
-            let is_object = match &members.get("type") {
+            let is_object = match members.get("type") {
                 Some(Value::Array(types)) => types.iter().any(|name| name == "object"),
-                Some(name) => *name == "object",
-                None => false,
+                Some(Value::String(name)) => name == "object",
+                _ => false,
             };
-            let is_known =
-                ["properties", "additionalProperties", "oneOf", "anyOf", "$ref"].iter().any(|name| members.contains_key(*name));
-            if is_object && !is_known {
+            let known = ["properties", "additionalProperties", "oneOf", "anyOf", "$ref"];
+            if is_object && !are_names && !known.iter().any(|name| members.contains_key(*name)) {
                 members.insert("additionalProperties".into(), true.into());
             }
-            // An example is no schema.
-            members
-                .iter_mut()
-                .filter(|(name, _)| !matches!(name.as_str(), "example" | "examples"))
-                .for_each(|(_, member)| open_objects(member));
+            for (name, member) in members.iter_mut() {
+                // An example is no schema.
+                if are_names || !matches!(name.as_str(), "example" | "examples" | "default" | "enum") {
+                    open_objects(member, !are_names && name == "properties");
+                }
+            }
         }
         _ => {}
     }
