@@ -157,7 +157,7 @@ impl Engine {
     /// Runs one statement. All errors of the statement, not only the first.
     pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
         match &statement.kind {
-            Kind::CreateTable(create) => self.create_table(create),
+            Kind::CreateTable(create) => create.refuse_masks().and_then(|()| self.create_table(create)),
             Kind::CreateView(create) => self.create_view(create).await,
             Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
             Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
@@ -301,7 +301,11 @@ impl Engine {
             return Err(errors);
         }
         for statement in &statements {
-            self.execute(statement).await?;
+            match &statement.kind {
+                // What was taken once is taken again.
+                Kind::CreateTable(create) => self.create_table(create)?,
+                _ => self.execute(statement).await?,
+            };
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())

@@ -1,6 +1,7 @@
 //! `streamgauge serve`: tables and views that are kept, with their results over HTTP, until it is told to stop.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinHandle};
 
@@ -9,8 +10,8 @@ use super::demo;
 use super::script::{Outcome, Script};
 use crate::engine::Answer;
 use crate::error::{Code, Error, Result};
-use crate::serve::settings::Settings;
-use crate::serve::{Server, listen, log};
+use crate::serve::settings::{Flags, Settings};
+use crate::serve::{App, Server, listen, log};
 use crate::time::Timestamp;
 
 /// The named stream of the demo: all of its views on one connection.
@@ -19,6 +20,8 @@ const DEMO_STREAM: &str =
 
 /// Serves until `stopped`; then ends within five seconds.
 pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = ()>) -> Result<Exit> {
+    // From here on the signal is heard, whatever still has to be done before the first request.
+    let hangups = Hangups::listen();
     let mut settings = Settings::of_process(&args.settings)?;
     log::start(settings.log.format, verbose);
     let mut scripts = Vec::new();
@@ -32,6 +35,7 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
             scripts.push(Script { name: "demo.sql".into(), text: demo::script(&feeds) });
             let stream = serde_json::from_str(DEMO_STREAM).map_err(|error| Error::bug(format!("the demo's stream: {error}")))?;
             settings.streams.push(stream);
+            settings.feeds.own.extend([feeds.metrics, feeds.trades]);
             Some(feeds)
         }
         false => None,
@@ -61,11 +65,59 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
     server.start().await?;
     eprint!("{}", welcome(&server));
     let (stop, shutdown) = listen::Shutdown::new();
+    let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&server.app), args.settings.clone(), shutdown.clone()));
     end_of(tokio::spawn(server.serve(shutdown)), &stop, stopped).await?;
+    reloading.abort();
     if let Some(feeds) = feeds {
         feeds.stop().await;
     }
     Ok(Exit::Done)
+}
+
+/// The wish that settings be read again: SIGHUP, where there is such a signal.
+struct Hangups {
+    #[cfg(unix)]
+    signal: io::Result<tokio::signal::unix::Signal>,
+}
+
+impl Hangups {
+    fn listen() -> Self {
+        Hangups {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()),
+        }
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Ok(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+/// Reads the settings again whenever it is wished; wrong ones are told and change nothing.
+async fn reload_at(mut hangups: Hangups, app: Arc<App>, flags: Flags, shutdown: listen::Shutdown) {
+    loop {
+        tokio::select! {
+            () = hangups.next() => {}
+            () = shutdown.begun() => return,
+        }
+        // The demo's stream is no one's setting.
+        let settings = Settings::of_process(&flags).and_then(|mut settings| {
+            let own =
+                app.settings.now().streams.iter().filter(|stream| stream["id"] == "demo-stream").cloned().collect::<Vec<_>>();
+            settings.streams.extend(own);
+            app.reload(settings)
+        });
+        match settings {
+            Ok(reloaded) => tracing::info!("the settings were read again; {reloaded}"),
+            Err(error) => tracing::error!("the settings cannot be used, those before hold: {error}"),
+        }
+    }
 }
 
 /// Waits until `stopped`, then until the server has ended; an error where it ends by itself, since nobody would be answered any more.
@@ -86,13 +138,17 @@ async fn end_of(mut serving: JoinHandle<()>, stop: &listen::Stop, stopped: impl 
 /// What is served, and what to type next.
 fn welcome(server: &Server) -> String {
     let engine = &server.app.engine;
+    let settings = server.app.settings.now();
+    let base_path = &settings.http.base_path;
     let names = |names: Vec<String>| if names.is_empty() { "none yet".to_string() } else { names.join(", ") };
     let tables = engine.tables().iter().map(|table| table.spec().name.clone()).collect();
     let views: Vec<String> = engine.views().iter().map(|view| view.name.clone()).collect();
     let streams = server.app.streams.list();
+    // What a shell makes of the name is the user's matter: the token itself is shown nowhere.
+    let header = if server.app.gate.is_open() { "" } else { " -H \"Authorization: Bearer $TOKEN\"" };
     let mut lines = Vec::new();
     for address in &server.addresses {
-        lines.push(format!("Streamgauge {} listens on http://{address}", env!("CARGO_PKG_VERSION")));
+        lines.push(format!("Streamgauge {} listens on http://{address}{base_path}", env!("CARGO_PKG_VERSION")));
     }
     lines.push(format!("  tables:   {}", names(tables)));
     lines.push(format!("  views:    {}", names(views.clone())));
@@ -100,28 +156,38 @@ fn welcome(server: &Server) -> String {
         let address = named.address.or(server.addresses.first().copied());
         let address = address.map(|address| address.to_string()).unwrap_or_default();
         for endpoint in &named.endpoints {
-            lines.push(format!("  stream:   {}: curl -N http://{address}{}", named.spec.id, endpoint.path));
+            lines.push(format!("  stream:   {}: curl -N{header} http://{address}{base_path}{}", named.spec.id, endpoint.path));
         }
     }
-    lines.push(match &server.app.settings.data {
+    lines.push(match &settings.data {
         Some(dir) => format!("  kept in:  {}", dir.display()),
         None => "  kept in:  memory only; --data DIR keeps tables and views over a restart".into(),
     });
     lines.push(match server.app.gate.is_open() {
         true => "  access:   everybody on this machine; POST /v1/tokens makes tokens".into(),
-        false => "  access:   by token: Authorization: Bearer …".into(),
+        false => format!("  access:   by token; below, $TOKEN is yours{}", token_hint(&settings)),
     });
-    let base = server.addresses.first().map(|address| format!("http://{address}")).unwrap_or_default();
+    let base = server.addresses.first().map(|address| format!("http://{address}{base_path}")).unwrap_or_default();
     lines.push("Try:".into());
     match views.first() {
         Some(view) => {
-            lines.push(format!("  curl {base}/v1/views/{view}/results"));
-            lines.push(format!("  curl -N {base}/v1/views/{view}/stream"));
+            lines.push(format!("  curl{header} {base}/v1/views/{view}/results"));
+            lines.push(format!("  curl -N{header} {base}/v1/views/{view}/stream"));
         }
-        None => lines.push(format!("  curl {base}/v1/sql -H 'Content-Type: application/json' -d '{{\"sql\": \"SHOW TABLES\"}}'")),
+        None => lines
+            .push(format!("  curl{header} {base}/v1/sql -H 'Content-Type: application/json' -d '{{\"sql\": \"SHOW TABLES\"}}'")),
     }
     lines.push(format!("  {base}/docs describes everything that can be asked; Ctrl-C stops"));
     lines.join("\n") + "\n"
+}
+
+/// Where the token can be taken from that the settings name.
+fn token_hint(settings: &Settings) -> String {
+    match &settings.auth.token_file {
+        Some(file) => format!(": TOKEN=$(cat {})", file.display()),
+        None if std::env::var_os("STREAMGAUGE_TOKEN").is_some() => ": TOKEN=$STREAMGAUGE_TOKEN".into(),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]

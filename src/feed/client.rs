@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Proxy, redirect};
 
+use super::address::Reach;
 use super::connection::is_loopback;
-use super::policy::{Guard, Policy, Reach};
+use super::policy::{Guard, Policy};
 use super::spec::Request;
 use crate::error::{Code, Error, Result};
 

@@ -78,6 +78,7 @@ pub(super) async fn open(
 ) -> Result<Answer, Refusal> {
     let mut warn = |warning| status.warn(warning);
     let mut filled = request.fill(&spec.variables)?;
+    request.check_bound(&spec.policy, &filled.url)?;
     let mut headers = headers(&filled, request, last_id, &mut warn)?;
     if let (Resume::Query(name), false) = (&request.resume, last_id.is_empty()) {
         set_query(&mut filled.url, name, last_id);
@@ -111,14 +112,10 @@ pub(super) async fn open(
         }
         let target_place = filled.secrets.hide(&shown(&target));
         if target.origin() != url.origin() {
-            if body.is_some() && request.body.as_ref().is_some_and(|body| body.has_variables()) {
-                return Err(Refusal::Final(
-                    Error::new(
-                        Code::Redirect,
-                        format!("{place} redirects to {target_place}, which may not have the secrets of the body"),
-                    )
-                    .hint("give the final URL as the endpoint"),
-                ));
+            // Nobody can tell which part of a body is a secret.
+            if body.is_some() {
+                let reason = format!("{place} redirects to {target_place}, which may not have the body: it may hold secrets");
+                return Err(Refusal::Final(Error::new(Code::Redirect, reason).hint("give the final URL as the endpoint")));
             }
             let secret: Vec<HeaderName> =
                 headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(name, _)| name.clone()).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reqwest::header::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::secrets::sounds_secret;
+use super::secrets::{looks_secret, sounds_secret};
 use crate::error::{Code, Error, Result};
 
 /// Where the values of `{{ NAME }}` come from.
@@ -27,7 +27,7 @@ pub(super) struct Header {
 impl Header {
     /// Whether it may be known to the origin that the user named, and to nobody else.
     pub(super) fn is_secret(&self) -> bool {
-        self.value.has_variables() || sounds_secret(self.name.as_str())
+        self.value.has_variables() || sounds_secret(self.name.as_str()) || self.value.looks_secret()
     }
 }
 
@@ -93,6 +93,11 @@ impl Template {
             }
         }
         Ok(filled.into())
+    }
+
+    /// Whether what is written out may well be a credential.
+    fn looks_secret(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Text(text) if looks_secret(text.expose_secret())))
     }
 
     /// The names of the variables.

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::header::{from_object, is_name, is_object, starts_header};
-use super::secrets::sounds_secret;
+use super::secrets::{SCHEMES, sounds_secret};
 
-/// Words before a credential that say what kind it is.
-const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "ApiKey", "Digest"];
+/// What stands for a secret part.
+pub const MASK: &str = "***";
 
 /// The secret parts of an option's value as written, in bytes, in order. A value that cannot be read is secret as a whole.
 pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
@@ -33,9 +33,14 @@ pub fn secret_parts(option: &str, value: &str) -> Vec<Range<usize>> {
 pub fn masked(option: &str, value: &str) -> String {
     let mut shown = value.to_string();
     for part in secret_parts(option, value).into_iter().rev() {
-        shown.replace_range(part, "***");
+        shown.replace_range(part, MASK);
     }
     shown
+}
+
+/// Whether a secret part of an option's value is a mask and nothing else: the value was copied from an answer.
+pub fn holds_mask(option: &str, value: &str) -> bool {
+    secret_parts(option, value).into_iter().any(|part| &value[part] == MASK)
 }
 
 fn whole(text: &str) -> Vec<Range<usize>> {

@@ -1,11 +1,14 @@
 //! What feeds may use and reach, as the operator of a server sets it: variables, hosts, files. By default everything.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
+use super::address::{Reach, name_refused_by, plain, refused_by};
 use crate::error::{Code, Error, Result};
 
 /// Rules for the feeds of others than the operator. A host is checked when a table is made, its addresses with each connection, and
@@ -13,11 +16,17 @@ use crate::error::{Code, Error, Result};
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub variables: Variables,
+    /// Variables that only these hosts may get, written as in `allow_hosts`; a variable that is not here is bound to none.
+    pub bound: BTreeMap<String, Vec<String>>,
+    /// Values of variables that are not in the environment, or stand over it.
+    pub values: Values,
     /// Names that nobody may use, whatever `variables` says: those of the server's own secrets.
     pub reserved: fn(&str) -> bool,
     pub reach: Reach,
     /// Exceptions from `reach`: host names, `*.example.com` for all names below one, or addresses.
     pub allow_hosts: Vec<String>,
+    /// Single sockets that are exceptions, too: those of the program's own feeds.
+    pub own: Vec<SocketAddr>,
     /// Whether feeds may read files: the connector `file`, certificates.
     pub files: bool,
 }
@@ -30,20 +39,35 @@ pub enum Variables {
     Only(Vec<String>),
 }
 
-/// The addresses that feeds may reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
-    Everywhere,
-    /// All but link-local ones and those where clouds tell machines their secrets.
-    NoMetadata,
-    /// Nor private ones, nor this machine.
-    Public,
+/// Values of variables, by name. Clones share them: a feed finds what is here when it connects. `Debug` shows none.
+#[derive(Debug, Clone, Default)]
+pub struct Values(Arc<RwLock<BTreeMap<String, SecretString>>>);
+
+impl Values {
+    /// Puts these in the place of all there are.
+    pub fn set(&self, values: BTreeMap<String, SecretString>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = values;
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<String> {
+        let values = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        values.get(name).map(|value| value.expose_secret().to_string())
+    }
 }
 
 /// Allows everything.
 impl Default for Policy {
     fn default() -> Self {
-        Policy { variables: Variables::All, reserved: |_| false, reach: Reach::Everywhere, allow_hosts: Vec::new(), files: true }
+        Policy {
+            variables: Variables::All,
+            bound: BTreeMap::new(),
+            values: Values::default(),
+            reserved: |_| false,
+            reach: Reach::Everywhere,
+            allow_hosts: Vec::new(),
+            own: Vec::new(),
+            files: true,
+        }
     }
 }
 
@@ -63,6 +87,17 @@ impl Policy {
         }
     }
 
+    /// Whether a host may get the value of a variable. Asked when a feed is made, and again with every connection and redirect.
+    pub(super) fn check_bound(&self, name: &str, url: &Url) -> Result<()> {
+        let Some(hosts) = self.bound.get(name) else { return Ok(()) };
+        let host = url.host_str().unwrap_or_default();
+        match fits_any(hosts, host) {
+            true => Ok(()),
+            false => Err(Error::new(Code::NotAllowed, format!("the variable {name} may not be sent to the host '{host}'"))
+                .hint(format!("it is for {}; see the setting 'secrets.bind'", hosts.join(", ")))),
+        }
+    }
+
     pub(super) fn check_files(&self, option: &str) -> Result<()> {
         match self.files {
             true => Ok(()),
@@ -71,22 +106,31 @@ impl Policy {
         }
     }
 
-    /// What a URL says by itself: an address, or a name that is known for what it stands for.
+    /// What a URL says by itself: an address in any spelling, or a name that is known for what it stands for.
     pub(super) fn check_url(&self, url: &Url) -> Result<()> {
-        match url.host() {
-            Some(Host::Ipv4(address)) => self.check_address(&address.to_string(), address.into()),
-            Some(Host::Ipv6(address)) => self.check_address(&address.to_string(), address.into()),
-            // A proxy's URL may be of a scheme whose addresses are not read as such.
-            Some(Host::Domain(name))
-                if name.parse::<IpAddr>().is_ok_and(|address| self.check_address(name, address).is_err()) =>
-            {
-                Err(refused(name))
+        let host = match url.host() {
+            // The URL of a proxy may be of a scheme whose hosts are not read as those of http are.
+            Some(Host::Domain(name)) => {
+                Url::parse(&format!("http://{name}/")).ok().and_then(|url| url.host().map(|host| host.to_owned()))
             }
-            Some(Host::Domain(name)) => match name_refused_by(name) {
-                Some(refuses) if refuses <= self.reach && !self.is_exception(name) => Err(refused(name)),
+            other => other.map(|host| host.to_owned()),
+        };
+        match host {
+            Some(Host::Ipv4(address)) => self.check_socket(address.into(), url.port_or_known_default()),
+            Some(Host::Ipv6(address)) => self.check_socket(address.into(), url.port_or_known_default()),
+            Some(Host::Domain(name)) => match name_refused_by(&name) {
+                Some(refuses) if refuses <= self.reach && !self.is_exception(&name) => Err(refused(&name)),
                 _ => Ok(()),
             },
             None => Ok(()),
+        }
+    }
+
+    /// An address that is written out, with its port.
+    fn check_socket(&self, address: IpAddr, port: Option<u16>) -> Result<()> {
+        match self.own.iter().any(|own| own.ip() == address && Some(own.port()) == port) {
+            true => Ok(()),
+            false => self.check_address(&address.to_string(), address),
         }
     }
 
@@ -101,10 +145,9 @@ impl Policy {
     }
 
     fn check_address(&self, host: &str, address: IpAddr) -> Result<()> {
-        let address = plain(address);
         match refused_by(address).is_none_or(|refuses| refuses > self.reach)
             || self.is_exception(host)
-            || self.is_exception(&address.to_string())
+            || self.is_exception(&plain(address).to_string())
         {
             true => Ok(()),
             false => Err(refused(host)),
@@ -112,68 +155,28 @@ impl Policy {
     }
 
     fn is_exception(&self, host: &str) -> bool {
-        let host = host.trim_end_matches('.');
-        self.allow_hosts.iter().any(|allowed| match allowed.strip_prefix("*.") {
-            Some(domain) => {
-                let rest = host.len().checked_sub(domain.len() + 1).and_then(|at| host.get(at..));
-                rest.is_some_and(|rest| rest.starts_with('.') && rest[1..].eq_ignore_ascii_case(domain))
-            }
-            None => host.eq_ignore_ascii_case(allowed.trim_matches(['[', ']'])),
-        })
+        fits_any(&self.allow_hosts, host)
     }
+}
+
+/// Whether a host is one of these: names, `*.example.com` for all names below one, or addresses.
+fn fits_any(allowed: &[String], host: &str) -> bool {
+    let host = host.trim_end_matches('.').trim_matches(['[', ']']);
+    allowed.iter().any(|allowed| match allowed.strip_prefix("*.") {
+        Some(domain) => {
+            let rest = host.len().checked_sub(domain.len() + 1).and_then(|at| host.get(at..));
+            rest.is_some_and(|rest| rest.starts_with('.') && rest[1..].eq_ignore_ascii_case(domain))
+        }
+        None => host.eq_ignore_ascii_case(allowed.trim_matches(['[', ']'])),
+    })
 }
 
 fn refused(host: &str) -> Error {
     Error::new(
         Code::NotAllowed,
-        format!("the host '{host}' may not be reached from here: its address is private, or of this network only"),
+        format!("the host '{host}' may not be reached from here: its address is private, reserved, or of this network only"),
     )
     .hint("have it allowed by the setting 'feeds.allow_hosts'")
-}
-
-/// The mildest rule that refuses an address.
-fn refused_by(address: IpAddr) -> Option<Reach> {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            if address.is_link_local() {
-                return Some(Reach::NoMetadata);
-            }
-            let shared = first == 100 && (64..128).contains(&second);
-            let internal = address.is_private() || address.is_loopback() || first == 0 || shared;
-            (internal || address.is_multicast() || address.is_broadcast()).then_some(Reach::Public)
-        }
-        IpAddr::V6(address) => {
-            if address.is_unicast_link_local() || address == METADATA {
-                return Some(Reach::NoMetadata);
-            }
-            let internal = address.is_unique_local() || address.is_loopback() || address.is_unspecified();
-            (internal || address.is_multicast()).then_some(Reach::Public)
-        }
-    }
-}
-
-/// Where one cloud's machines find their secrets over IPv6; over IPv4 the address is link-local everywhere.
-const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
-/// The mildest rule that refuses a name before it is resolved.
-fn name_refused_by(name: &str) -> Option<Reach> {
-    let name = name.trim_end_matches('.');
-    match name {
-        "metadata" | "metadata.google.internal" => Some(Reach::NoMetadata),
-        _ => (name == "localhost" || name.ends_with(".localhost")).then_some(Reach::Public),
-    }
-}
-
-/// The IPv4 address that an IPv6 one stands for (mapped, or translated on the way: RFC 6052), if it does.
-fn plain(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if address.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
-            let [.., a, b, c, d] = address.octets();
-            Ipv4Addr::new(a, b, c, d).into()
-        }
-        address => address,
-    }
 }
 
 /// Resolves names to the addresses that a policy lets through.
@@ -195,42 +198,8 @@ impl Resolve for Guard {
 mod tests {
     use super::*;
 
-    fn policy(reach: Reach, allow_hosts: &[&str]) -> Policy {
+    pub(crate) fn policy(reach: Reach, allow_hosts: &[&str]) -> Policy {
         Policy { reach, allow_hosts: allow_hosts.iter().map(|host| host.to_string()).collect(), ..Policy::default() }
-    }
-
-    #[test]
-    fn each_rule_refuses_its_addresses() {
-        for (host, refused_by) in [
-            ("93.184.216.34", None),
-            ("[2606:2800:220:1::]", None),
-            ("example.com", None),
-            ("169.254.169.254", Some(Reach::NoMetadata)),
-            ("[::ffff:169.254.169.254]", Some(Reach::NoMetadata)),
-            ("[64:ff9b::a9fe:a9fe]", Some(Reach::NoMetadata)),
-            ("[fe80::1]", Some(Reach::NoMetadata)),
-            ("[fd00:ec2::254]", Some(Reach::NoMetadata)),
-            // Other spellings of an address, which the URL parser knows.
-            ("2852039166", Some(Reach::NoMetadata)),
-            ("0xa9.0xfe.0xa9.0xfe", Some(Reach::NoMetadata)),
-            ("metadata.google.internal", Some(Reach::NoMetadata)),
-            ("metadata.google.internal.", Some(Reach::NoMetadata)),
-            ("127.0.0.1", Some(Reach::Public)),
-            ("127.1", Some(Reach::Public)),
-            ("0.0.0.0", Some(Reach::Public)),
-            ("10.1.2.3", Some(Reach::Public)),
-            ("192.168.0.1", Some(Reach::Public)),
-            ("100.64.0.1", Some(Reach::Public)),
-            ("[::1]", Some(Reach::Public)),
-            ("[fd12::1]", Some(Reach::Public)),
-            ("localhost", Some(Reach::Public)),
-            ("a.LOCALHOST", Some(Reach::Public)),
-        ] {
-            for reach in [Reach::Everywhere, Reach::NoMetadata, Reach::Public] {
-                let checked = policy(reach, &[]).check_url(&Url::parse(&format!("http://{host}:8080/x")).unwrap());
-                assert_eq!(checked.is_err(), refused_by.is_some_and(|refuses| refuses <= reach), "{host} {reach:?}");
-            }
-        }
     }
 
     #[test]
@@ -285,5 +254,39 @@ mod tests {
             assert_eq!(policy.check_variable(name).is_ok(), expect, "{name}");
         }
         assert!(Policy::default().check_variable("ANY").is_ok());
+    }
+
+    #[test]
+    fn a_variable_is_bound_to_its_hosts() {
+        let hosts = vec!["api.example.com".to_string(), "*.internal.example".to_string(), "::1".to_string()];
+        let policy = Policy { bound: [("TOKEN".to_string(), hosts)].into(), ..Policy::default() };
+        for (url, expect) in [
+            ("https://api.example.com/x", true),
+            ("https://API.example.com.:8443/x", true),
+            ("https://a.internal.example/", true),
+            ("http://[::1]:8080/", true),
+            ("https://internal.example/", false),
+            ("https://api.example.com.evil.example/", false),
+            ("https://api.example.com@evil.example/", false),
+            ("https://evil.example/api.example.com", false),
+        ] {
+            let url = Url::parse(url).unwrap();
+            assert_eq!(policy.check_bound("TOKEN", &url).is_ok(), expect, "{url}");
+            assert!(policy.check_bound("OTHER", &url).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_single_socket_can_be_an_exception() {
+        let policy = Policy { own: vec!["127.0.0.1:4711".parse().unwrap()], ..policy(Reach::Public, &[]) };
+        for (url, expect) in [
+            ("http://127.0.0.1:4711/", true),
+            ("http://127.0.0.1:4712/", false),
+            ("http://127.0.0.1/", false),
+            ("http://127.0.0.2:4711/", false),
+            ("http://localhost:4711/", false),
+        ] {
+            assert_eq!(policy.check_url(&Url::parse(url).unwrap()).is_ok(), expect, "{url}");
+        }
     }
 }

@@ -8,9 +8,43 @@ const SECRET_BYTES_MIN: usize = 4;
 /// Whether the name of a header or query parameter tells that its value is nobody's business.
 pub(super) fn sounds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["auth", "cookie", "key", "token", "secret", "password", "session", "credential", "signature"]
-        .iter()
-        .any(|telltale| name.contains(telltale))
+    const TELLTALES: [&str; 13] = [
+        "auth",
+        "cookie",
+        "key",
+        "token",
+        "secret",
+        "passw",
+        "session",
+        "credential",
+        "signature",
+        "jwt",
+        "bearer",
+        "csrf",
+        "xsrf",
+    ];
+    TELLTALES.iter().any(|telltale| name.contains(telltale))
+}
+
+/// A word of so many letters and digits was made by a machine.
+const OPAQUE_BYTES_MIN: usize = 20;
+
+/// Words before a credential that say what kind it is.
+pub(super) const SCHEMES: [&str; 5] = ["Bearer", "Basic", "Token", "ApiKey", "Digest"];
+
+/// Whether the value of a header may well be a credential, whatever the header is called: it says its scheme, or is one long word of
+/// letters and digits.
+pub(super) fn looks_secret(value: &str) -> bool {
+    let mut words = value.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    let has_scheme = SCHEMES.iter().any(|scheme| first.eq_ignore_ascii_case(scheme)) && words.next().is_some();
+    let is_opaque = |word: &str| {
+        word.len() >= OPAQUE_BYTES_MIN
+            && word.bytes().any(|byte| byte.is_ascii_digit())
+            && word.bytes().any(|byte| byte.is_ascii_alphabetic())
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.=+~".contains(&byte))
+    };
+    has_scheme || value.split_whitespace().any(is_opaque)
 }
 
 /// `Debug` shows none of them.
@@ -45,6 +79,24 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_is_known_by_its_looks() {
+        for (value, expect) in [
+            ("Bearer x", true),
+            ("token abc", true),
+            ("0123456789abcdef0123", true),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.x", true),
+            ("Bearer", false),
+            ("p", false),
+            ("text/event-stream, application/json;q=0.9", false),
+            ("streamgauge/0.1.0 (ops@example.com)", false),
+            ("en-GB,en;q=0.5", false),
+            ("a-long-word-without-any-number", false),
+        ] {
+            assert_eq!(looks_secret(value), expect, "{value}");
+        }
+    }
 
     #[test]
     fn secrets_are_hidden_whole_by_word_and_cut() {

@@ -1,5 +1,6 @@
 //! Where and how to read a feed: a table's options, checked once, without a look at network, files or environment.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,6 +160,8 @@ impl Spec {
             Source::Http(request) => request.check(&policy),
         };
         let errors: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
+        let (values, others) = (policy.values.clone(), self.variables);
+        self.variables = Arc::new(move |name| values.get(name).or_else(|| others(name)));
         self.policy = policy;
         if errors.is_empty() { Ok(self) } else { Err(errors) }
     }
@@ -216,7 +219,7 @@ pub(super) struct Filled {
     pub(super) url: Url,
     /// `Authorization` from the user and password of the endpoint.
     pub(super) basic: Option<SecretString>,
-    /// Names, values, and whether the value may not leave the origin.
+    /// Names, values, and whether the value is a secret, which shows nowhere.
     pub(super) headers: Vec<(reqwest::header::HeaderName, SecretString, bool)>,
     pub(super) body: Option<SecretString>,
     /// Everything that must not show should the server repeat it.
@@ -225,19 +228,31 @@ pub(super) struct Filled {
 
 impl Request {
     fn check(&self, policy: &Policy) -> Vec<Result<()>> {
-        let written = as_written(self.endpoint.0.as_str());
-        let endpoint = Template::read(&written).ok();
-        let templates = self.headers.iter().map(|header| &header.value).chain(&self.body).chain(&endpoint);
-        let mut names: Vec<&str> = templates.flat_map(Template::names).collect();
-        names.sort_unstable();
-        names.dedup();
-        let mut checks: Vec<Result<()>> = names.into_iter().map(|name| policy.check_variable(name)).collect();
+        let mut checks = Vec::new();
+        for name in self.variable_names() {
+            checks.push(policy.check_variable(&name).and_then(|()| policy.check_bound(&name, &self.endpoint.0)));
+        }
         for (option, file) in [("tls_ca_file", &self.tls_ca_file), ("tls_client_file", &self.tls_client_file)] {
             checks.extend(file.is_some().then(|| policy.check_files(option)));
         }
         let proxy = self.proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok());
         checks.extend(std::iter::once(&self.endpoint.0).chain(&proxy).map(|url| policy.check_url(url)));
         checks
+    }
+
+    /// The names of all variables that the request holds.
+    fn variable_names(&self) -> BTreeSet<String> {
+        let endpoint = Template::read(&as_written(self.endpoint.0.as_str())).ok();
+        let templates = self.headers.iter().map(|header| &header.value).chain(&self.body).chain(&endpoint);
+        templates.flat_map(Template::names).map(str::to_string).collect()
+    }
+
+    /// Refuses to send a variable to a host that it is not bound to; `url` has its own variables filled in.
+    pub(super) fn check_bound(&self, policy: &Policy, url: &Url) -> Result<()> {
+        match policy.bound.is_empty() {
+            true => Ok(()),
+            false => self.variable_names().iter().try_for_each(|name| policy.check_bound(name, url)),
+        }
     }
 
     /// The endpoint for people, its variables not filled in.

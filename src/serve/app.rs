@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::auth::Gate;
+use super::auth::{Gate, Origins};
+use super::crowd::Crowd;
 use super::once::Once;
 use super::problem::Problem;
-use super::settings::Settings;
+use super::reload::Current;
 use super::stream::Streams;
 use crate::checkpoint::{Definition, Store};
 use crate::engine::{Answer, Checkpoints, Engine};
 use crate::error::{Code, Error};
-use crate::feed::Policy;
+use crate::feed::{Policy, Values};
 use crate::format::infer::identifier;
 use crate::sql::{self, Kind, Statement};
 use crate::table::Spec;
@@ -23,39 +24,23 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// Where there is a data directory.
     pub checkpoints: Option<Arc<Checkpoints>>,
-    pub settings: Settings,
+    pub settings: Current,
     pub store: Store,
     pub gate: Gate,
     pub streams: Arc<Streams>,
+    /// Values of variables that the settings give; feeds that are there already find others when they connect.
+    pub values: Values,
+    pub origins: Origins,
+    /// All connections.
+    pub crowd: Crowd,
     pub started: Timestamp,
     /// Writes that may come twice.
     pub once: Once,
     /// Definitions change one after the other, and each is kept before the next.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
 }
 
 impl App {
-    pub fn new(
-        engine: Arc<Engine>,
-        checkpoints: Option<Arc<Checkpoints>>,
-        settings: Settings,
-        store: Store,
-        gate: Gate,
-        streams: Arc<Streams>,
-    ) -> Self {
-        App {
-            engine,
-            checkpoints,
-            settings,
-            store,
-            gate,
-            streams,
-            started: Timestamp::now(),
-            once: Once::default(),
-            changing: Mutex::default(),
-        }
-    }
-
     /// Runs a statement. One that makes or drops something is done when it is also kept.
     pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
         match changes_definitions(&statement.kind) {
@@ -71,7 +56,8 @@ impl App {
 
     /// What feeds that are made by requests may use and reach.
     pub fn policy(&self) -> Policy {
-        super::start::policy(&self.settings, self.settings.feeds.files)
+        let settings = self.settings.now();
+        super::start::policy(&settings, settings.feeds.files, &self.values)
     }
 
     /// An engine with the same definitions, in which nothing runs: what a statement would do there, it would do here.

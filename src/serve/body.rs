@@ -14,6 +14,7 @@ use serde_path_to_error::Segment;
 use url::form_urlencoded;
 
 use super::problem::{Problem, Result};
+use super::pulse::TooSlow;
 use crate::error::{Code, Error, Place, Span, nearest};
 
 /// The largest body: definitions and statements are far smaller. The router sets it with `DefaultBodyLimit`.
@@ -43,10 +44,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             BytesRejection::FailedToBufferBody(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Problem::too_large(BODY_BYTES_MAX)
             }
+            rejection if is_slow(&rejection) => Problem::slow(),
             _ => Problem::new(Code::Malformed, "the body broke off"),
         })?;
         read(&bytes, language).map(Body)
     }
+}
+
+/// Whether a body was given up because it did not come.
+fn is_slow(rejection: &BytesRejection) -> bool {
+    let first: &(dyn std::error::Error + 'static) = rejection;
+    std::iter::successors(Some(first), |error| error.source()).any(|error| error.is::<TooSlow>())
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

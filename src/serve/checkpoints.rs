@@ -81,7 +81,7 @@ async fn show(State(app): State<Arc<App>>) -> Result<Json<CheckpointReport>> {
     let Report { last, taken, failed, failure, busy, left_out } = kept(&app)?.report();
     let uptime = Timestamp::now().nanos().saturating_sub(app.started.nanos()).max(1) as f64;
     Ok(Json(CheckpointReport {
-        interval_ms: u64::try_from(app.settings.checkpoint_interval.as_millis()).unwrap_or(u64::MAX),
+        interval_ms: u64::try_from(app.settings.now().checkpoint_interval.as_millis()).unwrap_or(u64::MAX),
         taken,
         failed,
         last: last.as_ref().map(checkpoint),

@@ -1,5 +1,7 @@
 //! What can be asked, described by the routes themselves: OpenAPI at `/openapi.json`, and a page for people at `/docs`.
 
+mod events;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -24,7 +26,7 @@ use crate::error::{Code, Error};
         title = "Streamgauge",
         description = "Server-Sent Event feeds as SQL tables, and views that stay up to date.\n\nWhat is below `/v1` is below `/api/v1`, too. Where the server has no tokens, none is needed. Mistakes are answered as problem details (RFC 9457)."
     ),
-    servers((url = "/", description = "This server")),
+    servers((url = "./", description = "This server")),
     tags(
         (name = "server", description = "The server itself"),
         (name = "tables", description = "Tables over feeds"),
@@ -44,13 +46,16 @@ pub fn base() -> OpenApiRouter {
 }
 
 /// The document and the page that shows it.
-pub fn routes(description: &utoipa::openapi::OpenApi) -> Router {
+pub fn routes(description: &utoipa::openapi::OpenApi, base_path: &str) -> Router {
     // What derives its own serialization serializes.
-    let document = completed(serde_json::to_value(description).unwrap_or_default());
-    let config = Config::new(["/openapi.json"]).validator_url("none").try_it_out_enabled(true).persist_authorization(true);
+    let mut document = completed(serde_json::to_value(description).unwrap_or_default());
+    if !base_path.is_empty() {
+        document["servers"][0]["url"] = base_path.into();
+    }
+    let config = Config::new(["../openapi.json"]).validator_url("none").try_it_out_enabled(true).persist_authorization(true);
     Router::new().route("/openapi.json", get(openapi)).with_state(Document(document.to_string().into())).merge(
         Router::new()
-            .route("/docs", get(async || Redirect::temporary("/docs/")))
+            .route("/docs", get(async || Redirect::temporary("docs/")))
             .route("/docs/", get(async |config: State<Arc<Config<'static>>>| page(config, Path("index.html".into())).await))
             .route("/docs/{file}", get(page))
             .with_state(Arc::new(config)),
@@ -109,6 +114,10 @@ fn completed(mut document: Value) -> Value {
     let problem = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
     let answers = ANSWERS.iter().map(|(_, name, says)| (name.to_string(), json!({"description": says, "content": problem})));
     document = flattened(&document, &document["components"]["schemas"]);
+    if let Some(schemas) = document["components"]["schemas"].as_object_mut() {
+        schemas.extend(events::schemas());
+    }
+    open_objects(&mut document, false);
     document["components"]["responses"] = Value::Object(answers.collect());
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "description": "A token: POST /v1/tokens makes one"},
@@ -144,6 +153,32 @@ fn flattened(part: &Value, schemas: &Value) -> Value {
     Value::Object(whole)
 }
 
+/// Says of each object whose members nobody knows that it has some: a program that is generated would take it for one that has none.
+/// `are_names` tells that the members are what a schema calls its properties, and no words of the description.
+fn open_objects(part: &mut Value, are_names: bool) {
+    match part {
+        Value::Array(items) => items.iter_mut().for_each(|item| open_objects(item, false)),
+        Value::Object(members) => {
+            let is_object = match members.get("type") {
+                Some(Value::Array(types)) => types.iter().any(|name| name == "object"),
+                Some(Value::String(name)) => name == "object",
+                _ => false,
+            };
+            let known = ["properties", "additionalProperties", "oneOf", "anyOf", "$ref"];
+            if is_object && !are_names && !known.iter().any(|name| members.contains_key(*name)) {
+                members.insert("additionalProperties".into(), true.into());
+            }
+            for (name, member) in members.iter_mut() {
+                // An example is no schema.
+                if are_names || !matches!(name.as_str(), "example" | "examples" | "default" | "enum") {
+                    open_objects(member, !are_names && name == "properties");
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 fn complete(operation: &mut Value, method: &str, path: &str) {
     let asks = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap_or_default();
     let (needs, in_address) = need(&asks, path, "");
@@ -155,6 +190,20 @@ fn complete(operation: &mut Value, method: &str, path: &str) {
         (false, false) => json!([{"bearer": []}]),
         (false, true) => json!([{"bearer": []}, {"token": []}, {"ticket": []}]),
     };
+    let (asked, answered) = events::headers(operation["operationId"].as_str().unwrap_or_default());
+    if !asked.is_empty() {
+        let mut parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+        parameters.extend(asked);
+        operation["parameters"] = parameters.into();
+    }
+    for status in ["200", "201"] {
+        let Some(response) = operation["responses"].get_mut(status) else { continue };
+        for (name, says) in &answered {
+            if (*name == "Location") == (status == "201") {
+                response["headers"][name] = json!({"description": says, "schema": {"type": "string"}});
+            }
+        }
+    }
     unite(operation);
     also_yaml(operation);
     let parameters = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -1,23 +1,28 @@
 //! What every request passes on its way in and every answer on its way out, whatever is asked for.
 
 use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, HeaderName, ORIGIN,
-    VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CACHE_CONTROL, CONTENT_LENGTH,
+    HeaderName, LOCATION, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, body};
+use tower::ServiceExt;
 use tower_http::catch_panic::CatchPanicLayer;
+use url::Url;
 
-use super::auth::{Gate, Origins, authorize, host, is_same_origin, keep_out_foreign_pages};
+use super::auth::{Gate, Identity, Origins, authorize, host, is_same_origin, keep_out_foreign_pages};
 use super::log;
 use super::problem::Problem;
+use super::proxies::Proxies;
 use crate::error::{Code, Error};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -35,39 +40,94 @@ const PREFLIGHT_SECONDS: &str = "600";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(pub String);
 
+/// What all addresses of a server have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    pub body_bytes_max: usize,
+    pub proxies: Proxies,
+    /// The prefix below which a proxy shows the server; empty for none.
+    pub base_path: Arc<str>,
+}
+
 /// The router behind everything that guards it. The first line here is the innermost.
-pub fn around(router: Router, gate: Gate, origins: Origins, body_bytes_max: usize) -> Router {
-    router
+pub fn around(router: Router, gate: Gate, origins: Origins, around: Around) -> Router {
+    let (body_bytes_max, base_path) = (around.body_bytes_max, Arc::clone(&around.base_path));
+    let guarded = router
         .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(from_fn_with_state(body_bytes_max, refuse_large))
         .layer(from_fn_with_state(gate, authorize))
         .layer(from_fn_with_state(origins.clone(), keep_out_foreign_pages))
         .layer(from_fn_with_state(origins, let_pages_read))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(account))
+        .layer(from_fn_with_state(around, account));
+    below(guarded, base_path)
+}
+
+/// The router, also below a prefix: some proxies take it away, some do not. Layers come too late for that, as the route is found then.
+fn below(router: Router, base_path: Arc<str>) -> Router {
+    if base_path.is_empty() {
+        return router;
+    }
+    let stripped = router.map_request(move |mut request: Request| {
+        let path = request.uri().path_and_query().map(|path| path.as_str()).unwrap_or_default();
+        let rest = path.strip_prefix(&*base_path).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        let inner = rest.map(|rest| if rest.starts_with('/') { rest.to_string() } else { format!("/{rest}") });
+        if let Some(Ok(inner)) = inner.map(|inner| inner.parse()) {
+            let mut parts = request.uri().clone().into_parts();
+            parts.path_and_query = Some(inner);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+        request
+    });
+    Router::new().fallback_service(stripped)
 }
 
 /// Gives the request its id, and the answer what all answers have; tells the log.
-async fn account(mut request: Request, next: Next) -> Response {
+async fn account(State(around): State<Around>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    let peer = peer.map(|peer| SocketAddr::new(around.proxies.client(peer.ip(), request.headers()), peer.port()));
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(ConnectInfo(peer));
+    }
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let given = request.headers().get(X_REQUEST_ID).and_then(|given| given.to_str().ok());
     let id = given.filter(|given| is_fit_id(given)).map_or_else(|| format!("{:032x}", fastrand::u128(..)), str::to_string);
     request.extensions_mut().insert(RequestId(id.clone()));
-    let response = finished(next.run(request).await, &method, uri.path(), &id);
+    let mut response = finished(next.run(request).await, &method, uri.path(), &id);
+    lead_below(&mut response, &around.base_path, uri.path());
     let (status, path, ms) = (response.status().as_u16(), log::shown(&uri), start.elapsed().as_millis() as u64);
-    match uri.path() {
-        // Asked for every few seconds by machines.
-        "/healthz" | "/readyz" | "/metrics" | "/v1/ping" | "/api/v1/ping" => {
-            tracing::debug!(%method, %path, status, ms, request_id = id, "request")
+    let token = response.extensions().get::<Identity>().and_then(|identity| identity.name.as_deref());
+    let peer = peer.map(|peer| tracing::field::display(peer.ip()));
+    let reason = response.extensions().get::<Problem>().map(Problem::detail);
+    match (uri.path(), status) {
+        (_, 401 | 403 | 421 | 429) => {
+            tracing::warn!(%method, %path, status, ms, peer, token, reason, request_id = id, "request refused")
         }
-        _ => tracing::info!(%method, %path, status, ms, request_id = id, "request"),
+        // Asked for every few seconds by machines.
+        ("/healthz" | "/readyz" | "/metrics" | "/v1/ping" | "/api/v1/ping", _) => {
+            tracing::debug!(%method, %path, status, ms, peer, token, request_id = id, "request")
+        }
+        _ => tracing::info!(%method, %path, status, ms, peer, token, request_id = id, "request"),
     }
     response
 }
 
-/// The answer with the headers that all have. A problem learns what it is about; a bare 404 or 405 becomes one.
+/// Leads a client that the server sends elsewhere to the same place below the prefix.
+fn lead_below(response: &mut Response, base_path: &str, path: &str) {
+    let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+    let Some(location) = location.filter(|_| !base_path.is_empty()) else { return };
+    let joined = Url::parse("http://server/").and_then(|base| base.join(path)).and_then(|base| base.join(location));
+    let below = joined.ok().and_then(|joined| HeaderValue::from_str(&format!("{base_path}{}", joined.path())).ok());
+    response.headers_mut().extend(below.map(|below| (LOCATION, below)));
+}
+
+/// The answer with the headers that all have. A problem learns what it is about; what a part of the framework refuses becomes one.
 fn finished(response: Response, method: &Method, path: &str, id: &str) -> Response {
-    let bare = !response.headers().contains_key("content-type") && response.extensions().get::<Problem>().is_none();
+    let kind = response.headers().get("content-type").map(|kind| kind.as_bytes());
+    let bare = kind.is_none_or(|kind| kind.starts_with(b"text/plain")) && response.extensions().get::<Problem>().is_none();
     let mut response = match (response.status(), response.extensions().get::<Problem>()) {
         (_, Some(problem)) => with_headers(problem.clone().about(path, id).into_response(), response.headers().clone()),
         (StatusCode::NOT_FOUND, None) if bare => {
@@ -78,6 +138,10 @@ fn finished(response: Response, method: &Method, path: &str, id: &str) -> Respon
             let error = Error::new(Code::Method, format!("{path} does not know the method {method}"))
                 .hint("the header Allow has those it knows");
             with_headers(Problem::from(error).about(path, id).into_response(), response.headers().clone())
+        }
+        (status, None) if bare && (status.is_client_error() || status.is_server_error()) => {
+            let problem = Problem::of_status(status);
+            with_headers(problem.about(path, id).into_response(), response.headers().clone())
         }
         _ => response,
     };
@@ -100,6 +164,15 @@ fn with_headers(mut response: Response, others: axum::http::HeaderMap) -> Respon
         }
     }
     response
+}
+
+/// A body that says it is too large is not waited for.
+async fn refuse_large(State(bytes_max): State<usize>, request: Request, next: Next) -> Response {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    match length.is_some_and(|length| length > bytes_max) {
+        true => Problem::too_large(bytes_max).into_response(),
+        false => next.run(request).await,
+    }
 }
 
 fn is_fit_id(id: &str) -> bool {
@@ -184,9 +257,9 @@ mod tests {
             .route("/fine", get(async || "fine"))
             .route("/open", get(async || "open"))
             .route("/panic", get(async || -> String { panic!("hush") }))
-            .route("/problem", get(async || Problem::too_many("slower", 7)))
+            .route("/problem", get(async || Problem::too_many("slower", 7, "wait")))
             .route("/echo", axum::routing::post(async |body: crate::serve::body::Body<Value>| body.0.to_string()));
-        around(router, gate, origins, 1_000)
+        around(router, gate, origins, Around { body_bytes_max: 1_000, ..Around::default() })
     }
 
     async fn send(line: &str, headers: &[(&str, &str)]) -> (StatusCode, axum::http::HeaderMap, Value) {

@@ -3,10 +3,14 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use axum::extract::{ConnectInfo, Request};
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -15,17 +19,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::crowd::{Crowd, Limits, Place};
 use super::problem::Problem;
+use super::pulse::{Answered, Asked};
+use super::wire::{self, Wire};
 use crate::error::{Code, Error, Result};
 
 /// What a connection gets to finish in once the server stops: with the signal and the last writes, all is over within five seconds.
 const GRACE: Duration = Duration::from_secs(4);
 
-/// A client that takes longer for the head of a request is gone, or means no good.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection of HTTP/2 is asked so often whether its client is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client that takes nothing for so long has gone to sleep or means no good: its connection ends, and its place is free.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often a connection is looked at: a quarter of the shortest time that it has, within these.
+const LOOK_EVERY_MIN: Duration = Duration::from_millis(20);
+const LOOK_EVERY_MAX: Duration = Duration::from_secs(5);
 
 /// How long to wait when the system gives no more connections (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -109,16 +118,16 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Serves the router on every listener until the shutdown begins, and returns when the last connection has ended, some
-/// seconds later at the most. Handlers get [`ConnectInfo`] and [`Shutdown`] as extensions.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: Shutdown) {
+/// seconds later at the most. Handlers get [`ConnectInfo`] and [`Shutdown`] as extensions. The crowd has a place for each connection.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: Shutdown, crowd: Crowd) {
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept(listener, router.clone(), shutdown.clone()));
+        loops.spawn(accept(listener, router.clone(), shutdown.clone(), crowd.clone()));
     }
     while loops.join_next().await.is_some() {}
 }
 
-async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) {
+async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown, crowd: Crowd) {
     let router = router.layer(Extension(shutdown.clone()));
     let mut connections = JoinSet::new();
     let mut end = Box::pin(shutdown.begun());
@@ -126,10 +135,13 @@ async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) {
         tokio::select! {
             () = &mut end => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => drop(connections.spawn(connection(stream, peer, router.clone(), shutdown.clone()))),
+                Ok((stream, peer)) => match crowd.admit(peer.ip()) {
+                    Some(place) => drop(connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place))),
+                    None => wire::turn_away(&stream),
+                },
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "no connection can be taken; see the limit of open files (ulimit -n)");
+                    crowd.make_room(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -144,26 +156,37 @@ async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown) {
     }
 }
 
-/// One connection, from its first request to its last.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown) {
+/// One connection, from its first request to its last, or until its client was silent for too long.
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown, place: Place) {
+    let limits = place.limits();
     // An event is to leave at once.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "small packets may wait");
     }
-    if let Err(error) = end_unread(&stream, UNREAD_TIMEOUT) {
+    if let Err(error) = end_unread(&stream, limits.unread) {
         tracing::debug!(%peer, %error, "the connection stays if the client reads nothing");
     }
-    let service = router.map_request(move |mut request: Request<_>| {
+    let pulse = Arc::clone(&place.pulse);
+    let service = tower::service_fn(move |request: Request<Incoming>| {
+        let flight = pulse.begin();
+        let mut request = request.map(|body| Body::new(Asked::new(body, Arc::clone(&pulse), limits.body)));
         request.extensions_mut().insert(ConnectInfo(peer));
-        request
+        let answer = router.clone().oneshot(request);
+        async move { answer.await.map(|response| response.map(|body| Answered::new(body, flight))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service));
+    // The head has its time from the pulse, which also knows connections on which nothing has come yet.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
+    let wire = TokioIo::new(Wire::new(stream));
+    let connection = builder.serve_connection_with_upgrades(wire, TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        reason = silence(&place, &limits) => {
+            tracing::debug!(%peer, reason, "a connection is closed");
+            return;
+        }
         () = shutdown.begun() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -171,6 +194,21 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdow
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, error, "a connection broke");
+    }
+}
+
+/// Until the client of a connection was silent for too long, or its place is needed; gives the reason.
+async fn silence(place: &Place, limits: &Limits) -> &'static str {
+    let shortest = limits.head.min(limits.idle).min(limits.unread);
+    let every = (shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
+    loop {
+        tokio::select! {
+            () = place.pulse.until_end() => return "another needs its place",
+            () = tokio::time::sleep(every) => {}
+        }
+        if let Some(reason) = place.pulse.verdict(Instant::now(), limits) {
+            return reason;
+        }
     }
 }
 
@@ -241,6 +279,10 @@ mod tests {
         Router::new().route("/polite", get(polite)).route("/stubborn", get(stubborn)).route("/peer", get(peer))
     }
 
+    fn crowd() -> Crowd {
+        Crowd::new(&crate::serve::settings::Http::default(), None)
+    }
+
     async fn listener() -> (TcpListener, SocketAddr) {
         let listener = bind(LOOPBACK.parse().unwrap(), "--bind").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -262,7 +304,7 @@ mod tests {
     async fn a_thousand_streams_end_with_the_server_after_their_last_words() {
         let (listener, address) = listener().await;
         let (stop, shutdown) = Shutdown::new();
-        let server = tokio::spawn(serve(vec![listener], router(), shutdown));
+        let server = tokio::spawn(serve(vec![listener], router(), shutdown, crowd()));
         let mut clients = Vec::new();
         for _ in 0..1_000 {
             clients.push(open(address, "/polite", "hello").await);
@@ -283,7 +325,7 @@ mod tests {
     async fn a_stream_that_does_not_end_is_cut_off() {
         let (listener, address) = listener().await;
         let (stop, shutdown) = Shutdown::new();
-        let server = tokio::spawn(serve(vec![listener], router(), shutdown));
+        let server = tokio::spawn(serve(vec![listener], router(), shutdown, crowd()));
         let mut client = open(address, "/stubborn", "hello").await;
         tokio::time::pause();
         stop.stop();
@@ -299,8 +341,8 @@ mod tests {
         let ((main, main_address), (own, own_address)) = (listener().await, listener().await);
         let (stop, shutdown) = Shutdown::new();
         let (stop_own, shutdown_own) = shutdown.child();
-        let main = tokio::spawn(serve(vec![main], router(), shutdown.clone()));
-        let own = tokio::spawn(serve(vec![own], router(), shutdown_own.clone()));
+        let main = tokio::spawn(serve(vec![main], router(), shutdown.clone(), crowd()));
+        let own = tokio::spawn(serve(vec![own], router(), shutdown_own.clone(), crowd()));
         let _client = open(own_address, "/polite", "hello").await;
         stop_own.stop();
         own.await.unwrap();

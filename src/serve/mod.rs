@@ -4,6 +4,7 @@ mod app;
 pub mod auth;
 pub mod body;
 mod checkpoints;
+pub mod crowd;
 mod describe;
 mod drasi;
 pub mod guard;
@@ -15,6 +16,9 @@ mod once;
 mod page;
 mod precondition;
 pub mod problem;
+pub mod proxies;
+mod pulse;
+mod reload;
 mod rows;
 pub mod settings;
 mod sql;
@@ -24,6 +28,7 @@ mod system;
 pub mod tables;
 pub mod turnstile;
 mod views;
+mod wire;
 
 use std::sync::Arc;
 
@@ -67,7 +72,10 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/api/v1", OpenApiRouter::new().merge(drasi).merge(reactions))
         .split_for_parts();
     let elsewhere = Router::new().fallback(elsewhere).with_state(Arc::clone(&app.streams));
-    router.merge(describe::routes(&description)).merge(Router::new().nest("/api/v1", same)).merge(elsewhere)
+    router
+        .merge(describe::routes(&description, &app.settings.now().http.base_path))
+        .merge(Router::new().nest("/api/v1", same))
+        .merge(elsewhere)
 }
 
 /// A named stream on the address of the REST interface, or nothing; the root tells what else there is.
@@ -75,7 +83,7 @@ async fn elsewhere(State(streams): State<Arc<Streams>>, request: Request) -> Res
     let (parts, _) = request.into_parts();
     match streams.at(None, parts.uri.path()) {
         Some(_) => stream::named(&streams, None, &parts).into_response(),
-        None if parts.uri.path() == "/" && parts.method == Method::GET => Redirect::temporary("/docs/").into_response(),
+        None if parts.uri.path() == "/" && parts.method == Method::GET => Redirect::temporary("docs/").into_response(),
         None => {
             let error =
                 Error::new(Code::NoRoute, format!("nothing is at {}", parts.uri.path())).hint("see /docs for what there is");

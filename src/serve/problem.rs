@@ -139,14 +139,39 @@ impl Problem {
             .into()
     }
 
-    /// 429: come back in `seconds`.
-    pub fn too_many(detail: impl Into<String>, seconds: u64) -> Self {
-        Problem::new(Code::TooMany, detail).header(RETRY_AFTER, seconds.into())
+    /// 429: come back in `seconds`; `hint` names the limit.
+    pub fn too_many(detail: impl Into<String>, seconds: u64, hint: &str) -> Self {
+        Problem::from(Error::new(Code::TooMany, detail).hint(hint)).header(RETRY_AFTER, seconds.into())
+    }
+
+    /// 408: the body did not come in time.
+    pub fn slow() -> Self {
+        let error = Error::new(Code::Malformed, "the body did not come in time");
+        Problem::from(error.hint("send it whole; http.body_timeout in the settings is how long it may take"))
+            .with_status(StatusCode::REQUEST_TIMEOUT)
     }
 
     /// 503: come back in `seconds`.
     pub fn unavailable(detail: impl Into<String>, seconds: u64) -> Self {
         Problem::new(Code::Unavailable, detail).header(RETRY_AFTER, seconds.into())
+    }
+
+    /// What a part of the server refuses that tells no more than a status.
+    pub fn of_status(status: StatusCode) -> Self {
+        let of = |code: Code, detail: &str, hint: &str| Problem::from(Error::new(code, detail).hint(hint)).with_status(status);
+        match status {
+            StatusCode::URI_TOO_LONG => of(Code::TooLarge, "the address is too long", "send less in it, or use a body"),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+                of(Code::TooLarge, "the head of the request is too large", "send less")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => of(Code::TooLarge, "the body is too large", "send less"),
+            status if status.is_server_error() => Problem::new(Code::Bug, "an answer has no reason").with_status(status),
+            _ => of(
+                Code::Malformed,
+                "the request cannot be read",
+                "percent-encode what an address cannot hold: > is %3E, < is %3C, \" is %22, a blank %20",
+            ),
+        }
     }
 
     /// 412: what `If-Match` or `If-None-Match` asked for does not hold.
@@ -213,6 +238,12 @@ impl Problem {
 
     pub fn mistakes(&self) -> &[Mistake] {
         &self.0.errors
+    }
+
+    /// The problem with the id by which the log knows it.
+    pub(super) fn named(mut self, request_id: &str) -> Self {
+        self.0.request_id = Some(request_id.to_string());
+        self
     }
 
     /// The request that the problem answers, and what the answer is called in the log. Logs what only the log may say.
@@ -376,7 +407,7 @@ mod tests {
         let refused = Problem::unauthorized("a token is needed").into_response();
         assert_eq!(refused.headers()[WWW_AUTHENTICATE], "Bearer realm=\"streamgauge\"");
         assert_eq!(refused.headers()[CONTENT_TYPE], "application/problem+json");
-        for (problem, status) in [(Problem::too_many("", 7), 429), (Problem::unavailable("", 7), 503)] {
+        for (problem, status) in [(Problem::too_many("", 7, "wait"), 429), (Problem::unavailable("", 7), 503)] {
             let response = problem.into_response();
             assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].as_bytes()), (status, &b"7"[..]));
         }

@@ -6,12 +6,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::app::App;
 use super::auth::{Gate, Origins};
-use super::guard::around;
+use super::crowd::{Crowd, files_max};
+use super::guard::{Around, around};
 use super::listen::{Shutdown, bind, serve};
+use super::once::Once;
+use super::reload::{Current, watch_tokens};
 use super::settings::{Settings, is_own};
 use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
@@ -19,7 +23,7 @@ use crate::catalog::Made;
 use crate::checkpoint::{Archive, Damaged, Opened, Store};
 use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
 use crate::error::{Code, Error, Result};
-use crate::feed::{AllowedVariables, Policy, Reach};
+use crate::feed::{AllowedVariables, Policy, Reach, Values};
 use crate::time::Timestamp;
 use crate::view::begin_epochs;
 
@@ -51,14 +55,18 @@ impl Server {
             addresses.push(listener.local_addr().unwrap_or(address));
             listeners.push(listener);
         }
-        let engine = Arc::new(Engine::keeping(policy(&settings, true))?);
+        let values = Values::default();
+        values.set(settings.secrets.values.clone());
+        let engine = Arc::new(Engine::keeping(policy(&settings, true, &values))?);
         restore(&engine, &store).await?;
         let checkpoints = match &settings.data {
             Some(dir) => Some(Arc::new(resume(&engine, dir)?)),
             None => None,
         };
+        let crowd = Crowd::new(&settings.http, files_max());
         let limits = Limits {
             turnstile: Turnstile::new(&settings.http),
+            crowd: crowd.clone(),
             heartbeat: settings.http.heartbeat,
             own: addresses.clone(),
             off_loopback: !settings.is_loopback_only(),
@@ -68,13 +76,30 @@ impl Server {
         let origins = Origins::new(&settings, move |address, path| {
             weak.upgrade().map(|streams| streams.origins(address, path)).unwrap_or_default()
         });
-        let body_bytes_max = settings.http.body_bytes_max;
+        let common = Around {
+            body_bytes_max: settings.http.body_bytes_max,
+            proxies: crowd.proxies().clone(),
+            base_path: settings.http.base_path.as_str().into(),
+        };
         let guard = {
             let (gate, origins) = (gate.clone(), origins.clone());
-            move |router, address| around(router, gate.at(address), origins.at(address), body_bytes_max)
+            move |router, address| around(router, gate.at(address), origins.at(address), common.clone())
         };
         streams.guard_with(Arc::new(guard));
-        let app = Arc::new(App::new(engine, checkpoints, settings, store, gate, Arc::clone(&streams)));
+        let app = Arc::new(App {
+            engine,
+            checkpoints,
+            settings: Current::new(settings),
+            store,
+            gate,
+            streams: Arc::clone(&streams),
+            values,
+            origins,
+            crowd,
+            started: Timestamp::now(),
+            once: Once::default(),
+            changing: Mutex::default(),
+        });
         let router = streams.guarded(super::router(Arc::clone(&app)), None);
         Ok(Server { app, addresses, listeners, router })
     }
@@ -84,7 +109,7 @@ impl Server {
         let App { engine, settings, streams, .. } = self.app.as_ref();
         self.app.keep()?;
         streams.restore().await?;
-        for stream in &settings.streams {
+        for stream in &settings.now().streams {
             if let Err(issues) = streams.put(stream, Write::Replace).await {
                 let issue = issues.into_iter().next().map(|issue| (issue.pointer, issue.error));
                 let (pointer, error) = issue.unwrap_or_else(|| (String::new(), Error::bug("a stream is wrong for no reason")));
@@ -102,7 +127,8 @@ impl Server {
         let mut beside = JoinSet::new();
         beside.spawn(Arc::clone(&self.app.streams).end_with(shutdown.clone()));
         beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
-        serve(self.listeners, self.router, shutdown).await;
+        beside.spawn(watch_tokens(Arc::clone(&self.app), shutdown.clone()));
+        serve(self.listeners, self.router, shutdown, self.app.crowd.clone()).await;
         while let Some(ended) = beside.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "the server did not end as it should");
@@ -114,7 +140,7 @@ impl Server {
 /// Takes checkpoints until the shutdown begins, and then the last one.
 async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
     let Some(checkpoints) = &app.checkpoints else { return };
-    let taken = checkpoints.run(app.settings.checkpoint_interval, shutdown.begun());
+    let taken = checkpoints.run(app.settings.now().checkpoint_interval, shutdown.begun());
     let over = async {
         shutdown.begun().await;
         tokio::time::sleep(LAST_CHECKPOINT_TIMEOUT).await;
@@ -143,16 +169,19 @@ fn resume(engine: &Arc<Engine>, dir: &Path) -> Result<Checkpoints> {
 }
 
 /// What feeds may use and reach.
-pub fn policy(settings: &Settings, files: bool) -> Policy {
+pub fn policy(settings: &Settings, files: bool, values: &Values) -> Policy {
     let permitted = settings.permitted();
     Policy {
         variables: match permitted.iter().any(|name| name == "*") {
             true => AllowedVariables::All,
             false => AllowedVariables::Only(permitted),
         },
+        bound: settings.secrets.bind.iter().map(|(name, hosts)| (name.clone(), hosts.0.clone())).collect(),
+        values: values.clone(),
         reserved: is_own,
         reach: if settings.is_loopback_only() { Reach::NoMetadata } else { Reach::Public },
         allow_hosts: settings.feeds.allow_hosts.0.clone(),
+        own: settings.feeds.own.clone(),
         files,
     }
 }

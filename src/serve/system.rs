@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use super::App;
 use super::auth::{Identity, Scope};
 use super::page::LIMIT_MAX;
+use super::settings::Words;
 use crate::feed::State as FeedState;
 use crate::time::Timestamp;
 use crate::view::{HISTORY_CHANGES_MAX, Health};
@@ -76,6 +77,7 @@ struct InfoLimits {
 /// Version, uptime and how much there is.
 #[utoipa::path(get, operation_id = "info", path = "/info", tag = "server", responses((status = 200, body = Info, description = "About this server")))]
 async fn info(State(app): State<Arc<App>>) -> Json<Info> {
+    let settings = app.settings.now();
     let uptime = Timestamp::now().nanos().saturating_sub(app.started.nanos()).max(0) as u64;
     Json(Info {
         name: "streamgauge",
@@ -87,15 +89,15 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
         views: app.engine.view_count(),
         features: Features {
             connectors: super::tables::connectors().iter().map(|connector| connector.id).collect(),
-            keeps: app.settings.data.is_some(),
-            files: app.settings.feeds.files,
+            keeps: settings.data.is_some(),
+            files: settings.feeds.files,
         },
         limits: InfoLimits {
-            body_bytes_max: app.settings.http.body_bytes_max,
+            body_bytes_max: settings.http.body_bytes_max,
             sql_bytes_max: super::sql::SQL_BYTES_MAX,
-            streams_max: app.settings.http.streams_max,
-            streams_per_token_max: app.settings.http.streams_per_token_max,
-            streams_per_address_max: app.settings.http.streams_per_address_max,
+            streams_max: settings.http.streams_max,
+            streams_per_token_max: settings.http.streams_per_token_max,
+            streams_per_address_max: settings.http.streams_per_address_max,
             page_max: LIMIT_MAX,
             history_changes_max: HISTORY_CHANGES_MAX,
         },
@@ -117,27 +119,50 @@ async fn alive() -> Json<Report> {
     Json(Report { status: "ok", problems: Vec::new() })
 }
 
-/// Whether every view runs and no feed has been given up.
+/// Whether the server answers: its views were started, and what the settings name in `[ready]` is up.
+///
+/// Feeds and views that fail besides are told and change nothing.
 #[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "server", responses(
-    (status = 200, body = Report, description = "All views run"),
-    (status = 503, body = Report, description = "Some do not"),
+    (status = 200, body = Report, description = "It is ready; `problems` tells what is not as it should be"),
+    (status = 503, body = Report, description = "It is not: views are being started, or something that must be up is not"),
 ))]
 async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> (StatusCode, Json<Report>) {
+    let needed = app.settings.now().ready.clone();
+    let is_needed = |names: &Words, name: &str| names.0.iter().any(|needed| needed == "*" || needed.eq_ignore_ascii_case(name));
     let mut problems = Vec::new();
+    let mut is_ready = true;
     for table in app.engine.tables() {
-        if table.feed_status().snapshot().state == FeedState::Failed {
-            let reason = table.silence().unwrap_or_default();
-            problems.push(format!("table {}: {reason}", table.spec().name));
+        let (name, state) = (table.spec().name.clone(), table.feed_status().snapshot().state);
+        let needed = is_needed(&needed.tables, &name);
+        let is_up = matches!(state, FeedState::Connected | FeedState::Completed);
+        if state == FeedState::Failed || needed && !is_up {
+            is_ready &= !needed;
+            problems.push(format!("table {name}: {}", table.silence().unwrap_or_else(|| state.to_string())));
         }
     }
     for view in app.engine.views() {
         match view.live().map(|live| live.health()) {
-            Some(Health::Failed(error)) => problems.push(format!("view {}: {error}", view.name)),
-            Some(Health::Waiting) => problems.push(format!("view {} does not run yet", view.name)),
+            Some(Health::Failed(error)) => {
+                is_ready &= !is_needed(&needed.views, &view.name);
+                problems.push(format!("view {}: {error}", view.name));
+            }
+            Some(Health::Waiting) => {
+                is_ready = false;
+                problems.push(format!("view {} does not run yet", view.name));
+            }
             Some(Health::Running | Health::Ended | Health::Dropped) | None => {}
         }
     }
-    let (code, status) = match problems.is_empty() {
+    for (what, names, known) in [
+        ("table", &needed.tables, app.engine.tables().iter().map(|table| table.spec().name.clone()).collect::<Vec<_>>()),
+        ("view", &needed.views, app.engine.views().iter().map(|view| view.name.clone()).collect()),
+    ] {
+        for missing in names.0.iter().filter(|name| *name != "*" && !known.iter().any(|known| known.eq_ignore_ascii_case(name))) {
+            is_ready = false;
+            problems.push(format!("{what} {missing} is not there, and [ready] names it"));
+        }
+    }
+    let (code, status) = match is_ready {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };

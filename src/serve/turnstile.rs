@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use super::problem::Problem;
+use super::proxies::neighbourhood;
 use super::settings::Http;
 
 /// Of one address, where the settings say nothing: a page opens a handful, a build farm some dozens.
@@ -26,11 +27,11 @@ pub struct Turnstile(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    limits: Limits,
+    limits: RwLock<Limits>,
     counts: Mutex<Counts>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Limits {
     all: usize,
     per_address: Option<usize>,
@@ -63,20 +64,18 @@ pub struct Permit {
 
 impl Turnstile {
     pub fn new(http: &Http) -> Self {
-        Turnstile(Arc::new(Shared {
-            limits: Limits {
-                all: http.streams_max,
-                per_address: http.streams_per_address_max,
-                per_token: http.streams_per_token_max,
-                per_second: http.connects_per_second_max,
-            },
-            counts: Mutex::default(),
-        }))
+        Turnstile(Arc::new(Shared { limits: RwLock::new(Limits::of(http)), counts: Mutex::default() }))
+    }
+
+    /// Takes other settings; streams that are open stay.
+    pub fn set(&self, http: &Http) {
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = Limits::of(http);
     }
 
     /// A place for a stream of this address and token, or 429 (the client has too many) or 503 (all have).
     pub fn enter(&self, address: IpAddr, token: Option<&str>, now: Instant) -> Result<Permit, Problem> {
-        let limits = &self.0.limits;
+        let limits = self.0.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let address = neighbourhood(address);
         // Behind a proxy on this machine, all clients seem to be on it.
         let own = address.is_loopback();
         let per_address = limits.per_address.or((!own).then_some(PER_ADDRESS_MAX)).unwrap_or(usize::MAX);
@@ -84,21 +83,20 @@ impl Turnstile {
         let mut counts = self.counts();
         if let Some(per_second) = per_second.filter(|per_second| !counts.allows_one_more(address, *per_second, now)) {
             let detail = format!("{address} opens more than {per_second} streams a second");
-            return Err(Problem::too_many(detail, 1));
+            return Err(Problem::too_many(detail, 1, &raise("connects_per_second_max")));
         }
         if counts.all >= limits.all {
-            return Err(Problem::unavailable(
-                format!("{} streams are open, and no more are taken", limits.all),
-                RETRY_AFTER_FULL,
-            ));
+            let detail = format!("{} streams are open, and no more are taken; http.streams_max is the limit", limits.all);
+            return Err(Problem::unavailable(detail, RETRY_AFTER_FULL));
         }
         if counts.addresses.get(&address).is_some_and(|open| *open >= per_address) {
             let detail = format!("{address} has {per_address} open streams, and may have no more");
-            return Err(Problem::too_many(detail, RETRY_AFTER_FULL));
+            let hint = format!("{}; behind a proxy, name it in http.trusted_proxies", raise("streams_per_address_max"));
+            return Err(Problem::too_many(detail, RETRY_AFTER_FULL, &hint));
         }
         if token.and_then(|token| counts.tokens.get(token)).is_some_and(|open| *open >= limits.per_token) {
             let detail = format!("the token has {} open streams, and may have no more", limits.per_token);
-            return Err(Problem::too_many(detail, RETRY_AFTER_FULL));
+            return Err(Problem::too_many(detail, RETRY_AFTER_FULL, &raise("streams_per_token_max")));
         }
         counts.all += 1;
         *counts.addresses.entry(address).or_default() += 1;
@@ -144,6 +142,22 @@ impl Drop for Permit {
         leave(&mut counts.addresses, &self.address);
         if let Some(token) = &self.token {
             leave(&mut counts.tokens, token);
+        }
+    }
+}
+
+/// What to do about a limit.
+fn raise(setting: &str) -> String {
+    format!("close some, or raise http.{setting} in the settings")
+}
+
+impl Limits {
+    fn of(http: &Http) -> Limits {
+        Limits {
+            all: http.streams_max,
+            per_address: http.streams_per_address_max,
+            per_token: http.streams_per_token_max,
+            per_second: http.connects_per_second_max,
         }
     }
 }

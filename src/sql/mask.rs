@@ -6,12 +6,27 @@ use super::dialect::Sql;
 use super::statement::CreateTable;
 use super::syntax::is_word;
 use super::text::Text;
-use crate::feed::secret_parts;
+use crate::error::{Code, Error};
+use crate::feed::{MASK, holds_mask, secret_parts};
 
 impl CreateTable {
     /// The statement as written, `***` in place of each secret in its options.
     pub fn shown(&self) -> String {
-        masked(&self.text, |_| "***".into())
+        masked(&self.text, |_| MASK.into())
+    }
+
+    /// Refuses a statement that was copied from an answer with the masks in it: nothing tells what they stood for.
+    pub fn refuse_masks(&self) -> Result<(), Vec<Error>> {
+        let masks = self.options.iter().filter(|given| holds_mask(&given.name, &given.value));
+        let errors: Vec<Error> = masks
+            .map(|given| {
+                let error =
+                    Error::new(Code::BadOption, format!("option '{}' is masked: {MASK} stands where a secret was", given.name));
+                let error = error.hint("give the secret itself, or as {{ NAME }} a variable of the environment");
+                given.span.map_or(error.clone(), |span| error.at(span))
+            })
+            .collect();
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 }
 

@@ -97,7 +97,8 @@ impl Table {
         let skipped = table.skipped - before.skipped;
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
-            State::NotRead if self.is_read() => Some("no query reads it any more".into()),
+            State::NotRead if self.is_read() && feed.connects + feed.attempts > 0 => Some("no query reads it any more".into()),
+            State::NotRead if self.is_read() => Some("about to connect".into()),
             State::NotRead => Some("no query reads it yet".into()),
             State::Connecting => Some(format!("connecting{}", error())),
             State::BackingOff => {

@@ -1,12 +1,12 @@
 //! The gate: who a request is from, and whether that is enough for what it wants.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, REFERRER_POLICY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
@@ -14,8 +14,10 @@ use url::form_urlencoded;
 use super::scope::{Need, Scope, need, need_of_stream};
 use super::ticket::Tickets;
 use super::token::Tokens;
+use super::until;
 use crate::checkpoint::Store;
 use crate::error::Result;
+use crate::serve::listen::{Shutdown, Stop};
 use crate::serve::problem::Problem;
 use crate::serve::settings::Settings;
 
@@ -35,21 +37,28 @@ struct Kept {
     insecure: bool,
     /// Only this machine can reach the server.
     loopback: bool,
+    /// As long as everybody may do everything, and what ends that.
+    open: Mutex<(Stop, Shutdown)>,
 }
 
 /// Who a request is from; every handler can ask for it as an extension.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Identity {
-    /// The id of the token, for limits and the log.
+    /// The id of the token, for limits.
     pub token: Option<String>,
+    /// The name of the token, for the log.
+    pub name: Option<String>,
     scopes: Vec<Scope>,
+    /// When it is over: what was opened by it ends.
+    until: Shutdown,
 }
 
 impl Gate {
     pub fn new(settings: &Settings, store: Store) -> Result<Self> {
         let tokens = Tokens::new(&settings.auth, store)?;
         let (insecure, loopback) = (settings.auth.insecure_no_auth, settings.is_loopback_only());
-        Ok(Gate { kept: Arc::new(Kept { tokens, tickets: Tickets::default(), insecure, loopback }), address: None })
+        let kept = Kept { tokens, tickets: Tickets::default(), insecure, loopback, open: Mutex::new(Shutdown::new()) };
+        Ok(Gate { kept: Arc::new(kept), address: None })
     }
 
     /// The same at another address: at one of streams no path belongs to the REST interface.
@@ -60,6 +69,13 @@ impl Gate {
     /// Whether everybody may do everything: by the settings, or on loopback as long as no token for `admin` is there.
     pub fn is_open(&self) -> bool {
         self.kept.insecure || self.kept.loopback && !self.kept.tokens.has_admin()
+    }
+
+    /// Ends what was opened by nobody in particular, if a token is needed now.
+    pub fn settle(&self) {
+        if !self.is_open() {
+            *self.kept.open.lock().unwrap_or_else(PoisonError::into_inner) = Shutdown::new();
+        }
     }
 
     /// How the server is guarded, as `info` says it.
@@ -83,7 +99,8 @@ impl Gate {
     /// Who asks, if that is enough for the need.
     fn admit(&self, need: Need, credentials: impl FnOnce() -> Result<Option<Credentials>, Problem>) -> Result<Identity, Problem> {
         if self.is_open() {
-            return Ok(Identity::anybody());
+            let until = self.kept.open.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+            return Ok(Identity { token: None, name: None, scopes: vec![Scope::Admin], until });
         }
         let identity = credentials().and_then(|shown| self.identify(shown));
         match need {
@@ -106,25 +123,26 @@ impl Gate {
         match credentials {
             None => Ok(Identity::nobody()),
             Some(Credentials::Token(secret)) => match self.kept.tokens.find(&secret) {
-                Some(record) => Ok(Identity { token: Some(record.id), scopes: record.scopes }),
+                Some((record, until)) => {
+                    Ok(Identity { token: Some(record.id), name: Some(record.name), scopes: record.scopes, until })
+                }
                 None => Err(Problem::unauthorized("the token is not known")),
             },
-            Some(Credentials::Ticket(secret)) => match self.kept.tickets.take(&secret, Instant::now()) {
-                Some(ticket) => Ok(Identity { token: ticket.token, scopes: ticket.scopes }),
-                None => Err(Problem::unauthorized("the ticket is not known, used, or too old")),
-            },
+            Some(Credentials::Ticket(secret)) => {
+                let known = self.kept.tickets.take(&secret, Instant::now()).and_then(|ticket| {
+                    // A ticket of a token that is gone is worth no more than the token.
+                    let (name, until) = self.kept.tokens.until(ticket.token.as_deref()?)?;
+                    Some(Identity { token: ticket.token, name: Some(name), scopes: ticket.scopes, until })
+                });
+                known.ok_or_else(|| Problem::unauthorized("the ticket is not known, used, or too old"))
+            }
         }
     }
 }
 
 impl Identity {
-    /// Where nobody is asked.
-    fn anybody() -> Self {
-        Identity { token: None, scopes: vec![Scope::Admin] }
-    }
-
     fn nobody() -> Self {
-        Identity { token: None, scopes: Vec::new() }
+        Identity { token: None, name: None, scopes: Vec::new(), until: Shutdown::default() }
     }
 
     pub fn allows(&self, scope: &Scope) -> bool {
@@ -151,8 +169,20 @@ pub async fn authorize(State(gate): State<Gate>, mut request: Request, next: Nex
     };
     match gate.admit(need, || credentials(request.headers(), query, in_address)) {
         Ok(identity) => {
-            request.extensions_mut().insert(identity);
-            let mut response = next.run(request).await;
+            request.extensions_mut().insert(identity.clone());
+            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+            let answer = next.run(request);
+            // What waits for changes waits no longer than its token is known; what makes changes is brought to its end.
+            let response = match reads {
+                true => tokio::select! {
+                    biased;
+                    response = answer => response,
+                    () = identity.until.begun() => Problem::unauthorized("the token is not known any more").into_response(),
+                },
+                false => answer.await,
+            };
+            let mut response = until::ended_with(response, &identity.until);
+            response.extensions_mut().insert(identity);
             // An address with a secret in it goes nowhere else.
             if in_address {
                 response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -349,7 +379,7 @@ mod tests {
         let settings = Settings { bind: "0.0.0.0:1".parse().unwrap(), ..Settings::default() };
         let gate = Gate::new(&settings, store).unwrap();
         assert_eq!(status(&gate, "GET /v1/views", "").await, 401);
-        let (_, secret) = gate.tokens().make("root", vec![Scope::Admin]).unwrap();
+        let (_, secret) = gate.tokens().make("root", vec![Scope::Admin], None).unwrap();
         let secret = secrecy::ExposeSecret::expose_secret(&secret).to_string();
         assert_eq!(status(&gate, "DELETE /v1/tokens/root", &secret).await, 409);
     }

@@ -6,6 +6,7 @@ mod routes;
 mod scope;
 mod ticket;
 mod token;
+mod until;
 
 pub use gate::{Gate, Identity, authorize};
 pub use origin::{Origins, host, is_same_origin, keep_out_foreign_pages};

@@ -1,7 +1,7 @@
 //! Which names the server answers to, and which pages may talk to it: against DNS rebinding and forged requests of other sites.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN, TRANSFER_ENCODING};
@@ -27,23 +27,42 @@ type Extra = Arc<dyn Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync>;
 /// Hosts and origins that are let in.
 #[derive(Clone)]
 pub struct Origins {
-    /// Names besides loopback's; none where every name is good.
-    hosts: Option<Arc<[String]>>,
-    pages: Arc<[String]>,
+    known: Arc<RwLock<Known>>,
     extra: Extra,
     /// Where requests come in that these are for.
     address: Option<SocketAddr>,
 }
 
-impl Origins {
-    /// Those of the REST interface; `extra` gives the origins of the stream at a path of an address.
-    pub fn new(settings: &Settings, extra: impl Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
+/// What the settings say.
+struct Known {
+    /// Names besides loopback's; none where every name is good.
+    hosts: Option<Vec<String>>,
+    pages: Vec<String>,
+}
+
+impl Known {
+    fn of(settings: &Settings) -> Known {
         let hosts = &settings.http.hosts.0;
         // Where strangers can reach the server, its names are theirs to know, and tokens keep the door.
         let guarded = !hosts.iter().any(|host| host == ANY) && (settings.is_loopback_only() || !hosts.is_empty());
         let lower = |words: &[String]| words.iter().map(|word| word.trim_end_matches('/').to_ascii_lowercase()).collect();
-        let pages = lower(&settings.http.cors_origins.0);
-        Origins { hosts: guarded.then(|| lower(hosts)), pages, extra: Arc::new(extra), address: None }
+        Known { hosts: guarded.then(|| lower(hosts)), pages: lower(&settings.http.cors_origins.0) }
+    }
+}
+
+impl Origins {
+    /// Those of the REST interface; `extra` gives the origins of the stream at a path of an address.
+    pub fn new(settings: &Settings, extra: impl Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
+        Origins { known: Arc::new(RwLock::new(Known::of(settings))), extra: Arc::new(extra), address: None }
+    }
+
+    /// Takes other settings, at all addresses.
+    pub fn set(&self, settings: &Settings) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::of(settings);
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The same at another address: what a stream allows holds where it is, and at no other that has its path.
@@ -53,7 +72,8 @@ impl Origins {
 
     /// Whether the server is meant by this `Host`, whatever the port.
     fn is_own_name(&self, host: &str) -> bool {
-        let Some(hosts) = &self.hosts else { return true };
+        let known = self.known();
+        let Some(hosts) = &known.hosts else { return true };
         let name = match host.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),
             None => host.rsplit_once(':').map_or(host, |(name, _)| name),
@@ -69,7 +89,7 @@ impl Origins {
 
     /// Whether the settings name this origin.
     fn is_trusted(&self, origin: &str) -> bool {
-        self.pages.iter().any(|page| fits(page, origin))
+        self.known().pages.iter().any(|page| fits(page, origin))
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/v1/tokens` and `/v1/tickets`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::{FromRef, Path, State};
 use axum::http::header::LOCATION;
@@ -41,6 +41,10 @@ struct TokenPost {
     /// `read`, `stream:<view>`, `write`, `admin`; each includes those below it.
     #[schema(value_type = Vec<String>, example = json!(["stream:orders"]))]
     scopes: Vec<Scope>,
+    /// RFC 3339: the token is good until then, and what it has opened ends. Without it, until it is removed.
+    #[serde(default)]
+    #[schema(example = "2030-01-01T00:00:00Z")]
+    expires_at: Option<String>,
 }
 
 /// A token, without its secret.
@@ -53,6 +57,9 @@ struct Token {
     scopes: Vec<Scope>,
     /// RFC 3339.
     created_at: String,
+    /// RFC 3339; absent where it is good until it is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<String>,
     /// Whether the settings name it; such a token can only be removed there.
     configured: bool,
 }
@@ -103,6 +110,7 @@ impl From<Record> for Token {
             name: record.name,
             scopes: record.scopes,
             created_at: record.created_at,
+            expires_at: record.expires_at,
             configured: record.configured,
         }
     }
@@ -130,8 +138,15 @@ async fn make(
         let error = Error::new(Code::BadOption, "a token without a scope opens nothing").hint("give one, such as \"read\"");
         return Err(Problem::from(error).at("/scopes"));
     }
+    if let Some(text) = &post.expires_at
+        && humantime::parse_rfc3339_weak(text).map_or(true, |time| time <= SystemTime::now())
+    {
+        let error = Error::new(Code::BadOption, format!("'{text}' is no time to come"));
+        return Err(Problem::from(error.hint("write one such as 2030-01-01T00:00:00Z")).at("/expires_at"));
+    }
     let was_open = gate.is_open();
-    let (record, secret) = gate.tokens().make(&post.name, post.scopes)?;
+    let (record, secret) = gate.tokens().make(&post.name, post.scopes, post.expires_at)?;
+    gate.settle();
     let notice = (was_open && !gate.is_open()).then_some("from now on every request needs a token; keep this one");
     let location = [(LOCATION, format!("/v1/tokens/{}", record.id))];
     let new = NewToken { about: record.into(), token: secret.expose_secret().to_string(), notice };

@@ -2,6 +2,7 @@
 
 mod source;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use self::source::{assign, expand, overlay, parse, placed, told};
 use super::body::{BODY_BYTES_MAX, misfit, pointer};
+use super::proxies::Networks;
 use crate::error::{Code, Error, Result};
 use crate::options;
 
@@ -50,6 +52,7 @@ pub struct Settings {
     pub http: Http,
     pub secrets: Secrets,
     pub feeds: Feeds,
+    pub ready: Ready,
     pub log: Log,
     /// Named streams, as `POST /v1/streams` takes them.
     pub streams: Vec<Value>,
@@ -95,22 +98,48 @@ pub struct Http {
     pub streams_max: usize,
     /// Open streams of one address. Default: 50, but for this machine, where a proxy's clients all seem to be.
     pub streams_per_address_max: Option<usize>,
-    /// Open streams of one token.
+    /// Open streams of one token, also by its tickets.
     pub streams_per_token_max: usize,
     /// New streams a second from one address. Default: 100, but for this machine.
     pub connects_per_second_max: Option<u32>,
     /// A silent stream says so often that it is alive.
     #[serde(deserialize_with = "duration")]
     pub heartbeat: Duration,
+    /// Addresses (`10.0.0.1`) and networks (`10.0.0.0/8`) of proxies: what they say in `X-Forwarded-For`, else `Forwarded`, is believed.
+    pub trusted_proxies: Networks,
+    /// The prefix below which a proxy shows the server: `/gauge`. Requests are taken with and without it.
+    #[serde(deserialize_with = "base_path")]
+    pub base_path: String,
+    /// Open connections, all together. Default: what the limit of open files allows, with room for feeds and files.
+    pub connections_max: Option<usize>,
+    /// Open connections of one address. Default: half of all, but as many as there are for this machine and for trusted proxies.
+    pub connections_per_address_max: Option<usize>,
+    /// How long the first request may take to say what it wants.
+    #[serde(deserialize_with = "duration")]
+    pub head_timeout: Duration,
+    /// How long a body may take.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// A client that takes nothing of an answer for so long is gone.
+    #[serde(deserialize_with = "duration")]
+    pub unread_timeout: Duration,
 }
 
 /// `[secrets]`: what feeds may use as `{{ NAME }}`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Secrets {
     /// Names of environment variables, `PREFIX_*`, or `*` for all. Default: all where only this machine can reach the server, else
     /// `STREAMGAUGE_SECRET_*`.
     pub env: Option<Words>,
+    /// The hosts that may get a variable: `SSE_TOKEN = ["api.example.com"]`. One that is not here may go to any.
+    pub bind: BTreeMap<String, Words>,
+    /// Values that feeds find before they look into the environment: `SSE_TOKEN = "${file:/run/secrets/sse_token}"`.
+    #[serde(deserialize_with = "secrets")]
+    pub values: BTreeMap<String, SecretString>,
 }
 
 /// `[feeds]`: where feeds may come from.
@@ -121,6 +150,19 @@ pub struct Feeds {
     pub allow_hosts: Words,
     /// Whether a table may read a file of this machine.
     pub files: bool,
+    /// The sockets of feeds that the program serves itself.
+    #[serde(skip)]
+    pub own: Vec<SocketAddr>,
+}
+
+/// `[ready]`: without what the server is not ready. By default it is ready once its views were started, however feeds fare.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ready {
+    /// Tables whose feeds must be connected or complete; `*` for all.
+    pub tables: Words,
+    /// Views that must run; `*` for all.
+    pub views: Words,
 }
 
 /// `[log]`.
@@ -263,7 +305,7 @@ impl Auth {
     }
 
     /// Takes the token out of its file, and refuses tokens that can be guessed.
-    fn fill(&mut self) -> Result<()> {
+    pub fn fill(&mut self) -> Result<()> {
         if let Some(file) = &self.token_file {
             let text = std::fs::read_to_string(file).map_err(|error| {
                 Error::new(Code::Settings, format!("the token file '{}' cannot be read: {error}", file.display()))
@@ -300,6 +342,7 @@ impl Default for Settings {
             http: Http::default(),
             secrets: Secrets::default(),
             feeds: Feeds::default(),
+            ready: Ready::default(),
             log: Log::default(),
             streams: Vec::new(),
         }
@@ -317,6 +360,14 @@ impl Default for Http {
             streams_per_token_max: 50,
             connects_per_second_max: None,
             heartbeat: Duration::from_secs(30),
+            trusted_proxies: Networks::default(),
+            base_path: String::new(),
+            connections_max: None,
+            connections_per_address_max: None,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            unread_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -382,142 +433,21 @@ fn required_secret<'de, D: Deserializer<'de>>(from: D) -> Result<SecretString, D
     String::deserialize(from).map(SecretString::from)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
+fn secrets<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, SecretString>, D::Error> {
+    let texts = BTreeMap::<String, String>::deserialize(from)?;
+    Ok(texts.into_iter().map(|(name, text)| (name, text.into())).collect())
+}
 
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn read_with(text: &str, environment: &[(&str, &str)], flags: Flags) -> Result<Settings> {
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("streamgauge.toml");
-        std::fs::write(&file, text).unwrap();
-        let environment: BTreeMap<String, String> =
-            environment.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let flags = Flags { config: Some(file), ..flags };
-        Settings::read(&flags, |name| environment.get(name).cloned(), environment.keys().cloned())
-    }
-
-    fn read(text: &str) -> Result<Settings> {
-        read_with(text, &[("PORT", "9000")], Flags::default())
-    }
-
-    #[test]
-    fn nothing_said_means_the_defaults() {
-        let settings = Settings::read(&Flags::default(), |_| None, std::iter::empty()).unwrap();
-        assert_eq!(settings.bind.to_string(), "127.0.0.1:8000");
-        assert_eq!((settings.http.streams_max, settings.http.body_bytes_max), (1_000, 1_048_576));
-        assert_eq!(settings.http.heartbeat, Duration::from_secs(30));
-        settings.check(false).unwrap();
-    }
-
-    #[test]
-    fn flags_go_over_the_environment_and_that_over_the_file() {
-        let text = "bind = '127.0.0.1:1'\ndata = 'file'\n[http]\nhosts = ['a']\nheartbeat = '5s'\n[log]\nformat = 'json'";
-        let environment =
-            [("STREAMGAUGE_BIND", "127.0.0.1:2"), ("STREAMGAUGE_HTTP__HOSTS", "b, c"), ("STREAMGAUGE_DATA", "environment")];
-        let flags = Flags { bind: Some("localhost:3".into()), ..Flags::default() };
-        let settings = read_with(text, &environment, flags).unwrap();
-        assert_eq!(settings.bind.port(), 3);
-        assert_eq!(settings.data, Some("environment".into()));
-        assert_eq!(settings.http.hosts.0, ["b", "c"]);
-        assert_eq!(settings.http.heartbeat, Duration::from_secs(5));
-        assert_eq!(settings.log.format, LogFormat::Json);
-    }
-
-    #[test]
-    fn environment_values_are_read_as_toml_and_strange_ones_are_left_alone() {
-        let environment = [
-            ("STREAMGAUGE_HTTP__STREAMS_MAX", "7"),
-            ("STREAMGAUGE_FEEDS__FILES", "true"),
-            ("STREAMGAUGE_FEEDS__ALLOW_HOSTS", "[\"a\", \"b\"]"),
-            ("STREAMGAUGE_PORT", "tcp://10.0.0.1:80"),
-            ("STREAMGAUGE_SECRET_X", "y"),
-            ("STREAMGAUGE_TOKEN", "1234567890123456"),
-        ];
-        let settings = read_with("", &environment, Flags::default()).unwrap();
-        assert_eq!((settings.http.streams_max, settings.feeds.files), (7, true));
-        assert_eq!(settings.feeds.allow_hosts.0, ["a", "b"]);
-        assert_eq!(settings.auth.token.unwrap().expose_secret(), "1234567890123456");
-        let error = read_with("", &[("STREAMGAUGE_HTTP__HOST", "a")], Flags::default()).unwrap_err();
-        assert_eq!(error.to_string(), "unknown setting 'host'; did you mean 'hosts'?");
-    }
-
-    #[test]
-    fn variables_and_files_are_filled_in() {
-        let dir = TempDir::new().unwrap();
-        let secret = dir.path().join("secret");
-        std::fs::write(&secret, "0123456789abcdef\n").unwrap();
-        let text = format!(
-            "bind = '127.0.0.1:${{PORT}}'\ndata = '${{DIR:-/var/lib}}/x$${{y}}'\nstreams = [{{ id = '${{PORT}}' }}]\n[auth]\ntoken = '${{file:{}}}'",
-            secret.display()
-        );
-        let settings = read(&text).unwrap();
-        assert_eq!(settings.bind.port(), 9000);
-        assert_eq!(settings.data, Some("/var/lib/x${y}".into()));
-        assert_eq!(settings.streams, [serde_json::json!({"id": "9000"})]);
-        assert!(!format!("{settings:?}").contains("0123456789abcdef"));
-        assert_eq!(settings.auth.token.unwrap().expose_secret(), "0123456789abcdef");
-    }
-
-    #[test]
-    fn mistakes_are_told_with_their_place() {
-        for (text, expect, line, column) in [
-            ("bind = ", "is no TOML: ", 1, 8),
-            ("data = 'x'\n[http]\nhots = ['a']", "unknown setting 'hots' (", 3, 1),
-            (
-                "[http]\nstreams_max = 'many'",
-                "the setting 'http.streams_max': expected a whole number from 0, found a text",
-                2,
-                1,
-            ),
-            ("bind = 'example.com:80'", "the setting 'bind': 'example.com:80' is no address with a port", 1, 1),
-            ("[http]\nheartbeat = '5'", "the setting 'http.heartbeat': '5' has no unit", 2, 1),
-            ("[log]\nformat = 'jsn'", "the setting 'log.format': 'jsn' is not known here", 2, 1),
-            ("data = '${NOT_SET}'", "the setting 'data' needs the environment variable NOT_SET, which is not set", 1, 1),
-            ("[[auth.tokens]]\nname = 'a'\ntoken = '0123456789abcdef'", "the setting 'scopes' is missing", 1, 1),
-        ] {
-            let error = read(text).unwrap_err();
-            assert!(error.message().contains(expect), "{text}: {error}");
-            let start = error.span().unwrap_or_else(|| panic!("{text}: {error} has no place")).start;
-            assert_eq!((start.line, start.column), (line, column), "{text}: {error}");
-        }
-        let error = read("[http]\nhots = ['a']").unwrap_err();
-        assert_eq!(error.way_out(), Some("did you mean 'hosts'?"));
-    }
-
-    #[test]
-    fn strangers_are_kept_out_unless_told_otherwise() {
-        let open = read("bind = '0.0.0.0:8000'").unwrap();
-        let error = open.check(false).unwrap_err();
-        assert!(error.to_string().contains("give --insecure-no-auth"), "{error}");
-        open.check(true).unwrap();
-        assert!(read("listeners = '[::]:80'").unwrap().check(false).is_err());
-        read("bind = '0.0.0.0:8000'\n[auth]\ninsecure_no_auth = true").unwrap().check(false).unwrap();
-        read("bind = '0.0.0.0:8000'\n[auth]\ntoken = '0123456789abcdef'").unwrap().check(false).unwrap();
-        let error = read("[auth]\ntoken = 'hush'").unwrap_err();
-        assert!(error.message().contains("less than 16 characters") && !error.to_string().contains("hush"), "{error}");
-    }
-
-    #[test]
-    fn not_every_page_may_read_everything() {
-        let error = read("[http]\ncors_origins = '*'").unwrap_err();
-        assert!(error.to_string().contains("a public stream"), "{error}");
-    }
-
-    #[test]
-    fn feeds_may_use_what_the_settings_name() {
-        for (text, allowed, refused) in [
-            ("", "AWS_KEY", "STREAMGAUGE_TOKEN"),
-            ("bind = '0.0.0.0:1'", "STREAMGAUGE_SECRET_X", "AWS_KEY"),
-            ("streams = [{ id = 'a', host = '0.0.0.0' }]", "STREAMGAUGE_SECRET_X", "AWS_KEY"),
-            ("[secrets]\nenv = ['A', 'B_*']", "B_1", "AB"),
-            ("bind = '0.0.0.0:1'\n[secrets]\nenv = '*'", "AWS_KEY", "STREAMGAUGE_AUTH__TOKEN"),
-        ] {
-            let policy = crate::serve::start::policy(&read(text).unwrap(), false);
-            assert!(policy.check_variable(allowed).is_ok() && policy.check_variable(refused).is_err(), "{text}");
-        }
+/// A path that begins with a slash and does not end with one; `/` is none.
+fn base_path<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let text = String::deserialize(from)?;
+    let path = text.trim_end_matches('/');
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    match path.is_empty() || path.starts_with('/') && !path.contains("//") && path.bytes().all(is_plain) {
+        true => Ok(path.to_string()),
+        false => Err(de::Error::custom(format!("'{text}' is no path; write it like /gauge"))),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ mod http;
 mod listen;
 mod log;
 mod named_stream;
+mod names;
 mod poll;
 mod position;
 mod routes;

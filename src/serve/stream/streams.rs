@@ -24,12 +24,14 @@ use super::http::Visitor;
 use super::listen::Listener;
 use super::log::Log;
 use super::named_stream::{Named, State};
+use super::names;
 use super::shape::{Ops, Shape};
 use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec};
 use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, nearest};
+use crate::serve::crowd::Crowd;
 use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::{Permit, Turnstile};
@@ -43,6 +45,8 @@ use crate::view::Live;
 pub struct Limits {
     /// How many clients there may be, of all and of one.
     pub turnstile: Turnstile,
+    /// All connections, also those to addresses of streams.
+    pub crowd: Crowd,
     /// Between two heartbeats, where a stream does not say.
     pub heartbeat: Duration,
     /// The addresses of the REST interface: a stream that names the port of one is served there.
@@ -129,6 +133,14 @@ impl Streams {
         }
     }
 
+    pub fn turnstile(&self) -> &Turnstile {
+        &self.limits.turnstile
+    }
+
+    pub fn crowd(&self) -> &Crowd {
+        &self.limits.crowd
+    }
+
     /// Opens the streams that were kept. One that cannot be opened says why, and the others go on.
     pub async fn restore(self: &Arc<Self>) -> Result<()> {
         let _changing = self.changing.lock().await;
@@ -195,6 +207,10 @@ impl Streams {
         if write == Write::Create && self.find(&spec.id).is_some() {
             let error = Error::new(Code::Exists, format!("there is a stream '{}' already", spec.id));
             return issue("/id", error.hint("replace it with PUT, or choose another id"));
+        }
+        let misfits = names::misfits(&spec, |view| Some(Arc::clone(&self.live(view).ok()?.schema)));
+        if !misfits.is_empty() {
+            return Err(misfits);
         }
         let address = self.address(&spec);
         if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !self.limits.off_loopback) {

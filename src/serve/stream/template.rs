@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 
+use arrow::datatypes::Fields;
 use handlebars::template::{Parameter, Template, TemplateElement};
 use handlebars::{
     Context, Handlebars, Helper, HelperDef, HelperResult, JsonRender, Output, RenderContext, RenderError, RenderErrorReason,
@@ -13,6 +14,7 @@ use handlebars::{
 };
 use serde_json::{Map, Value};
 
+use super::names;
 use super::shape::Op;
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
@@ -92,6 +94,12 @@ impl Templates {
 
     pub fn has(&self, op: Op) -> bool {
         self.registry.has_template(op.name())
+    }
+
+    /// Names that the rows of a view do not have, each with the kind of change in whose template it stands.
+    pub fn misfits(&self, columns: &Fields) -> Vec<(Op, Error)> {
+        let templates = Op::NAMES.iter().filter_map(|(_, op)| Some((*op, self.registry.get_template(op.name())?)));
+        templates.filter_map(|(op, template)| Some((op, names::misfit(template, columns)?))).collect()
     }
 
     /// The event's text, of at most `bytes_max`; `None` where there is no template for this kind of change.

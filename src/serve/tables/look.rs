@@ -123,6 +123,9 @@ impl Rendered {
         let Kind::CreateTable(create) = &self.statement.kind else {
             return Err(vec![self.fault(Error::bug("a posted table is no CREATE TABLE"))]);
         };
-        Spec::new(create, session).map_err(|errors| errors.into_iter().map(|error| self.fault(error)).collect())
+        create
+            .refuse_masks()
+            .and_then(|()| Spec::new(create, session))
+            .map_err(|errors| errors.into_iter().map(|error| self.fault(error)).collect())
     }
 }

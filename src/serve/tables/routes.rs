@@ -246,7 +246,11 @@ async fn change(
     check(&headers, Some(&tag_of(&app.engine, &table)))?;
     let old = ConnectionTable::body(&table.spec())?;
     let name = old.name.clone();
-    let post: ConnectionTablePost = body::shape(old.patched(patch)?)?;
+    let mut post: ConnectionTablePost = body::shape(old.clone().patched(patch.clone())?)?;
+    if !mask::is_same_way(&old, &post) {
+        // What the patch does not give is what an answer shows of it: secrets stay where they were given for.
+        post = body::shape(ConnectionTable::shown_body(&table.spec())?.patched(patch)?)?;
+    }
     same_name(&post, &name)?;
     alter(&app, &table, post, &headers, &changing).await
 }

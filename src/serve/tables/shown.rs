@@ -135,7 +135,7 @@ impl ConnectionTable {
 
     /// A table that is not made.
     pub fn planned(spec: &Spec, status: TableStatus) -> Result<ConnectionTable, Error> {
-        let table = ConnectionTablePost::of(&only(&spec.shown)?, spec);
+        let table = ConnectionTable::shown_body(spec)?;
         let mut warnings = spec.notices.clone();
         if table.schema.inferred == Some(false) {
             warnings.insert(0, format!("{NOT_INFERRED}: the whole event is one column 'value JSON'"));
@@ -166,6 +166,11 @@ impl ConnectionTable {
             self.warnings.retain(|known| !known.starts_with(NOT_INFERRED));
         }
         self.warnings.splice(0..0, warnings);
+    }
+
+    /// The body of a table with its secrets masked.
+    pub fn shown_body(spec: &Spec) -> Result<ConnectionTablePost, Error> {
+        Ok(ConnectionTablePost::of(&only(&spec.shown)?, spec))
     }
 
     /// The body that makes a table, with its secrets: for changes, never for an answer.

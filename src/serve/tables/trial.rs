@@ -20,9 +20,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::look::{EVENTS_MAX, TIME_MAX};
+use super::mask;
 use super::post::{ConnectionTablePost, FieldPost};
 use super::routes::{posted, problem};
-use super::shown::NOT_INFERRED;
+use super::shown::{ConnectionTable, NOT_INFERRED};
 use super::statement::Fault;
 use crate::error::{Error, Kind};
 use crate::feed::State as FeedState;
@@ -113,7 +114,8 @@ pub struct SchemaTested {
     (status = 422, body = Problem, description = "The body has no meaning"),
 ))]
 async fn test(State(app): State<Arc<App>>, headers: HeaderMap, Body(body): Body<Value>) -> Result<Response> {
-    let post = posted(body)?;
+    let mut post = posted(body)?;
+    restore(&app, &mut post).map_err(problem)?;
     let session = app.engine.session().state();
     let feed = post.feed(&session).map_err(problem)?;
     let spec = match post.needs_fields() {
@@ -149,10 +151,12 @@ async fn test(State(app): State<Arc<App>>, headers: HeaderMap, Body(body): Body<
     (status = 422, body = Problem, description = "The body has not the form of a table"),
 ))]
 async fn test_schema(State(app): State<Arc<App>>, Body(body): Body<Value>) -> Result<Json<SchemaTested>> {
-    let post = posted(body)?;
+    let mut post = posted(body)?;
+    let restored = restore(&app, &mut post);
     let session = app.engine.session().state();
     let mut tested = SchemaTested { valid: false, inferred_schema: None, ddl: None, problems: Vec::new(), warnings: Vec::new() };
     let meant = async {
+        restored?;
         let completed = post.complete(&session).await?;
         if completed.inferred {
             tested.inferred_schema = Some(completed.post.schema.fields.clone());
@@ -171,6 +175,13 @@ async fn test_schema(State(app): State<Arc<App>>, Body(body): Body<Value>) -> Re
         Err(faults) => tested.problems = faults.into_iter().map(mistake).collect(),
     }
     Ok(Json(tested))
+}
+
+/// Puts the secrets of the table that a body describes in the place of their masks.
+fn restore(app: &App, post: &mut ConnectionTablePost) -> std::result::Result<(), Vec<Fault>> {
+    let old = app.engine.table(&post.name).map(|table| ConnectionTable::body(&table.spec())).transpose();
+    let old = old.map_err(|error| vec![Fault::new("", error)])?;
+    mask::restore(post, old.as_ref())
 }
 
 fn mistake(Fault { pointer, error }: Fault) -> Mistake {

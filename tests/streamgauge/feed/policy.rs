@@ -20,7 +20,7 @@ fn what_is_not_allowed_is_told_when_the_feed_is_made_all_of_it() {
         reach: Reach::Public,
         allow_hosts: vec!["localhost".into()],
         files: false,
-        reserved: |_| false,
+        ..Policy::default()
     };
     let errors = check(
         strict(),

@@ -161,11 +161,14 @@ async fn redirects_are_followed_by_the_rules_of_fetch() {
 async fn credentials_never_cross_an_origin() {
     let target = Server::start([Answer::stream().text(EVENT), Answer::status(204)]).await;
     let back = Server::start([Answer::redirect(307, &format!("{}/x", target.other_url())), Answer::status(204)]).await;
-    let options = [("headers", "Authorization: a, Cookie: c, X-API-Key: k, X-Mine: {{ TOKEN }}, X-Plain: p, Private-Token: t")];
+    let options = [(
+        "headers",
+        "Authorization: a, Cookie: c, X-API-Key: k, X-Mine: {{ TOKEN }}, X-Plain: p, Private-Token: t, X-Acme: Bearer b, X-Other: 0123456789abcdef0123",
+    )];
     let run = run(feed(&back.url(), &options)).await;
     assert_eq!(run.data(), ["1"]);
     let request = target.request(0).await;
-    for name in ["authorization", "cookie", "x-api-key", "x-mine", "private-token", "referer"] {
+    for name in ["authorization", "cookie", "x-api-key", "x-mine", "private-token", "x-acme", "x-other", "referer"] {
         assert_eq!(request.header(name), None, "{name}");
         assert_eq!(back.requests()[0].header(name).is_some(), name != "referer", "{name}");
     }
@@ -173,12 +176,26 @@ async fn credentials_never_cross_an_origin() {
 }
 
 #[tokio::test]
-async fn a_body_with_secrets_stays_with_its_origin() {
-    let target = Server::start([Answer::stream().text(EVENT)]).await;
-    let server = Server::start([Answer::redirect(307, &target.other_url())]).await;
-    let run = run(feed(&server.url(), &[("method", "POST"), ("body", "{{ TOKEN }}")])).await;
-    assert_eq!(run.error.unwrap().code(), Code::Redirect);
-    assert!(target.requests().is_empty());
+async fn a_body_stays_with_its_origin() {
+    for body in ["{{ TOKEN }}", "{\"key\": \"geheim\"}"] {
+        let target = Server::start([Answer::stream().text(EVENT)]).await;
+        let server = Server::start([Answer::redirect(307, &target.other_url())]).await;
+        let run = run(feed(&server.url(), &[("method", "POST"), ("body", body)])).await;
+        assert_eq!(run.error.unwrap().code(), Code::Redirect);
+        assert!(target.requests().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_an_address_holds_stays_with_its_origin() {
+    let target = Server::start([Answer::stream().text(EVENT), Answer::status(204)]).await;
+    let back = Server::start([Answer::redirect(302, &format!("{}/x", target.other_url())), Answer::status(204)]).await;
+    let endpoint = format!("{}/a?api_key=geheim&t={{{{ TOKEN }}}}", back.url().replace("http://", "http://u:geheim@"));
+    let run = run(feed(&endpoint, &[("last_event_id", "7")])).await;
+    assert_eq!(run.data(), ["1"]);
+    let request = target.request(0).await;
+    assert_eq!((request.target.as_str(), request.header("authorization")), ("/x", None));
+    assert!(back.requests()[0].target.contains("api_key=geheim") && back.requests()[0].header("authorization").is_some());
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
+mod access;
 mod checkpoints;
 pub(crate) mod crash;
 mod describe;

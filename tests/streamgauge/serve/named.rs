@@ -118,7 +118,7 @@ async fn a_bad_template_is_refused_with_its_place() {
         }
     }
     // One that fails only with some rows is no mistake of the stream: those rows come in the default format.
-    service.post(STREAMS, stream("{{#each after.total}}{{/each}}{{after.none.deeper}}|{{after.id}}")).await.with(201);
+    service.post(STREAMS, stream("{{#each after.total}}{{/each}}{{after.total.deeper}}|{{after.id}}")).await.with(201);
     let mut unknown = stream("x");
     (unknown["rotues"], unknown["id"]) = (unknown["routes"].take(), "y".into());
     let problem = service.post(STREAMS, unknown).await.with(422);

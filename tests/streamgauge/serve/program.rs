@@ -57,7 +57,7 @@ impl Process {
         assert!(lifted.unwrap().success());
     }
 
-    async fn launch(mut command: Command) -> Process {
+    pub(super) async fn launch(mut command: Command) -> Process {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (saying, said) = watch::channel(String::new());
         let mut lines = BufReader::new(child.stderr.take().unwrap());
@@ -91,6 +91,11 @@ impl Process {
     pub(super) async fn until(&mut self, text: &str) -> String {
         let said = timeout(HUNG, self.said.wait_for(|said| said.contains(text))).await;
         said.ok().and_then(Result::ok).map(|said| said.clone()).unwrap_or_else(|| panic!("no '{text}': {}", *self.said.borrow()))
+    }
+
+    /// Tells it to read its settings again.
+    pub(super) fn hang_up(&self) {
+        assert!(Command::new("kill").args(["-HUP", &self.id().to_string()]).status().unwrap().success());
     }
 
     /// Asks it to end, as the system does.
