@@ -1,12 +1,28 @@
 //! Points in time as the whole product counts them: nanoseconds since 1970-01-01T00:00:00Z, and the watermark made of them.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
 
-/// Event times, one a row: UTC, without a zone.
+/// Event times, one a row: nanoseconds since 1970 in UTC.
 pub type TimestampArray = arrow::array::TimestampNanosecondArray;
+
+/// The zone that the type of every instant carries. A timestamp without a zone is a local time: what a clock on some wall shows.
+pub const UTC: &str = "UTC";
+
+/// The type of an instant, as `TIMESTAMP` and `TIMESTAMP WITH TIME ZONE` declare it.
+pub fn instant(unit: TimeUnit) -> DataType {
+    static ZONE: LazyLock<Arc<str>> = LazyLock::new(|| UTC.into());
+    DataType::Timestamp(unit, Some(Arc::clone(&ZONE)))
+}
+
+/// The type of an instant that counts nanoseconds: that of event times and of the ends of windows.
+pub fn instant_ns() -> DataType {
+    instant(TimeUnit::Nanosecond)
+}
 
 /// Field metadata that marks the event time of a stream: on a table's column, and on a window with its `start` and `end`.
 pub const EVENT_TIME: &str = "streamgauge.event_time";

@@ -8,9 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Bad, Column, Decoder, Input, Metadata, Origin, Spec};
 use crate::options::{Format, Framing, TimestampFormat};
-use crate::time::Timestamp;
-
-pub(super) const NANOS: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
+use crate::time::{Timestamp, instant, instant_ns};
 
 pub(super) fn spec(columns: Vec<Column>) -> Spec {
     Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "http://x/sse", columns, None).unwrap()
@@ -207,7 +205,7 @@ fn booleans_and_bytes() {
 #[test]
 fn times() {
     check(
-        column(NANOS),
+        column(instant_ns()),
         &[
             ("\"2026-03-01T12:00:00.5Z\"", Ok("2026-03-01T12:00:00.500")),
             ("\"2026-03-01 13:00:00+01:00\"", Ok("2026-03-01T12:00:00")),
@@ -234,7 +232,7 @@ fn times() {
         ],
     );
     check_written(
-        column(NANOS),
+        column(instant_ns()),
         TimestampFormat::Seconds,
         &[
             ("1772366400", Ok("2026-03-01T12:00:00")),
@@ -256,10 +254,10 @@ fn times() {
         (TimestampFormat::Micros, "1772366400500000"),
         (TimestampFormat::Nanos, "1772366400500000000"),
     ] {
-        check_written(column(NANOS), written, &[(value, Ok("2026-03-01T12:00:00.500"))]);
+        check_written(column(instant_ns()), written, &[(value, Ok("2026-03-01T12:00:00.500"))]);
     }
     check(
-        column(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))),
+        column(instant(TimeUnit::Millisecond)),
         &[("\"1969-12-31T23:59:59.9999Z\"", Ok("1969-12-31T23:59:59.999Z")), ("\"9999-12-31\"", Ok("9999-12-31T00:00:00Z"))],
     );
     check(
@@ -408,7 +406,7 @@ fn unknown_fields_of_any_depth_are_skipped() {
 
 #[test]
 fn the_event_time_is_read_even_when_nobody_selects_it() {
-    let columns = vec![column(DataType::Int64), Column::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None))];
+    let columns = vec![column(DataType::Int64), Column::new("ts", instant(TimeUnit::Millisecond))];
     let spec = Spec { time: Some(1), ..spec(columns) };
     let mut decoder = Decoder::new(&spec, &[0]).unwrap();
     let mut reasons = Vec::new();
@@ -441,7 +439,7 @@ fn metadata() -> Vec<Column> {
     Metadata::NAMES
         .iter()
         .map(|(name, metadata)| {
-            let data_type = if *metadata == Metadata::ReceivedAt { NANOS } else { DataType::Utf8View };
+            let data_type = if *metadata == Metadata::ReceivedAt { instant_ns() } else { DataType::Utf8View };
             Column::new(*name, data_type).with_origin(Origin::Metadata(*metadata))
         })
         .collect()

@@ -39,7 +39,10 @@ pub enum Writer {
     LargeBinary,
     BinaryView,
     FixedSizeBinary,
-    Timestamp(TimeUnit),
+    /// An instant, with `Z`.
+    Instant(TimeUnit),
+    /// A time without a zone, and so without `Z`.
+    Local(TimeUnit),
     Date32,
     Date64,
     Time(TimeUnit),
@@ -118,7 +121,8 @@ impl Writer {
             DataType::LargeBinary => Writer::LargeBinary,
             DataType::BinaryView => Writer::BinaryView,
             DataType::FixedSizeBinary(_) => Writer::FixedSizeBinary,
-            DataType::Timestamp(unit, _) => Writer::Timestamp(*unit),
+            DataType::Timestamp(unit, Some(_)) => Writer::Instant(*unit),
+            DataType::Timestamp(unit, None) => Writer::Local(*unit),
             DataType::Date32 => Writer::Date32,
             DataType::Date64 => Writer::Date64,
             DataType::Time32(unit) | DataType::Time64(unit) => Writer::Time(*unit),
@@ -188,7 +192,11 @@ impl Writer {
             Writer::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
             Writer::BinaryView => base64(array.as_binary_view().value(row), out),
             Writer::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
-            Writer::Timestamp(unit) => timestamp(integer_of(array, row), *unit, out),
+            Writer::Instant(unit) => quoted(out, |out| {
+                local(integer_of(array, row), *unit, out);
+                out.push(b'Z');
+            }),
+            Writer::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
             Writer::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
             Writer::Date64 => quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out)),
             Writer::Time(unit) => quoted(out, |out| {
@@ -370,16 +378,13 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     });
 }
 
-/// RFC 3339 in UTC with `Z` and as many decimals as needed, like [`crate::time::Timestamp`].
-fn timestamp(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
+/// RFC 3339 without the zone and with as many decimals as needed; with a `Z`, like [`crate::time::Timestamp`].
+fn local(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
     let per_second = 1_000_000_000 / nanos_per(unit);
     let (seconds, nanos) = (value.div_euclid(per_second), value.rem_euclid(per_second) * nanos_per(unit));
-    quoted(out, |out| {
-        date(seconds.div_euclid(86_400), out);
-        out.push(b'T');
-        clock(seconds.rem_euclid(86_400), nanos, out);
-        out.push(b'Z');
-    });
+    date(seconds.div_euclid(86_400), out);
+    out.push(b'T');
+    clock(seconds.rem_euclid(86_400), nanos, out);
 }
 
 /// `YYYY-MM-DD` of a day since 1970, in the Gregorian calendar.
@@ -438,8 +443,8 @@ mod tests {
         fn times_are_written_as_the_floor_writes_them(nanos in any::<i64>().prop_filter("ends", |n| !matches!(*n, i64::MIN | i64::MAX)), cut in 0u32..10) {
             let nanos = nanos / 10i64.pow(cut) * 10i64.pow(cut);
             let mut out = Vec::new();
-            timestamp(nanos, TimeUnit::Nanosecond, &mut out);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("\"{}\"", Timestamp(nanos)));
+            local(nanos, TimeUnit::Nanosecond, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap() + "Z", Timestamp(nanos).to_string());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
@@ -473,7 +473,12 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
         return Err(error.hint(hint).at(span));
     };
     let data_type = columns.fields[index].data_type();
-    if *data_type != DataType::Timestamp(TimeUnit::Nanosecond, None) {
+    if let DataType::Timestamp(_, None) = data_type {
+        return Err(Error::new(Code::EventTime, format!("the event time '{name}' is a local time, and no zone says which instant it is"))
+            .hint("declare the column as TIMESTAMP (UTC where the data gives no zone), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (local AT TIME ZONE 'Europe/Berlin')")
+            .at(span));
+    }
+    if !matches!(data_type, DataType::Timestamp(..)) {
         return Err(Error::new(Code::EventTime, format!("the event time '{name}' is no TIMESTAMP")).hint(
             "declare the column as TIMESTAMP (numbers are read by 'json.timestamp_format'), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(ms))",
         ).at(span));

@@ -19,6 +19,7 @@ use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
 use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
+use crate::time::UTC;
 
 /// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, and to run queries over feeds continuously.
 ///
@@ -38,12 +39,14 @@ pub fn register(session: &SessionContext) -> Result<()> {
     Ok(())
 }
 
-/// The settings that streams need: text as views, places in errors, and hash joins that can be run again.
+/// The settings that streams need: text as views, places in errors, instants in UTC, and hash joins that can be run again.
 fn settings(config: SessionConfig) -> SessionConfig {
     let mut config = config;
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = true;
     options.sql_parser.collect_spans = true;
+    // What `now()` and `to_timestamp` give is an instant like every other.
+    options.execution.time_zone.get_or_insert_with(|| UTC.into());
     options.optimizer.enable_dynamic_filter_pushdown = false;
     config
 }
