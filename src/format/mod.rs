@@ -254,7 +254,7 @@ impl Column {
             Origin::Metadata(metadata) if metadata != Metadata::ReceivedAt && !is_text(&self.data_type) => {
                 wrong("takes text", "declare it as TEXT")
             }
-            Origin::Payload => match value::Value::of(&self.field(), options::TimestampFormat::Rfc3339) {
+            Origin::Payload => match value::Value::of(&self.field(), value::Written::As(options::TimestampFormat::Rfc3339)) {
                 Ok(_) => None,
                 Err(inner) => {
                     let message = match inner == self.data_type {

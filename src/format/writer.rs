@@ -11,6 +11,8 @@ use serde::de::IgnoredAny;
 
 use super::is_json;
 use super::value::nanos_per;
+use crate::time::civil;
+use crate::zone::Zone;
 
 /// How the values of a field are written.
 #[derive(Debug)]
@@ -39,8 +41,8 @@ pub enum Writer {
     LargeBinary,
     BinaryView,
     FixedSizeBinary,
-    /// An instant, with `Z`.
-    Instant(TimeUnit),
+    /// An instant, by the clocks of the zone that its type names: in UTC with `Z`, else with the distance from UTC.
+    Instant(TimeUnit, Zone),
     /// A time without a zone, and so without `Z`.
     Local(TimeUnit),
     Date32,
@@ -121,7 +123,7 @@ impl Writer {
             DataType::LargeBinary => Writer::LargeBinary,
             DataType::BinaryView => Writer::BinaryView,
             DataType::FixedSizeBinary(_) => Writer::FixedSizeBinary,
-            DataType::Timestamp(unit, Some(_)) => Writer::Instant(*unit),
+            DataType::Timestamp(unit, Some(zone)) => Writer::Instant(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
             DataType::Timestamp(unit, None) => Writer::Local(*unit),
             DataType::Date32 => Writer::Date32,
             DataType::Date64 => Writer::Date64,
@@ -192,10 +194,7 @@ impl Writer {
             Writer::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
             Writer::BinaryView => base64(array.as_binary_view().value(row), out),
             Writer::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
-            Writer::Instant(unit) => quoted(out, |out| {
-                local(integer_of(array, row), *unit, out);
-                out.push(b'Z');
-            }),
+            Writer::Instant(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
             Writer::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
             Writer::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
             Writer::Date64 => quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out)),
@@ -378,6 +377,34 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     });
 }
 
+/// RFC 3339 with the distance from UTC of a zone's clocks; by UTC itself, with a `Z`, where the zone knows no such year.
+fn instant(value: i64, unit: TimeUnit, zone: Zone, out: &mut Vec<u8>) {
+    let per_second = 1_000_000_000 / nanos_per(unit);
+    let ahead = match zone {
+        Zone::UTC => None,
+        zone => zone.offset(value.div_euclid(per_second)),
+    };
+    let moved = ahead.and_then(|ahead| Some((ahead, value.checked_add(ahead.checked_mul(per_second)?)?)));
+    match moved {
+        None => {
+            local(value, unit, out);
+            out.push(b'Z');
+        }
+        Some((ahead, value)) => {
+            local(value, unit, out);
+            let size = ahead.abs();
+            out.push(if ahead < 0 { b'-' } else { b'+' });
+            two(size / 3600, out);
+            out.push(b':');
+            two(size / 60 % 60, out);
+            if size % 60 != 0 {
+                out.push(b':');
+                two(size % 60, out);
+            }
+        }
+    }
+}
+
 /// RFC 3339 without the zone and with as many decimals as needed; with a `Z`, like [`crate::time::Timestamp`].
 fn local(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
     let per_second = 1_000_000_000 / nanos_per(unit);
@@ -389,16 +416,7 @@ fn local(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
 
 /// `YYYY-MM-DD` of a day since 1970, in the Gregorian calendar.
 fn date(day: i64, out: &mut Vec<u8>) {
-    // Years from March on, in cycles of 400 years of 146,097 days.
-    let day = day + 719_468;
-    let cycle = day.div_euclid(146_097);
-    let day = day.rem_euclid(146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
-    let year = cycle * 400 + year;
+    let (year, month, day) = civil(day);
     match year {
         0..10_000 => {
             two(year / 100, out);

@@ -380,7 +380,9 @@ fn generate(
 }
 
 fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Result<Expr> {
-    let expr = sqlparser::ast::ExprWithAlias { expr: expr.clone(), alias: None };
+    let mut expr = expr.clone();
+    sql::zones(&mut expr);
+    let expr = sqlparser::ast::ExprWithAlias { expr, alias: None };
     session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
 }
 
@@ -473,11 +475,6 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
         return Err(error.hint(hint).at(span));
     };
     let data_type = columns.fields[index].data_type();
-    if let DataType::Timestamp(_, None) = data_type {
-        return Err(Error::new(Code::EventTime, format!("the event time '{name}' is a local time, and no zone says which instant it is"))
-            .hint("declare the column as TIMESTAMP (UTC where the data gives no zone), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (local AT TIME ZONE 'Europe/Berlin')")
-            .at(span));
-    }
     if !matches!(data_type, DataType::Timestamp(..)) {
         return Err(Error::new(Code::EventTime, format!("the event time '{name}' is no TIMESTAMP")).hint(
             "declare the column as TIMESTAMP (numbers are read by 'json.timestamp_format'), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(ms))",
@@ -534,7 +531,12 @@ fn notices(columns: &Columns, time: &Time) -> Vec<String> {
         .iter()
         .zip(&columns.sources)
         .find(|(field, source)| matches!(field.data_type(), DataType::Timestamp(..)) && of_the_event(source));
-    match (time.column, unused) {
+    let by = time.column.map(|at| &columns.fields[at]);
+    match (by, unused) {
+        (Some(field), _) if matches!(field.data_type(), DataType::Timestamp(_, None)) => vec![format!(
+            "the event time '{}' is a local time without a zone: it counts as UTC; for another zone compute an instant, as in GENERATED ALWAYS AS ({} AT TIME ZONE 'Europe/Berlin')",
+            field.name(), field.name()
+        )],
         (None, Some((field, _))) => vec![format!(
             "windows go by the time of arrival, not by '{0}'; to use it, add WATERMARK FOR {0} or event_time_field = '{0}'",
             field.name()

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchemaRef;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -20,8 +21,10 @@ use crate::error::{Error, Result};
 use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
 use crate::time::UTC;
+use crate::zone;
 
-/// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, and to run queries over feeds continuously.
+/// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, `AT TIME ZONE` as PostgreSQL means it, and
+/// to run queries over feeds continuously.
 ///
 /// Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
@@ -32,9 +35,10 @@ pub fn register(session: &SessionContext) -> Result<()> {
         .with_query_planner(Arc::new(ContinuousPlanner))
         .build();
     *session.state_ref().write() = state;
-    for function in plan::functions() {
+    for function in plan::functions().into_iter().chain(zone::functions()) {
         session.register_udf(function);
     }
+    session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
     datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
     Ok(())
 }

@@ -8,6 +8,7 @@ const ROOMS: &[&str] = &[
     "options",
     "time",
     "change",
+    "zone",
     "feed",
     "format",
     "window",
@@ -25,7 +26,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["change", "format", "window", "sql", "operator", "plan"];
+const PURE: &[&str] = &["change", "format", "window", "zone", "sql", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[

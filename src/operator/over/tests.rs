@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use arrow::array::{AsArray, Int64Array, StringViewArray};
 use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::util::display::array_value_to_string;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::datasource::MemTable;
@@ -16,7 +16,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Code;
 use crate::operator::LateRow;
-use crate::time::{UTC, instant_ns};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
 
@@ -25,7 +24,7 @@ pub(super) type Row = (i64, Option<&'static str>, Option<i64>);
 
 fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
-        Field::new("ts", instant_ns(), false),
+        Field::new("ts", DataType::Timestamp(TimeUnit::Nanosecond, None), false),
         Field::new("k", DataType::Utf8View, true),
         Field::new("v", DataType::Int64, true),
         Field::new("seq", DataType::Int64, false),
@@ -35,7 +34,7 @@ fn schema() -> SchemaRef {
 pub(super) fn changes(rows: &[Row], first: usize) -> Changes {
     let times = TimestampArray::from_iter_values(rows.iter().map(|row| row.0 * SECOND));
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(times.clone().with_timezone(UTC)),
+        Arc::new(times.clone()),
         Arc::new(StringViewArray::from_iter(rows.iter().map(|row| row.1))),
         Arc::new(Int64Array::from_iter(rows.iter().map(|row| row.2))),
         Arc::new(Int64Array::from_iter_values((first..first + rows.len()).map(|row| row as i64))),
@@ -306,7 +305,7 @@ fn partitions_whose_interval_has_passed_are_forgotten() {
     let input = |round: i64| {
         let times = TimestampArray::from_iter_values((0..4096).map(|_| round * SECOND));
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(times.clone().with_timezone(UTC)),
+            Arc::new(times.clone()),
             Arc::new(StringViewArray::from_iter_values((0..4096).map(|row| format!("{round}/{row}")))),
             Arc::new(Int64Array::from(vec![1; 4096])),
             Arc::new(Int64Array::from(vec![0; 4096])),
