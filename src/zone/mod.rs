@@ -8,6 +8,7 @@ mod at;
 mod bin;
 mod clock;
 mod part;
+mod text;
 mod trunc;
 mod values;
 
@@ -27,6 +28,7 @@ pub fn functions() -> Vec<ScalarUDF> {
         ScalarUDF::from(bin::DateBin::default()),
         ScalarUDF::from(part::DatePart::default()),
         ScalarUDF::from(part::FromUnixtime::default()),
+        ScalarUDF::from(text::ToChar::default()),
     ]
 }
 
