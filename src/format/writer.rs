@@ -42,7 +42,7 @@ pub enum Writer {
     BinaryView,
     FixedSizeBinary,
     /// An instant, by the clocks of the zone that its type names: in UTC with `Z`, else with the distance from UTC.
-    Instant(TimeUnit, Zone),
+    Zoned(TimeUnit, Zone),
     /// A time without a zone, and so without `Z`.
     Local(TimeUnit),
     Date32,
@@ -123,7 +123,7 @@ impl Writer {
             DataType::LargeBinary => Writer::LargeBinary,
             DataType::BinaryView => Writer::BinaryView,
             DataType::FixedSizeBinary(_) => Writer::FixedSizeBinary,
-            DataType::Timestamp(unit, Some(zone)) => Writer::Instant(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
+            DataType::Timestamp(unit, Some(zone)) => Writer::Zoned(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
             DataType::Timestamp(unit, None) => Writer::Local(*unit),
             DataType::Date32 => Writer::Date32,
             DataType::Date64 => Writer::Date64,
@@ -194,7 +194,7 @@ impl Writer {
             Writer::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
             Writer::BinaryView => base64(array.as_binary_view().value(row), out),
             Writer::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
-            Writer::Instant(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
+            Writer::Zoned(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
             Writer::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
             Writer::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
             Writer::Date64 => quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out)),

@@ -18,6 +18,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
+use crate::function;
 use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
 use crate::time::UTC;
@@ -26,7 +27,7 @@ use crate::zone;
 /// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, `AT TIME ZONE` as PostgreSQL means it, and
 /// to run queries over feeds continuously.
 ///
-/// Everything else of the session stays as it is.
+/// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
     let state = plan::session(session.state(), settings);
     let state = SessionStateBuilder::new_from_existing(state)
@@ -40,7 +41,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     }
     session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
     datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
-    Ok(())
+    function::register(session)
 }
 
 /// The settings that streams need: text as views, places in errors, instants in UTC, and hash joins that can be run again.
