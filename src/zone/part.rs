@@ -32,7 +32,7 @@ impl Default for DatePart {
 /// A part that DataFusion does not know.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    /// The distance of the session's zone from UTC, or its hours or minutes. Instants are shown in UTC.
+    /// The distance of the session's zone from UTC, or its hours or minutes. An instant is shown in UTC.
     Zone,
     /// So many years, counted from the year 1 where `from_one`.
     Years { length: i64, from_one: bool },
