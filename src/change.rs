@@ -291,7 +291,9 @@ pub fn adopted(column: &ArrayRef, wanted: &DataType) -> Option<ArrayRef> {
 fn zoned(data: ArrayData, wanted: &DataType) -> Option<ArrayData> {
     let parts: Vec<&DataType> = match (data.data_type(), wanted) {
         (kept, wanted) if kept == wanted => return Some(data),
-        (DataType::Timestamp(kept, None), DataType::Timestamp(unit, Some(zone))) if kept == unit && zone.as_ref() == UTC => vec![],
+        (DataType::Timestamp(kept, None), DataType::Timestamp(unit, Some(zone))) if kept == unit && zone.as_ref() == UTC => {
+            vec![]
+        }
         (DataType::Struct(_), DataType::Struct(fields)) => fields.iter().map(|field| field.data_type()).collect(),
         (DataType::List(_), DataType::List(item))
         | (DataType::LargeList(_), DataType::LargeList(item))

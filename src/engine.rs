@@ -36,8 +36,8 @@ use crate::plan::Emit;
 use crate::sql::{self, Kind, Names, Statement};
 use crate::table::{Follow, Spec, Table};
 use crate::time::Timestamp;
-use crate::zone::Zone;
 use crate::view::{self, Budget, ContinuousExec, Live};
+use crate::zone::Zone;
 
 /// Tables, views and the session they live in.
 pub struct Engine {

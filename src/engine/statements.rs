@@ -241,9 +241,12 @@ impl Engine {
     /// `SET TIME ZONE` changes how instants are printed. A server prints for many, so there it has no place.
     fn set_zone(&self, name: &Name, value: &str) -> Result<Answer> {
         if self.answers.is_some() {
-            return Err(Error::new(Code::NotAllowed, "SET TIME ZONE is for what one program prints: a server shows all times in UTC")
-                .hint("ask for the time in a zone: ts AT TIME ZONE 'Europe/Berlin'")
-                .at(name.span));
+            return Err(Error::new(
+                Code::NotAllowed,
+                "SET TIME ZONE is for what one program prints: a server shows all times in UTC",
+            )
+            .hint("ask for the time in a zone: ts AT TIME ZONE 'Europe/Berlin'")
+            .at(name.span));
         }
         let zone = match value.to_ascii_lowercase().as_str() {
             "default" | "local" => Zone::UTC,

@@ -213,11 +213,15 @@ fn times() {
             ("\"1677-09-22\"", Ok("1677-09-22T00:00:00Z")),
             (
                 "\"2262-04-12\"",
-                Err("'2262-04-12' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)"),
+                Err(
+                    "'2262-04-12' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
             ),
             (
                 "\"0001-01-01T00:00:00Z\"",
-                Err("'0001-01-01T00:00:00Z' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)"),
+                Err(
+                    "'0001-01-01T00:00:00Z' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
             ),
             ("\"soon\"", Err("'soon' is no RFC 3339 time such as '2026-03-01T12:00:00Z'")),
             (
@@ -248,7 +252,12 @@ fn times() {
                     "'1772366400000' lies outside the years 1677 to 2262 that a TIMESTAMP holds (perhaps json.timestamp_format = 'unix_millis' is meant)",
                 ),
             ),
-            ("1e99", Err("'1e99' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)")),
+            (
+                "1e99",
+                Err(
+                    "'1e99' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
+            ),
             ("true", Err("'true' is neither a number nor an RFC 3339 time")),
         ],
     );

@@ -317,8 +317,7 @@ mod tests {
     #[test]
     fn raw_string_fills_one_text_column() {
         let text = |name: &str| Column::new(name, DataType::Utf8View);
-        let arrival = Column::new("at", instant_ns())
-            .with_origin(Origin::Metadata(Metadata::ReceivedAt));
+        let arrival = Column::new("at", instant_ns()).with_origin(Origin::Metadata(Metadata::ReceivedAt));
         assert!(errors(Format::RawString, Framing::Newline, vec![text("value"), arrival], Some(1)).is_empty());
         assert_eq!(
             errors(Format::RawString, Framing::JsonArray, vec![text("a"), text("b")], None),

@@ -7,11 +7,11 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type};
 use proptest::prelude::*;
 
-use crate::time::{UTC, instant_ns};
 use super::cases::{decoder, event, spec};
 use super::encode::JsonRows;
 use super::{Column, Spec};
 use crate::options::Framing;
+use crate::time::{UTC, instant_ns};
 
 /// A random row of [`every_type`]: its values as JSON.
 type Row = (Option<bool>, i64, u64, Option<f64>, i128, Option<String>, i64, i32, Vec<Option<f32>>, Option<(i8, Vec<u8>)>);

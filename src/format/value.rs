@@ -72,21 +72,36 @@ pub struct Value {
 #[derive(Debug)]
 enum Kind {
     Bool,
-    Int { min: i64, max: i64 },
-    UInt { max: u64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
+    UInt {
+        max: u64,
+    },
     Float32,
     Float64,
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     Text,
     Json,
     Bytes,
     /// `local` is what a clock shows, whatever zone the text names.
-    Timestamp { unit: TimeUnit, local: bool, numbers: Numbers },
+    Timestamp {
+        unit: TimeUnit,
+        local: bool,
+        numbers: Numbers,
+    },
     Date(Numbers),
     Time(TimeUnit, Numbers),
     List(Box<Value>),
     Map(Box<Value>),
-    Struct { names: Names, fields: Vec<Value> },
+    Struct {
+        names: Names,
+        fields: Vec<Value>,
+    },
 }
 
 /// How the times of a table are written where they are numbers.
@@ -279,10 +294,12 @@ impl Value {
                 Some(days) => Cell::Int(days.into()),
                 None => return Err(wrong(format!("{} is no date such as '2026-03-01'", shown(raw)))),
             },
-            Kind::Time(unit, numbers) => match string(raw).as_deref().and_then(temporal::time_of_day).or_else(|| clock(raw, *numbers)) {
-                Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
-                None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
-            },
+            Kind::Time(unit, numbers) => {
+                match string(raw).as_deref().and_then(temporal::time_of_day).or_else(|| clock(raw, *numbers)) {
+                    Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
+                    None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
+                }
+            }
             Kind::Bytes => {
                 let start = scratch.bytes.len();
                 let text = string(raw).ok_or_else(|| wrong(format!("{} is no base64 text", shown(raw))))?;
@@ -473,7 +490,9 @@ fn instant(raw: &str, local: bool, numbers: Numbers) -> Result<i128, String> {
     }
     let decimals = match numbers {
         Numbers::Of(written) => decimals(written),
-        Numbers::Days => return nanos(raw, numbers).ok_or_else(|| format!("{} is neither a number of days nor a time", shown(raw))),
+        Numbers::Days => {
+            return nanos(raw, numbers).ok_or_else(|| format!("{} is neither a number of days nor a time", shown(raw)));
+        }
     };
     let number = number_text(raw).map(|text| number::scaled(&text, decimals.unwrap_or(0)));
     match (decimals, number) {

@@ -27,9 +27,7 @@ pub const WINDOW: &str = "streamgauge.window";
 /// The type of a window column: `struct{start, end}`, half open.
 pub fn window_type() -> DataType {
     static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-        let part = |name: &str| {
-            Field::new(name, instant_ns(), false).with_metadata(window_metadata())
-        };
+        let part = |name: &str| Field::new(name, instant_ns(), false).with_metadata(window_metadata());
         Fields::from(vec![part("start"), part("end")])
     });
     DataType::Struct(FIELDS.clone())

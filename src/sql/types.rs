@@ -93,9 +93,7 @@ pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
         }
         Struct(fields, _) => DataType::Struct(struct_fields(data_type, fields)?),
         Map(..) => return Err(unknown(data_type).hint("declare the column as JSON and read it by `->` and `->>`")),
-        Custom(name, _) if name.to_string().eq_ignore_ascii_case("timestamp_s") => {
-            instant(TimeUnit::Second)
-        }
+        Custom(name, _) if name.to_string().eq_ignore_ascii_case("timestamp_s") => instant(TimeUnit::Second),
         _ => return Err(unknown(data_type)),
     };
     Ok(Arc::new(Field::new("", simple, true)))

@@ -69,10 +69,11 @@ impl Spec {
         let fields: Vec<_> = schema.fields().iter().map(|field| (field.name(), format::infer::field_type(field))).collect();
         let columns = columns.iter().map(|source| match source {
             Source::Decoded(at) => at.to_string(),
-            Source::Generated(generated) => fmt_sql(generated.expr.as_ref()).to_string(),
+            Source::Generated(generated) => state::zoneless(&fmt_sql(generated.expr.as_ref()).to_string()),
         });
         let columns: Vec<String> = columns.collect();
-        let text = format!("{name} {} {fields:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
+        let format = state::zoneless(&format!("{format:?}"));
+        let text = format!("{name} {} {fields:?} {columns:?} {format} {key:?} {source_table:?} {time:?}", feed.place());
         state::fingerprint(&text)
     }
 }
@@ -535,7 +536,8 @@ fn notices(columns: &Columns, time: &Time) -> Vec<String> {
     match (by, unused) {
         (Some(field), _) if matches!(field.data_type(), DataType::Timestamp(_, None)) => vec![format!(
             "the event time '{}' is a local time without a zone: it counts as UTC; for another zone compute an instant, as in GENERATED ALWAYS AS ({} AT TIME ZONE 'Europe/Berlin')",
-            field.name(), field.name()
+            field.name(),
+            field.name()
         )],
         (None, Some((field, _))) => vec![format!(
             "windows go by the time of arrival, not by '{0}'; to use it, add WATERMARK FOR {0} or event_time_field = '{0}'",

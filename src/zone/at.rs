@@ -14,6 +14,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 
+use super::part::DatePart;
 use super::values::{self, Zones};
 use crate::error::{Code, Error};
 use crate::time::UTC;
@@ -52,16 +53,22 @@ impl ScalarUDFImpl for TimeZone {
             DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
             text if values::is_text(text) => DataType::Utf8,
             other => {
-                return Err(Error::new(Code::Query, format!("a time zone is a text, not {}", values::shown(std::slice::from_ref(other))))
-                    .hint("give a name such as 'Europe/Berlin', or a distance from UTC such as '+02:00'")
-                    .into());
+                return Err(Error::new(
+                    Code::Query,
+                    format!("a time zone is a text, not {}", values::shown(std::slice::from_ref(other))),
+                )
+                .hint("give a name such as 'Europe/Berlin', or a distance from UTC such as '+02:00'")
+                .into());
             }
         };
         match values::time_type(time) {
             Some(time) => Ok(vec![zone, time]),
-            None => Err(Error::new(Code::Query, format!("AT TIME ZONE takes a time, not {}", values::shown(std::slice::from_ref(time))))
-                .hint("turn numbers into times first, as in to_timestamp_millis(ms) AT TIME ZONE 'Europe/Berlin'")
-                .into()),
+            None => Err(Error::new(
+                Code::Query,
+                format!("AT TIME ZONE takes a time, not {}", values::shown(std::slice::from_ref(time))),
+            )
+            .hint("turn numbers into times first, as in to_timestamp_millis(ms) AT TIME ZONE 'Europe/Berlin'")
+            .into()),
         }
     }
 
@@ -103,7 +110,7 @@ impl ScalarUDFImpl for TimeZone {
 }
 
 /// DataFusion reads `x AT TIME ZONE 'zone'` as a cast to a timestamp of that zone, which leaves the instant as it is and only says how to
-/// show it. Where such a cast stands in a plan, the local time was asked for.
+/// show it. Where such a cast stands in a plan, the local time was asked for. `extract` is led to the function of this room.
 #[derive(Debug)]
 pub struct AtTimeZone;
 
@@ -124,6 +131,13 @@ impl FunctionRewrite for AtTimeZone {
                 }
                 _ => Ok(Transformed::no(Expr::Cast(Cast { expr, field }))),
             },
+            // `extract` is planned as DataFusion's own function, whatever goes by its name.
+            Expr::ScalarFunction(call)
+                if call.func.name() == "date_part" && call.func.inner().downcast_ref::<DatePart>().is_none() =>
+            {
+                let ours = Arc::new(ScalarUDF::from(DatePart::default()));
+                Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction::new_udf(ours, call.args))))
+            }
             expr => Ok(Transformed::no(expr)),
         }
     }

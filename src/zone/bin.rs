@@ -32,8 +32,11 @@ impl ScalarUDFImpl for DateBin {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let wrong = || {
-            Error::new(Code::Query, format!("date_bin takes an interval, a time, and perhaps an origin, not ({})", values::shown(types)))
-                .hint("write date_bin(INTERVAL '15 minutes', ts)")
+            Error::new(
+                Code::Query,
+                format!("date_bin takes an interval, a time, and perhaps an origin, not ({})", values::shown(types)),
+            )
+            .hint("write date_bin(INTERVAL '15 minutes', ts)")
         };
         let [width, time, origin @ ..] = types else { return Err(wrong().into()) };
         let width = match width {

@@ -147,9 +147,9 @@ fn beyond(utc: i64) -> Option<i64> {
     }
     let day_one = |year: i32| chrono::NaiveDate::from_ymd_opt(year, 1, 1);
     let first = day_one(DateTime::from_timestamp(utc, 0)?.year())?;
-    let like = (FROM..FROM + 28).filter_map(day_one).find(|day| {
-        day.weekday() == first.weekday() && day.leap_year() == first.leap_year()
-    })?;
+    let like = (FROM..FROM + 28)
+        .filter_map(day_one)
+        .find(|day| day.weekday() == first.weekday() && day.leap_year() == first.leap_year())?;
     Some((first - like).num_seconds())
 }
 
@@ -177,7 +177,11 @@ fn distance(digits: &str) -> Option<i32> {
 fn unknown(text: &str) -> Error {
     let error = Error::new(Code::Query, format!("time zone '{text}' is not known"));
     let city = |zone: &&Tz| zone.name().rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&text.replace(' ', "_")));
-    let near = TZ_VARIANTS.iter().find(city).map(|zone| zone.name()).or_else(|| nearest(text, TZ_VARIANTS.iter().map(|zone| zone.name())));
+    let near = TZ_VARIANTS
+        .iter()
+        .find(city)
+        .map(|zone| zone.name())
+        .or_else(|| nearest(text, TZ_VARIANTS.iter().map(|zone| zone.name())));
     match near {
         _ if text.get(..3).is_some_and(|name| name.eq_ignore_ascii_case("utc") || name.eq_ignore_ascii_case("gmt")) => {
             error.hint("write a distance from UTC as '+02:00', which is two hours east of it")
@@ -234,7 +238,10 @@ mod tests {
             ("Berlin", "time zone 'Berlin' is not known; did you mean 'Europe/Berlin'?"),
             ("new york", "time zone 'new york' is not known; did you mean 'America/New_York'?"),
             ("UTC+2", "time zone 'UTC+2' is not known; write a distance from UTC as '+02:00', which is two hours east of it"),
-            ("+25:00", "time zone '+25:00' is not known; give a name such as 'Europe/Berlin', or a distance from UTC such as '+02:00'"),
+            (
+                "+25:00",
+                "time zone '+25:00' is not known; give a name such as 'Europe/Berlin', or a distance from UTC such as '+02:00'",
+            ),
             ("", "time zone '' is not known; give a name such as 'Europe/Berlin', or a distance from UTC such as '+02:00'"),
         ] {
             assert_eq!(Zone::read(text).unwrap_err().to_string(), error);

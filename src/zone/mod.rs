@@ -35,7 +35,10 @@ pub fn functions() -> Vec<ScalarUDF> {
 /// The same schema, whose instants are to be shown by the clocks of a zone. The rows of the one are rows of the other: the zone of an
 /// instant's type says nothing about its number.
 pub fn shown_in(schema: &Schema, zone: Zone) -> Schema {
-    Schema::new_with_metadata(schema.fields().iter().map(|field| field_in(field, zone)).collect::<Vec<_>>(), schema.metadata().clone())
+    Schema::new_with_metadata(
+        schema.fields().iter().map(|field| field_in(field, zone)).collect::<Vec<_>>(),
+        schema.metadata().clone(),
+    )
 }
 
 fn field_in(field: &FieldRef, zone: Zone) -> FieldRef {

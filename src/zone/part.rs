@@ -129,9 +129,12 @@ impl ScalarUDFImpl for DatePart {
         match (part, time) {
             (Part::Zone, DataType::Timestamp(_, Some(_))) => {}
             (Part::Zone, _) => {
-                return Err(Error::new(Code::Query, format!("{} has no {name}: it is a time without a zone", values::shown(std::slice::from_ref(time))))
-                    .hint("ask an instant, before AT TIME ZONE")
-                    .into());
+                return Err(Error::new(
+                    Code::Query,
+                    format!("{} has no {name}: it is a time without a zone", values::shown(std::slice::from_ref(time))),
+                )
+                .hint("ask an instant, before AT TIME ZONE")
+                .into());
             }
             (_, time) if has_calendar(time) => {}
             _ => {

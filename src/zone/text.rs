@@ -64,9 +64,8 @@ fn translated(pattern: &str) -> Result<String, String> {
             Some(here) => (true, here),
             None => (false, rest),
         };
-        let found = PATTERNS.iter().find_map(|(name, padded, bare)| {
-            Some((here.strip_prefix(name)?, if lean { *bare } else { *padded }))
-        });
+        let found =
+            PATTERNS.iter().find_map(|(name, padded, bare)| Some((here.strip_prefix(name)?, if lean { *bare } else { *padded })));
         match found {
             Some((after, said)) if !said.is_empty() => {
                 out.push_str(said);

@@ -133,11 +133,16 @@ impl ScalarUDFImpl for DateTrunc {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let wrong = || {
-            Error::new(Code::Query, format!("date_trunc takes a unit, a time, and perhaps a zone, not ({})", values::shown(types)))
-                .hint("write date_trunc('day', ts), or date_trunc('day', ts, 'Europe/Berlin') for the days of a zone")
+            Error::new(
+                Code::Query,
+                format!("date_trunc takes a unit, a time, and perhaps a zone, not ({})", values::shown(types)),
+            )
+            .hint("write date_trunc('day', ts), or date_trunc('day', ts, 'Europe/Berlin') for the days of a zone")
         };
         match types {
-            [unit, DataType::Time32(_) | DataType::Time64(_)] if values::is_text(unit) => Ok(vec![DataType::Utf8, types[1].clone()]),
+            [unit, DataType::Time32(_) | DataType::Time64(_)] if values::is_text(unit) => {
+                Ok(vec![DataType::Utf8, types[1].clone()])
+            }
             [unit, time] if values::is_text(unit) => Ok(vec![DataType::Utf8, values::time_type(time).ok_or_else(wrong)?]),
             [unit, time, zone] if values::is_text(unit) && values::is_text(zone) => {
                 match values::time_type(time).ok_or_else(wrong)? {
@@ -170,7 +175,9 @@ impl ScalarUDFImpl for DateTrunc {
         }
         let constant = values::all_constant(&args.args);
         let ColumnarValue::Scalar(unit) = &args.args[0] else {
-            return Err(Error::new(Code::Query, "the unit of date_trunc is a constant").hint("write date_trunc('day', ts)").into());
+            return Err(Error::new(Code::Query, "the unit of date_trunc is a constant")
+                .hint("write date_trunc('day', ts)")
+                .into());
         };
         let unit = values::text(unit).map(Unit::read).transpose()?;
         let zones = match args.args.get(2) {

@@ -88,7 +88,9 @@ fn without_zones(rows: &RecordBatch) -> RecordBatch {
         let part = |field: &FieldRef, child: &ArrayData| Arc::new(Field::clone(field).with_data_type(child.data_type().clone()));
         let data_type = match data.data_type() {
             DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, None),
-            DataType::Struct(fields) => DataType::Struct(fields.iter().zip(&children).map(|(field, child)| part(field, child)).collect()),
+            DataType::Struct(fields) => {
+                DataType::Struct(fields.iter().zip(&children).map(|(field, child)| part(field, child)).collect())
+            }
             DataType::List(item) => DataType::List(part(item, &children[0])),
             other => other.clone(),
         };
@@ -96,7 +98,8 @@ fn without_zones(rows: &RecordBatch) -> RecordBatch {
     }
     let columns: Vec<ArrayRef> = rows.columns().iter().map(|column| make_array(plain(column.to_data()))).collect();
     let fields = rows.schema_ref().fields().iter().zip(&columns);
-    let fields: Vec<Field> = fields.map(|(field, column)| Field::clone(field).with_data_type(column.data_type().clone())).collect();
+    let fields: Vec<Field> =
+        fields.map(|(field, column)| Field::clone(field).with_data_type(column.data_type().clone())).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).unwrap()
 }
