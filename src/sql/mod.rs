@@ -10,6 +10,7 @@ mod statement;
 mod syntax;
 mod text;
 mod types;
+mod zones;
 
 pub use explain::{Names, explain_error, explain_plan};
 pub use mask::covered;
@@ -18,6 +19,7 @@ pub use rewrite::{Columns, rewrite};
 pub use statement::*;
 pub use text::Text;
 pub use types::{Types, arrow_type};
+pub use zones::zones;
 
 #[cfg(test)]
 mod tests;

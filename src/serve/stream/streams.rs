@@ -393,7 +393,8 @@ impl Streams {
             told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
         };
         // Read as any statement: DataFusion's own reader knows no bounds, and long chains end the program.
-        let parsed = sql::expression(text).map_err(wrong)?;
+        let mut parsed = sql::expression(text).map_err(wrong)?;
+        sql::zones(&mut parsed);
         let read = || -> datafusion::error::Result<_> {
             let state = self.engine.session().state();
             let columns = DFSchema::try_from(Arc::clone(schema))?;
