@@ -6,6 +6,7 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 use sqlparser::ast::{Expr, FunctionArguments, Ident, ObjectName, Query, Spanned, Visit, Visitor};
 
+use super::foreign;
 use super::statement::fold;
 use super::syntax::small;
 use crate::error::{Code, Error, Span, nearest};
@@ -117,7 +118,16 @@ fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));
     let error = placed(Error::new(Code::UnknownColumn, format!("column '{}' is not there", field.name)), place);
-    match names.iter().find(|name| name.eq_ignore_ascii_case(&field.name)) {
+    let same = names.iter().find(|name| name.eq_ignore_ascii_case(&field.name));
+    if same.is_none() && relation.is_none() {
+        if let Some(hint) = foreign::column(&field.name) {
+            return error.hint(hint);
+        }
+        if nearest(&field.name, names.iter().copied()).is_none() && is_quoted(query, &field.name) {
+            return error.hint(format!("a text stands in single quotes: '{}'", field.name.replace('\'', "''")));
+        }
+    }
+    match same {
         // Only upper and lower case keep them apart.
         Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => error.hint(format!("did you mean \"{name}\"?")),
         Some(name) => error.hint(format!("did you mean {name}?")),
@@ -225,14 +235,6 @@ fn arguments(before: &str, after: &str, query: &Query) -> Error {
 
 /// DataFusion suggests the function that is nearest however far it is; ours must be near.
 fn function_hint(name: &str, known: Names) -> Option<String> {
-    const WINDOWS: [(&str, &str); 6] = [
-        ("tumble_start", "window.start"),
-        ("tumble_end", "window.end"),
-        ("hop_start", "window.start"),
-        ("hop_end", "window.end"),
-        ("session_start", "window.start"),
-        ("session_end", "window.end"),
-    ];
     const OVER: [&str; 11] = [
         "lag",
         "lead",
@@ -247,8 +249,8 @@ fn function_hint(name: &str, known: Names) -> Option<String> {
         "nth_value",
     ];
     let lower = name.to_ascii_lowercase();
-    if let Some((_, field)) = WINDOWS.iter().find(|(wrong, _)| *wrong == lower) {
-        return Some(format!("give the window a name, as in TUMBLE(INTERVAL '1 minute') AS window, and write {field}"));
+    if let Some(hint) = foreign::function(&lower) {
+        return Some(hint);
     }
     if OVER.contains(&lower.as_str()) {
         return Some(format!("it needs an OVER, as in {name}(…) OVER (PARTITION BY … ORDER BY …)"));
@@ -257,7 +259,34 @@ fn function_hint(name: &str, known: Names) -> Option<String> {
 }
 
 fn unsupported(text: &str) -> Option<Error> {
-    text.strip_prefix("Unsupported SQL type ").map(|name| Error::new(Code::Type, format!("type {name} is not known")))
+    if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
+        return Some(Error::new(Code::Type, format!("type {name} is not known")));
+    }
+    let plain = without_tree(text)?;
+    Some(Error::new(Code::NotYet, plain).hint("write it with SELECT, WHERE, GROUP BY a window, and joins"))
+}
+
+/// A sentence without the parser's own tree, which is no text for people; `None` where there is none in it.
+fn without_tree(text: &str) -> Option<String> {
+    let opens = |at: usize| {
+        let before = text[..at].trim_end();
+        let word = before.rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+        word.starts_with(char::is_uppercase) && word.contains(char::is_lowercase)
+    };
+    let begin = text.match_indices([' ', '(']).find_map(|(at, sign)| match sign {
+        "(" if opens(at) => Some(at),
+        " " if text[at..].starts_with(" {") && opens(at) => Some(at),
+        _ => None,
+    })?;
+    let name = text[..begin].rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+    let mut words = String::new();
+    for letter in name.chars() {
+        if letter.is_uppercase() && !words.is_empty() {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_uppercase());
+    }
+    Some(format!("{words} is not known in a query here"))
 }
 
 /// Arrow's names of types as SQL's.
@@ -313,6 +342,15 @@ fn find_column(query: &Query, column: &Column) -> Option<Span> {
     };
     let qualified = |expr: &Expr| exactly(expr).filter(|_| table.is_none() || matches!(expr, Expr::CompoundIdentifier(_)));
     find(query, &qualified, &|_| None).or_else(|| find(query, &exactly, &|_| None))
+}
+
+/// Whether a query names a column in double quotes, as other programs write a text.
+fn is_quoted(query: &Query, name: &str) -> bool {
+    let quoted = |expr: &Expr| match expr {
+        Expr::Identifier(ident) if ident.quote_style == Some('"') && ident.value == name => Some(Span::from(ident.span)),
+        _ => None,
+    };
+    find(query, &quoted, &|_| None).is_some()
 }
 
 /// The first place where a query reads a field of this name.

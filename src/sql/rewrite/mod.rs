@@ -23,7 +23,7 @@ use crate::error::{Code, Error, Result};
 ///
 /// - `TUMBLE/HOP/SESSION(…)` is grouped by as a whole, however `GROUP BY` names it; `window.start` reads its field. A window that is not
 ///   given its own name is called `window`.
-/// - An alias can be used in the items after its own, in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
+/// - An alias can be used in the items after its own, that of a window in all items, and both in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
 /// - A condition of `WHERE` that holds an `OVER` moves to `QUALIFY`.
 /// - `OVER w` and `OVER (w …)` are spelled out.
 ///
@@ -89,6 +89,14 @@ impl Pass<'_> {
         let unnamed = unnamed_window(select, &aliases);
         if let Some(window) = &unnamed {
             aliases.add(&Ident::new(windows::NAME), window);
+        }
+        // The window is that of all items, wherever it stands among them.
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { expr, alias } = item
+                && windows::is_call(expr)
+            {
+                aliases.add(alias, expr);
+            }
         }
         for item in &mut select.projection {
             match item {
