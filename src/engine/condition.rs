@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::FunctionRegistry;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
@@ -50,7 +50,10 @@ impl Engine {
             )
             .hint("compare columns with values here; the rows as they are take it: /results?where=…"));
         }
-        Ok(alone.state().create_physical_expr(filter.predicate.clone(), filter.input.schema())?)
+        let columns = filter.input.schema();
+        // NULL alone has a type of its own.
+        let predicate = filter.predicate.clone().cast_to(&DataType::Boolean, columns)?;
+        Ok(alone.state().create_physical_expr(predicate, columns)?)
     }
 }
 

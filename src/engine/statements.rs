@@ -156,7 +156,7 @@ impl Engine {
         let mut names = HashSet::new();
         if let Some(name) = plan.schema().fields().iter().map(|field| field.name()).find(|name| !names.insert(*name)) {
             return Err(Error::new(Code::Query, format!("'{name}' is twice in the result"))
-                .hint("give one of them another name with AS; of columns that are equal, JOIN … USING (…) leaves one"));
+                .hint("give one of them another name with AS, or name the columns in the place of `*`"));
         }
         let mut nodes = 0;
         plan.apply(|_| {

@@ -55,8 +55,26 @@ pub fn explain_plan(error: Error, query: &Query) -> Error {
         }
         _ => false,
     };
-    let place = find(query, &|expr| is_meant(expr).then(|| super::rewrite::place(expr)), &|_| None);
+    // A sentence that begins with a call is about that.
+    let called = text.split_once("()").map(|(name, _)| name);
+    let is_called = |expr: &Expr| match expr {
+        Expr::Function(function) => called.is_some_and(|called| called == by_its_name(&function.name)),
+        _ => false,
+    };
+    let at = |meant: &dyn Fn(&Expr) -> bool| find(query, &|expr| meant(expr).then(|| super::rewrite::place(expr)), &|_| None);
+    let place = at(&is_called).or_else(|| at(&is_meant));
     placed(error, place)
+}
+
+/// The name that DataFusion gives to a function whatever it is called in a query.
+fn by_its_name(name: &ObjectName) -> String {
+    let name = name.to_string().to_ascii_lowercase();
+    match name.as_str() {
+        "current_timestamp" => "now".into(),
+        "today" => "current_date".into(),
+        "rand" => "random".into(),
+        _ => name,
+    }
 }
 
 /// Nothing runs yet: what fails here is the statement's fault.
@@ -101,6 +119,10 @@ fn schema(error: &SchemaError, query: &Query) -> Option<Error> {
 fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
     let place = find_column(query, field);
     let relation = field.relation.as_ref().map(|relation| relation.table());
+    if relation.unwrap_or(&field.name) == "window" && !valid.iter().any(|column| column.name == "window") {
+        return placed(Error::new(Code::UnknownColumn, "column 'window' is not there"), place)
+            .hint("SELECT the window under that name: TUMBLE(INTERVAL '1 minute') AS window, and GROUP BY window");
+    }
     if let Some(table) = relation
         && !valid.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table() == table))
         && valid.iter().any(|column| column.relation.is_some())
@@ -192,6 +214,9 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
         );
     }
     if let Some(name) = between(text, "Projections require unique expression names but the expression \"", "\" at position") {
+        // As in `stocks.price` and `stocks.price AS p`.
+        let name = name.rsplit(" AS ").next().unwrap_or(name);
+        let name = if name.contains('(') { name } else { name.rsplit('.').next().unwrap_or(name) };
         return Some(
             Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
         );
@@ -262,12 +287,13 @@ fn unsupported(text: &str) -> Option<Error> {
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         return Some(Error::new(Code::Type, format!("type {name} is not known")));
     }
-    let plain = without_tree(text)?;
-    Some(Error::new(Code::NotYet, plain).hint("write it with SELECT, WHERE, GROUP BY a window, and joins"))
+    let name = form(text)?;
+    let hint = foreign::form(name).unwrap_or("write it with SELECT, WHERE, GROUP BY a window, and joins");
+    Some(Error::new(Code::NotYet, format!("{} is not known in a query here", name.to_ascii_uppercase())).hint(hint))
 }
 
-/// A sentence without the parser's own tree, which is no text for people; `None` where there is none in it.
-fn without_tree(text: &str) -> Option<String> {
+/// The form of SQL that a text shows as the parser's own tree, which is no text for people; `None` where it shows none.
+fn form(text: &str) -> Option<&str> {
     let opens = |at: usize| {
         let before = text[..at].trim_end();
         let word = before.rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
@@ -278,15 +304,7 @@ fn without_tree(text: &str) -> Option<String> {
         " " if text[at..].starts_with(" {") && opens(at) => Some(at),
         _ => None,
     })?;
-    let name = text[..begin].rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
-    let mut words = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push(' ');
-        }
-        words.push(letter.to_ascii_uppercase());
-    }
-    Some(format!("{words} is not known in a query here"))
+    text[..begin].trim_end().rsplit(|letter: char| !letter.is_alphanumeric()).next()
 }
 
 /// Arrow's names of types as SQL's.

@@ -69,10 +69,6 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("ts + INTERVAL '1 day'", &["date_add", "dateadd", "adddate", "timestampadd", "timestamp_add", "datetime_add", "adddays"]),
     ("ts - INTERVAL '1 day'", &["date_sub", "datesub", "subdate", "timestamp_sub", "datetime_sub", "subtractdays"]),
     (
-        "to_unixtime(ts) - to_unixtime(ts)",
-        &["datediff", "date_diff", "timestampdiff", "timestamp_diff", "datetime_diff", "time_diff", "age", "julianday"],
-    ),
-    (
         "now()",
         &[
             "localtimestamp",
@@ -129,7 +125,6 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("array_agg(k)", &["collect_list", "grouparray", "array_accum", "list", "array_collect"]),
     ("array_agg(DISTINCT k)", &["collect_set", "groupuniqarray", "array_unique_agg"]),
     ("CASE WHEN b THEN 1 ELSE 0 END", &["if", "iff", "iif", "multiif", "switch"]),
-    ("v IS NULL", &["isnull", "isnotnull"]),
     ("coalesce(v, 0)", &["zeroifnull", "if_null", "value"]),
     ("nullif(v, 0)", &["nullifzero"]),
     ("v / nullif(v, 0)", &["safe_divide", "try_divide", "div0", "divide"]),
@@ -197,6 +192,11 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 
 /// Functions that need more than another name.
 const SENTENCES: &[(&str, &[&str])] = &[
+    ("write v IS NULL, or coalesce(v, 0) for another value in its place", &["isnull", "isnotnull"]),
+    (
+        "subtract: b - a is an interval, and to_unixtime(b) - to_unixtime(a) its seconds",
+        &["datediff", "date_diff", "timestampdiff", "timestamp_diff", "datetime_diff", "time_diff", "age", "julianday"],
+    ),
     (
         "give the window a name, as in TUMBLE(INTERVAL '1 minute') AS window, and write window.start",
         &["tumble_start", "hop_start", "session_start", "cumulate_start", "tumblestart", "hopstart", "window_start", "windowstart"],
@@ -310,6 +310,19 @@ const WINDOW_IN_FROM: &str = "windows stand in SELECT: SELECT TUMBLE(INTERVAL '1
 
 const CUMULATE: &str =
     "a window that grows gives early results: CREATE VIEW v WITH (emit = 'changes') AS SELECT …, TUMBLE(INTERVAL '1 hour') AS window …";
+
+/// Forms of SQL that the parser knows and DataFusion does not, by their names in the parser's tree.
+const FORMS: &[(&str, &[&str])] = &[
+    ("write title ~ 'pattern', or regexp_like(title, 'pattern')", &["rlike", "regexp"]),
+    ("write sum(v) FILTER (WHERE k = 'a') AS a, … for each column", &["pivot"]),
+    ("UNION ALL a SELECT for each of the columns", &["unpivot"]),
+    ("write JOIN … ON …", &["crossapply", "outerapply", "asof", "any", "anti", "semi", "array", "straightjoin"]),
+];
+
+/// What to write for a form of SQL that is not known.
+pub(super) fn form(name: &str) -> Option<&'static str> {
+    among(FORMS, name)
+}
 
 fn among(table: &'static [(&str, &[&str])], name: &str) -> Option<&'static str> {
     table.iter().find(|(_, names)| names.iter().any(|known| known.eq_ignore_ascii_case(name))).map(|(text, _)| *text)

@@ -16,6 +16,7 @@ use self::named::Named;
 pub use self::scope::Columns;
 use self::scope::Scopes;
 pub use self::windows::{is_call as is_window_call, place};
+use super::clauses;
 use super::statement::fold;
 use crate::error::{Code, Error, Result};
 
@@ -48,6 +49,9 @@ impl VisitorMut for Pass<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let Err(error) = clauses::check_query(query) {
+            return ControlFlow::Break(error);
+        }
         self.scopes.enter(query);
         ControlFlow::Continue(())
     }
@@ -76,6 +80,7 @@ impl Pass<'_> {
     }
 
     fn select(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Result<()> {
+        clauses::check_select(select)?;
         windows::refuse_in_from(&select.from)?;
         let named = Named::take(select)?;
         named.expand(&mut select.projection)?;
