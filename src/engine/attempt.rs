@@ -62,7 +62,8 @@ impl Attempts {
             _ => ControlFlow::Continue(()),
         });
         let ControlFlow::Break((name, place)) = found else { return None };
-        let line = self.failed.get(&name).copied().flatten().map_or(String::new(), |span| format!(" at line {}", span.start.line));
+        let line =
+            self.failed.get(&name).copied().flatten().map_or(String::new(), |span| format!(" at line {}", span.start.line));
         Some(
             Error::new(Code::UnknownTable, format!("'{name}' could not be made: its definition{line} has an error"))
                 .at(place)

@@ -75,7 +75,9 @@ async fn planned(rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -
         return Err(error);
     }
     let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
-        return Err(Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns"));
+        return Err(
+            Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
+        );
     };
     // Whoever may read a view may not have its rows multiplied with themselves.
     if !sql::is_single(query) {

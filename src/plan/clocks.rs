@@ -108,8 +108,11 @@ fn no_arrival(name: &str, input: &LogicalPlan) -> Error {
         Ok(TreeNodeRecursion::Continue)
     });
     if tables(input).iter().any(|table| table.spec().key.is_some()) {
-        return Error::new(Code::Query, format!("{name}() over rows that change: which event's time of arrival it is, is not told"))
-            .hint("declare a column received_at TIMESTAMP METADATA FROM 'received_at' and select that");
+        return Error::new(
+            Code::Query,
+            format!("{name}() over rows that change: which event's time of arrival it is, is not told"),
+        )
+        .hint("declare a column received_at TIMESTAMP METADATA FROM 'received_at' and select that");
     }
     match windowed {
         true => Error::new(Code::Endless, format!("{name}() over results that have no time of arrival of their own")).hint(
@@ -122,7 +125,8 @@ fn no_arrival(name: &str, input: &LogicalPlan) -> Error {
 
 /// The same rows with the column [`ARRIVAL`] beside the others, and what it is called there; `None` where they have no such time.
 fn with_arrival(plan: &LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
-    let below = |input: &Arc<LogicalPlan>| Ok::<_, Error>(with_arrival(input)?.map(|(input, arrival)| (Arc::new(input), arrival)));
+    let below =
+        |input: &Arc<LogicalPlan>| Ok::<_, Error>(with_arrival(input)?.map(|(input, arrival)| (Arc::new(input), arrival)));
     Ok(match plan {
         LogicalPlan::TableScan(scan) => scanned(scan)?,
         LogicalPlan::SubqueryAlias(alias) => match below(&alias.input)? {

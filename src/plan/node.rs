@@ -197,8 +197,9 @@ impl AnalyzerRule for FindWindows {
 fn refuse_chance(predicate: &Expr) -> Result<()> {
     let by_chance = |part: &&Expr| part.column_refs().is_empty() && unsteady(part).is_some();
     let Some(name) = split_conjunction(predicate).into_iter().find(by_chance).and_then(unsteady) else { return Ok(()) };
-    Err(Error::new(Code::NotYet, format!("{name}() alone as a condition on the results of a window is not built yet"))
-        .hint(format!("select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5")))
+    Err(Error::new(Code::NotYet, format!("{name}() alone as a condition on the results of a window is not built yet")).hint(
+        format!("select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5"),
+    ))
 }
 
 /// The name of the window function in an expression that holds one.

@@ -13,13 +13,21 @@ pub(super) fn check_query(query: &Query) -> Result<()> {
     };
     first(&[
         (!query.pipe_operators.is_empty(), "`|>`", "write SELECT … FROM … WHERE …"),
-        (limit_by, "LIMIT … BY", "number the rows of each: QUALIFY ROW_NUMBER() OVER (PARTITION BY k, window ORDER BY v DESC) <= 1"),
+        (
+            limit_by,
+            "LIMIT … BY",
+            "number the rows of each: QUALIFY ROW_NUMBER() OVER (PARTITION BY k, window ORDER BY v DESC) <= 1",
+        ),
         (query.fetch.is_some(), "FETCH", "write LIMIT 10"),
         (!query.locks.is_empty(), "FOR UPDATE", "leave it out: event streams are read, never written"),
         (query.for_clause.is_some(), "FOR", "leave it out: the output is NDJSON, or what --format and Accept ask for"),
         (query.settings.is_some(), "SETTINGS", "leave it out: settings are those of SET name = value"),
         (query.format_clause.is_some(), "FORMAT", "leave it out: the output is NDJSON, or what --format and Accept ask for"),
-        (query.order_by.as_ref().is_some_and(fill), "WITH FILL", "a window without rows has no result: join the results with the windows that you expect"),
+        (
+            query.order_by.as_ref().is_some_and(fill),
+            "WITH FILL",
+            "a window without rows has no result: join the results with the windows that you expect",
+        ),
     ])
 }
 
@@ -32,14 +40,19 @@ pub(super) fn check_select(select: &Select) -> Result<()> {
         (select.top.is_some(), "TOP", "write LIMIT 10 at the end"),
         (select.into.is_some(), "INTO", "keep it as a view: CREATE VIEW name AS SELECT …"),
         (select.prewhere.is_some(), "PREWHERE", "write WHERE"),
-        (!select.connect_by.is_empty(), "CONNECT BY", "a result that feeds itself has no meaning on a stream; make a view for each level"),
+        (
+            !select.connect_by.is_empty(),
+            "CONNECT BY",
+            "a result that feeds itself has no meaning on a stream; make a view for each level",
+        ),
         (!select.lateral_views.is_empty(), "LATERAL VIEW", "write unnest(list) in SELECT, over the results of a window"),
         (!select.cluster_by.is_empty(), "CLUSTER BY", "leave it out: rows are spread by nobody here"),
         (!select.distribute_by.is_empty(), "DISTRIBUTE BY", "leave it out: rows are spread by nobody here"),
         (!select.sort_by.is_empty(), "SORT BY", "write ORDER BY"),
         (modified, "WITH ROLLUP, CUBE or TOTALS", "write GROUP BY ROLLUP (…) or CUBE (…)"),
     ])?;
-    let factors = select.from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
+    let factors =
+        select.from.iter().flat_map(|from| std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)));
     factors.into_iter().try_for_each(check_factor)
 }
 

@@ -267,7 +267,11 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
                     .hint("leave the payload columns out, or the option"),
             ]);
         }
-        return fields(create, vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)], Origin::Payload);
+        return fields(
+            create,
+            vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)],
+            Origin::Payload,
+        );
     }
     match options.format {
         format if format.is_change_feed() && create.columns.is_empty() => Err(vec![

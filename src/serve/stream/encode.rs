@@ -116,7 +116,8 @@ impl Encoder {
         let Some(filter) = &self.filter else { return Ok(None) };
         let changes = Changes::inserts(rows.clone(), TimestampArray::from_value(0, rows.num_rows()));
         let found = evaluate_rows(std::slice::from_ref(filter), &changes, &mut BadRows::default())?;
-        let met = found.columns.first().and_then(|met| met.as_boolean_opt()).ok_or_else(|| Error::bug("a filter is no condition"))?;
+        let met =
+            found.columns.first().and_then(|met| met.as_boolean_opt()).ok_or_else(|| Error::bug("a filter is no condition"))?;
         let Some(kept) = found.kept else { return Ok(Some(met.clone())) };
         let mut all = vec![false; rows.num_rows()];
         for (at, row) in kept.values().iter().enumerate() {

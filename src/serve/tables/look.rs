@@ -84,7 +84,11 @@ impl ConnectionTablePost {
         let columns = &found.columns();
         let unix = columns.iter().find_map(|column| column.unix);
         let (name, mut settings) = post.json_settings();
-        let given = ["timestamp_format", "timestampFormat"].iter().find_map(|key| settings.get(*key)).and_then(Value::as_str).map(str::to_string);
+        let given = ["timestamp_format", "timestampFormat"]
+            .iter()
+            .find_map(|key| settings.get(*key))
+            .and_then(Value::as_str)
+            .map(str::to_string);
         let given = given.as_deref();
         // Who says how times are written gets only those as times.
         let fits = |column: &ColumnLine| column.unix.is_none() || given.is_none() || column.unix == given;

@@ -96,6 +96,7 @@ async fn a_condition_on_the_time_is_for_the_rows_as_they_are() {
 #[tokio::test]
 async fn a_row_that_a_condition_fails_on_does_not_end_a_stream() {
     let (service, _feed) = orders().await;
-    let answer = service.get(&format!("/v1/views/orders/changes?where={}", encoded("10 / total >= 0"))).await.with(200).to_string();
+    let answer =
+        service.get(&format!("/v1/views/orders/changes?where={}", encoded("10 / total >= 0"))).await.with(200).to_string();
     assert!(answer.contains("2000") && answer.contains("\"a\"") && !answer.contains("\"c\""), "{answer}");
 }
