@@ -55,6 +55,8 @@ pub struct Engine {
     states: Mutex<HashMap<String, Part>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
     printing: Mutex<Option<ledger::Printing>>,
+    /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
+    passed: Mutex<Vec<Definition>>,
 }
 
 /// A named query over tables and other views.
@@ -142,6 +144,7 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
+            passed: Mutex::default(),
         })
     }
 
@@ -258,6 +261,20 @@ impl Engine {
         };
         let definition = |name: &str| Some(Definition { name: name.into(), text: text(name)?, made: catalog.made(name)? });
         catalog.names().filter_map(definition).collect()
+    }
+
+    /// What is to be kept: the definitions, and those that were passed over, unless something of their name was made since.
+    pub fn kept(&self) -> Vec<Definition> {
+        let mut definitions = self.definitions();
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = |passed: &&Definition| self.made(&passed.name).is_none();
+        definitions.extend(passed.iter().filter(is_gone).cloned());
+        definitions
+    }
+
+    /// Leaves out a definition that cannot be made again, and keeps it all the same.
+    pub fn pass_over(&self, definition: Definition) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(definition);
     }
 
     /// Makes a table or view again as it was kept.
