@@ -53,7 +53,10 @@ impl Engine {
         let columns = filter.input.schema();
         // NULL alone has a type of its own.
         let predicate = filter.predicate.clone().cast_to(&DataType::Boolean, columns)?;
-        Ok(alone.state().create_physical_expr(predicate, columns)?)
+        let condition = alone.state().create_physical_expr(predicate, columns)?;
+        // What fails without any row would fail for all.
+        condition.evaluate(&RecordBatch::new_empty(Arc::clone(schema)))?;
+        Ok(condition)
     }
 }
 
@@ -65,9 +68,7 @@ fn over_all() -> Error {
 /// A plan of `SELECT * FROM rows` with a condition and an order, in a session of its own: they see these rows and nothing else.
 async fn planned(rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<(SessionContext, LogicalPlan)> {
     let schema = rows.schema();
-    if let Some(filter) = filter {
-        sql::expression(filter)?;
-    }
+    let condition = filter;
     let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
     let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
     let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
@@ -83,6 +84,9 @@ async fn planned(rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -
     if !sql::is_single(query) {
         return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
             .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
+    }
+    if let Some(condition) = condition {
+        sql::expression(condition)?;
     }
     let alone = session()?;
     alone.register_batch("rows", rows)?;

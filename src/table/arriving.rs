@@ -17,7 +17,7 @@ pub const ARRIVAL: &str = "__streamgauge_arrival";
 
 /// When an event came in, as a column that is decoded like any other.
 pub(super) fn column() -> Column {
-    let data_type = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let data_type = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
     Column::new(ARRIVAL, data_type).with_origin(Origin::Metadata(Metadata::ReceivedAt)).not_null()
 }
 
