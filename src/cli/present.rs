@@ -204,7 +204,7 @@ impl Losses {
 fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
     let of = |table: &Arc<Table>| {
         let name = table.spec().name.clone();
-        table.feed_status().snapshot().warnings.into_iter().map(move |warning| (name.clone(), warning))
+        table.warnings().into_iter().map(move |warning| (name.clone(), warning))
     };
     tables.iter().filter(|table| table.is_read()).flat_map(of).collect()
 }

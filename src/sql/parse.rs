@@ -356,7 +356,7 @@ fn set(cursor: &mut Cursor) -> Result<Kind> {
     if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
         return Err(cursor.expected("`=`"));
     }
-    let name = Name { text: name.to_ascii_lowercase(), span: cursor.since(start), written: name };
+    let name = Name { text: name.to_ascii_lowercase(), quoted: false, span: cursor.since(start), written: name };
     let value = match cursor.peek() {
         Token::Word(word) => {
             let value = word.value.clone();

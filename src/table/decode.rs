@@ -153,7 +153,7 @@ impl Decode {
         Ok(Decode {
             events: match &spec.key {
                 Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
-                None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?)),
+                None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?.observe())),
             },
             rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
             starts: Vec::new(),
@@ -221,6 +221,31 @@ impl Decode {
     /// The rows since the last call, up to the event that is the end of the table. A row that an expression cannot be computed for, or
     /// without an event time, is a bad record.
     pub(super) fn take(&mut self) -> Result<Option<Batch>> {
+        let batch = self.take_rows()?;
+        self.tell_absent();
+        Ok(batch)
+    }
+
+    /// No event follows.
+    pub(super) fn end(&mut self) {
+        match &mut self.events {
+            Events::Rows(decoder) => decoder.end(),
+            Events::Changes(keyed) => keyed.decoder.end(),
+        }
+        self.tell_absent();
+    }
+
+    fn tell_absent(&mut self) {
+        let absent = match &mut self.events {
+            Events::Rows(decoder) => decoder.absent(),
+            Events::Changes(keyed) => keyed.decoder.absent(),
+        };
+        if let Some(absent) = absent {
+            self.rejects.status.absent(absent);
+        }
+    }
+
+    fn take_rows(&mut self) -> Result<Option<Batch>> {
         let starts = std::mem::take(&mut self.starts);
         // After a bad event no other was taken.
         let end = match self.rejects.failed.is_some() {

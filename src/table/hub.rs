@@ -288,6 +288,7 @@ impl<'a> Hub<'a> {
 
     /// Who goes on from a checkpoint after this asks the feed again, and is told that it has ended.
     async fn end(&mut self) {
+        self.decode.end();
         let mut place = Vec::new();
         if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
             self.shared.end_at(place);

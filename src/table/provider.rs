@@ -86,6 +86,13 @@ impl Table {
         self.shared.feed.snapshot().state.to_string()
     }
 
+    /// What is not as it should be without stopping the feed, as sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.shared.feed.snapshot().warnings;
+        warnings.extend(self.shared.status.snapshot().notes);
+        warnings
+    }
+
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
         // What was counted before is asked for first, so that it is never more than what is counted now.

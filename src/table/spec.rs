@@ -13,7 +13,7 @@ use sqlparser::ast;
 
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
-use crate::format::{self, Column, Metadata, Origin};
+use crate::format::{self, Column, Key, Metadata, Origin};
 use crate::operator::state;
 use crate::options::{BadData, Connector, Format, OrOff, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
@@ -235,8 +235,8 @@ fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> 
 
 /// A column as declared: decoded from the event, or computed.
 enum Given {
-    /// The origin, and the name of the payload's field.
-    Decoded(Origin, String),
+    /// The origin, and the names of the payload's fields where they are other than the type says: the column's, and those inside.
+    Decoded(Origin, Option<(Key, Vec<Key>)>),
     Generated(Box<ast::Expr>, Option<DataType>, Span),
 }
 
@@ -245,7 +245,7 @@ type DeclaredColumn = (FieldRef, Given);
 fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
     let value = |data_type: FieldRef, origin| {
-        (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()))
+        (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, None))
     };
     if options.json_unstructured {
         if options.format.is_change_feed() {
@@ -292,9 +292,9 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<
             continue;
         }
         let given = match &column.origin {
-            Declared::Payload => Ok(Given::Decoded(Origin::Payload, column.name.written.clone())),
+            Declared::Payload => Ok(Given::Decoded(Origin::Payload, Some(column.keys()))),
             Declared::Metadata { key, span } => Metadata::from_name(key)
-                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new()))
+                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), None))
                 .map_err(|error| error.at(*span)),
             Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
         };
@@ -331,9 +331,14 @@ fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Colu
     // The decoder goes by the payload's spelling, the generated columns by that of SQL; both by position.
     let (mut decoded, mut fields) = (Vec::new(), Vec::new());
     for (field, given) in &declared {
-        if let Given::Decoded(origin, key) = given {
-            let name = if key.is_empty() { field.name() } else { key };
-            decoded.push(Column::from_field(&field.as_ref().clone().with_name(name), *origin));
+        if let Given::Decoded(origin, keys) = given {
+            let column = Column::from_field(field, *origin);
+            decoded.push(match keys {
+                Some((Key { name, exact }, keys)) => {
+                    Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column }
+                }
+                None => column,
+            });
             fields.push(Arc::clone(field));
         }
     }
@@ -384,11 +389,21 @@ fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Resul
     session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
 }
 
+/// The column that an option names, and its own name: the one of exactly this name, else the one that differs only in upper and lower case.
+fn column_named<'a>(name: &'a str, fields: &'a [FieldRef]) -> (Option<usize>, &'a str) {
+    let near = || {
+        let mut all = fields.iter().enumerate().filter(|(_, field)| field.name().eq_ignore_ascii_case(name));
+        all.next().filter(|_| all.next().is_none()).map(|(index, _)| index)
+    };
+    let found = fields.iter().position(|field| field.name() == name).or_else(near);
+    (found, found.map_or(name, |index| fields[index].name()))
+}
+
 /// The columns that name a row, by `PRIMARY KEY` or `primary_key`.
 fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Result<Option<Vec<usize>>> {
     let declared: Vec<&str> =
         create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.as_str()).collect();
-    let given: Vec<&str> = options.primary_key.0.iter().map(String::as_str).collect();
+    let given: Vec<&str> = options.primary_key.0.iter().map(|name| column_named(name, &columns.fields).1).collect();
     let names = if given.is_empty() { &declared } else { &given };
     let same = given.len() == declared.len() && given.iter().all(|name| declared.contains(name));
     if !same && !declared.is_empty() && !given.is_empty() {
@@ -415,7 +430,7 @@ fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Resul
     let mut key = Vec::new();
     for name in names {
         let known = || columns.fields.iter().map(|field| field.name().as_str());
-        let Some(index) = known().position(|known| known == *name) else {
+        let (Some(index), _) = column_named(name, &columns.fields) else {
             let error = Error::new(
                 Code::UnknownColumn,
                 format!("option 'primary_key': '{name}' is no column of table '{}'", create.name),
@@ -448,8 +463,9 @@ struct Time {
 }
 
 fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, session: &SessionState) -> Result<Time> {
-    let (name, span) = match (&create.watermark, &options.event_time_field) {
-        (Some(watermark), Some(field)) if watermark.column.text != *field => {
+    let by_option = options.event_time_field.as_ref().map(|field| column_named(field, &columns.fields).1);
+    let (name, span) = match (&create.watermark, by_option) {
+        (Some(watermark), Some(field)) if watermark.column.text != field => {
             return Err(Error::new(
                 Code::EventTime,
                 format!("the event time is '{}' by WATERMARK FOR and '{field}' by event_time_field", watermark.column),
@@ -457,7 +473,7 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
             .hint("keep one of the two")
             .at(watermark.span));
         }
-        (Some(watermark), _) => (&watermark.column.text, watermark.span),
+        (Some(watermark), _) => (watermark.column.text.as_str(), watermark.span),
         (None, Some(field)) => {
             let given = create.options.iter().find(|given| given.name.eq_ignore_ascii_case("event_time_field"));
             (field, given.and_then(|given| given.span).unwrap_or(create.name.span))

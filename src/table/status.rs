@@ -22,6 +22,8 @@ pub struct Status {
     idle: AtomicBool,
     lag_ms: AtomicI64,
     samples: Journal<Sample>,
+    /// Columns that were in none of the first events, as sentences.
+    absent: Mutex<Vec<String>>,
     before: Mutex<Before>,
 }
 
@@ -63,6 +65,8 @@ pub struct Snapshot {
     /// How much later than its event time the last row came in; below zero where clocks differ. `None` before the first.
     pub lag_ms: Option<i64>,
     pub samples: Vec<Sample>,
+    /// What is not as it should be without making an event bad, as sentences.
+    pub notes: Vec<String>,
 }
 
 impl Default for Status {
@@ -77,6 +81,7 @@ impl Default for Status {
             idle: Default::default(),
             lag_ms: AtomicI64::new(i64::MIN),
             samples: Journal::new(SAMPLES),
+            absent: Mutex::default(),
             before: Mutex::default(),
         }
     }
@@ -95,6 +100,7 @@ impl Status {
             idle: self.idle.load(Relaxed),
             lag_ms: Some(self.lag_ms.load(Relaxed)).filter(|lag| *lag != i64::MIN),
             samples: self.samples.entries_kept(),
+            notes: self.notes(),
         }
     }
 
@@ -133,6 +139,17 @@ impl Status {
     pub(super) fn ignored(&self, skipped: u64, unmatched: u64) {
         self.skipped.fetch_add(skipped, Relaxed);
         self.unmatched.fetch_add(unmatched, Relaxed);
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Columns that were in none of the first events and have not come since.
+    pub(super) fn absent(&self, absent: Vec<String>) {
+        let mut known = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.iter().filter(|sentence| !known.contains(sentence)).for_each(|sentence| tracing::warn!("{sentence}"));
+        *known = absent;
     }
 
     pub(super) fn watermark(&self, watermark: Watermark) {

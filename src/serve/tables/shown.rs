@@ -216,6 +216,6 @@ pub fn status(table: &Table) -> TableStatus {
         gaps_total: feed.gaps,
         gap_seconds_total: feed.gap_time.as_secs_f64(),
         last_gap: table.feed_status().gaps().entries_kept().pop().map(|gap| GapShown::of(table, gap)),
-        warnings: feed.warnings,
+        warnings: table.warnings(),
     }
 }
