@@ -36,7 +36,7 @@ pub enum Command {
     Check(Check),
     /// Serve an NDJSON file or a recorded .sse stream as a live feed with ids and resume.
     Replay(Replay),
-    /// Read the first events of a feed and propose a CREATE TABLE for it.
+    /// Read the first events of a feed and propose a CREATE TABLE for it: the statement on standard output, the report on standard error.
     Peek(Peek),
     /// Show rolling windows over two feeds made inside the program; needs no network.
     Demo(Demo),
@@ -108,6 +108,10 @@ pub struct Replay {
     /// The field of an NDJSON line that is the event's type; may be a path. Default: events have no type.
     #[arg(long, value_name = "FIELD")]
     pub event: Option<String>,
+    /// The field whose time becomes the moment of sending, in its own format; may be a path. Default: with --loop the one that peek takes for
+    /// the event time, else none.
+    #[arg(long, value_name = "FIELD")]
+    pub now: Option<String>,
     /// Cut the connection after every N events, so that clients must resume.
     #[arg(long, value_name = "N")]
     pub drop_every: Option<NonZeroU64>,
@@ -123,7 +127,8 @@ pub struct Replay {
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Peek {
-    /// URL of the feed.
+    /// URL of the feed, an address such as 127.0.0.1:8090, an NDJSON file or a recorded .sse stream.
+    #[arg(value_name = "URL|FILE")]
     pub url: String,
     /// A request header; `{{ NAME }}` in it is filled in from the environment. May be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
@@ -134,7 +139,13 @@ pub struct Peek {
     /// How long to wait for them; what came until then is reported.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
-    /// Write the report as JSON.
+    /// The name of the proposed table. Default: the last word of the URL or the file's name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write the statement without the report.
+    #[arg(long, conflicts_with = "json")]
+    pub sql: bool,
+    /// Write the report as JSON, with the statement in it.
     #[arg(long)]
     pub json: bool,
 }

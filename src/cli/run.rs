@@ -30,7 +30,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
             Code::BadOption,
             "with --state rows are written over several runs, which this format cannot be cut into",
         )
-        .hint("write NDJSON or CSV: --format, or the extension of --output, says it"));
+        .hint("give --format ndjson or csv"));
     }
     let mut outcome = Outcome::default();
     let mut answers = Vec::new();

@@ -79,8 +79,8 @@ impl Engine {
             ("filtered", text(&|table| table.feed_status().snapshot().filtered.to_string())),
             ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
             ("silent because", text(&|table| table.silence().unwrap_or_default())),
-            ("notes", text(&|table| table.warnings().join("; "))),
             ("failed views", text(&|table| self.failed_views(&table.spec().name))),
+            ("notes", text(&|table| table.notes().join("; "))),
         ])?;
         Ok(Answer::Rows(rows))
     }

@@ -33,6 +33,7 @@ use crate::time::Timestamp;
 pub use changes::{ChangeDecoder, Op, RowChanges};
 pub use decode::Decoder;
 pub use object::Key;
+pub use value::unix_format;
 
 /// The field metadata that marks a text column as JSON (Arrow's canonical extension).
 pub const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");

@@ -14,6 +14,7 @@ use super::App;
 use super::auth::{Identity, Scope};
 use super::page::LIMIT_MAX;
 use crate::feed::State as FeedState;
+use crate::table::Table;
 use crate::time::Timestamp;
 use crate::view::{HISTORY_CHANGES_MAX, Health};
 
@@ -106,7 +107,8 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
 #[derive(Serialize, ToSchema)]
 struct Report {
     status: &'static str,
-    /// What is not as it should be, as sentences; only for those who may read.
+    /// What is not as it should be, as sentences; only for those who may read. A feed that has fallen silent is told, and does not make the
+    /// server less ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
@@ -137,10 +139,14 @@ async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Ident
             Some(Health::Running | Health::Ended | Health::Dropped) | None => {}
         }
     }
+    let is_silent = |table: &Arc<Table>| table.feed_status().snapshot().state == FeedState::Silent;
+    let tell = |table: &Arc<Table>| format!("table {}: {}", table.spec().name, table.silence().unwrap_or_default());
+    let silent: Vec<String> = app.engine.tables().iter().filter(|table| is_silent(table)).map(tell).collect();
     let (code, status) = match problems.is_empty() {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
+    problems.extend(silent);
     problems.retain(|_| identity.allows(&Scope::Read));
     (code, Json(Report { status, problems }))
 }

@@ -111,6 +111,9 @@ struct Rejects {
     status: Arc<Status>,
     /// The first one under `bad_data = 'fail'`.
     failed: Option<Error>,
+    /// How many there were, and why the last was one.
+    count: u64,
+    last: String,
 }
 
 impl Decode {
@@ -155,7 +158,7 @@ impl Decode {
                 Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
                 None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?.observe())),
             },
-            rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
+            rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None, count: 0, last: String::new() },
             starts: Vec::new(),
             failure: None,
             columns,
@@ -186,6 +189,11 @@ impl Decode {
     /// Whether an event may be the end of the table: a bad one, or one that makes the rows of a keyed table too many.
     pub(super) fn may_fail(&self) -> bool {
         self.rejects.policy == BadData::Fail || matches!(self.events, Events::Changes(_))
+    }
+
+    /// How many records were bad, if any, and why the last was.
+    pub(super) fn rejected(&self) -> Option<(u64, &str)> {
+        (self.rejects.count > 0).then_some((self.rejects.count, self.rejects.last.as_str()))
     }
 
     /// Turns to other readers; the rows of a keyed table stay.
@@ -451,6 +459,8 @@ fn time_column(column: &ArrayRef) -> Result<&TimestampArray> {
 
 impl Rejects {
     fn add(&mut self, bad: Bad, received: Timestamp) {
+        self.count += 1;
+        self.last.clone_from(&bad.reason);
         match self.policy {
             BadData::Drop => return self.status.drop_bad(),
             BadData::DeadLetter => {}
@@ -465,6 +475,7 @@ impl Rejects {
     }
 
     fn add_unfit(&mut self, unfit: Unfit) {
+        self.count += unfit.others;
         (0..unfit.others).for_each(|_| self.status.drop_bad());
         unfit.samples.into_iter().for_each(|(bad, received)| self.add(bad, received));
     }

@@ -1,5 +1,6 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
+mod bursts;
 mod clock;
 mod control;
 mod current;

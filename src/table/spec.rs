@@ -38,6 +38,10 @@ pub struct Spec {
     pub allowed_lateness: Duration,
     /// After so much silence the watermark goes on with the clock; `None` never.
     pub idle: Option<Duration>,
+    /// How far an event time may lie ahead of the clock and still move the watermark; `None` however far.
+    pub max_future: Option<Duration>,
+    /// A connected feed without an event for so long is silent.
+    pub expect_every: Option<Duration>,
     pub bad_data: BadData,
     /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
     pub finite: bool,
@@ -166,6 +170,7 @@ impl Spec {
             columns.decoded,
             decoded_time,
         )?;
+        let is_file = feed.is_file();
         Ok(Spec {
             name: create.name.text.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -182,6 +187,11 @@ impl Spec {
                 OrOff::On(after) => Some(after),
                 OrOff::Off => None,
             },
+            max_future: match options.max_future {
+                OrOff::On(most) if !is_file => Some(most),
+                OrOff::On(_) | OrOff::Off => None,
+            },
+            expect_every: options.expect_every.filter(|_| !is_file),
             bad_data: options.bad_data,
             text: create.text.clone(),
             shown: create.shown(),
