@@ -227,8 +227,11 @@ impl Format {
             other => {
                 let is_wrong = |_: &Format| !NOT_WRITTEN.contains(&other);
                 return given.filter(is_wrong).ok_or_else(|| {
-                    Error::new(Code::BadOption, format!("rows cannot be written to '{shown}': '.{other}' is no format of rows here"))
-                        .hint("name the file .csv, .json, .ndjson or .txt (a table); another name needs --format")
+                    Error::new(
+                        Code::BadOption,
+                        format!("rows cannot be written to '{shown}': '.{other}' is no format of rows here"),
+                    )
+                    .hint("name the file .csv, .json, .ndjson or .txt (a table); another name needs --format")
                 });
             }
         };

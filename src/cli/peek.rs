@@ -149,7 +149,8 @@ fn target(text: &str) -> Result<Target> {
     match (port || is_number || name == "localhost", name.contains('.') && !name.starts_with('.')) {
         (true, _) => Ok(Target::Url(format!("http://{text}"))),
         (false, _) if like_file && (host == text || !name.contains('.')) || text.starts_with(['.', '/']) => {
-            Err(Error::new(Code::File, format!("the file '{text}' is not there")).hint("name an NDJSON file, a recorded .sse stream, or a URL"))
+            Err(Error::new(Code::File, format!("the file '{text}' is not there"))
+                .hint("name an NDJSON file, a recorded .sse stream, or a URL"))
         }
         (false, true) => Ok(Target::Url(format!("https://{text}"))),
         (false, false) => Err(Error::new(Code::BadOption, format!("'{text}' is no URL, and no file that is there"))

@@ -219,7 +219,10 @@ fn never_connected(tables: &[Arc<Table>]) -> Option<Error> {
     let is_there = |table: &&Arc<Table>| !table.is_read() || table.feed_status().snapshot().connects > 0;
     let table = tables.iter().find(|table| !is_there(table))?;
     let why = table.feed_status().snapshot().last_error.unwrap_or_else(|| "the server has not answered".into());
-    Some(Error::new(Code::Connect, format!("table '{}' was never connected: {why}", table.spec().name)).hint("give it more --timeout"))
+    Some(
+        Error::new(Code::Connect, format!("table '{}' was never connected: {why}", table.spec().name))
+            .hint("give it more --timeout"),
+    )
 }
 
 /// Each kind of loss with its number, if there is any, and a sentence about the last one.

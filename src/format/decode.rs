@@ -149,7 +149,8 @@ impl Decoder {
 
     /// Looks in the first records for the fields that the columns take: see [`Decoder::absent`].
     pub fn observe(mut self) -> Self {
-        let id = self.columns.iter().position(|column| matches!(column, Source::Id { .. })).filter(|at| *at < self.builders.len());
+        let id =
+            self.columns.iter().position(|column| matches!(column, Source::Id { .. })).filter(|at| *at < self.builders.len());
         let id = id.map(|at| (at, self.schema.field(at).name().clone()));
         if (self.objects && !self.fields.is_empty()) || id.is_some() {
             self.presence = Some(Presence::new(&self.fields, id));

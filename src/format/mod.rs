@@ -84,7 +84,11 @@ impl fmt::Debug for Column {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Column { name, exact: _, keys, data_type, nullable, origin, json } = self;
         let mut text = f.debug_struct("Column");
-        text.field("name", name).field("data_type", data_type).field("nullable", nullable).field("origin", origin).field("json", json);
+        text.field("name", name)
+            .field("data_type", data_type)
+            .field("nullable", nullable)
+            .field("origin", origin)
+            .field("json", json);
         let mut own = Vec::new();
         names_inside(data_type, &mut own);
         if !keys.is_empty() && keys.iter().map(|key| &key.name).ne(own) {

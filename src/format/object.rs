@@ -177,13 +177,7 @@ impl NearFields {
 }
 
 /// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
-pub fn fields(
-    data: &str,
-    part: Part,
-    names: &Names,
-    slots: &mut [Option<Part>],
-    near: &mut NearFields,
-) -> Result<(), Fault> {
+pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>], near: &mut NearFields) -> Result<(), Fault> {
     // Columns are mostly declared in the order of the fields.
     let mut guess = 0;
     near.0.clear();

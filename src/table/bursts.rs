@@ -2,7 +2,7 @@
 //!
 //! Silence of a connected feed lets its watermark go on with the clock. Where a proxy keeps events back, what follows the silence belongs
 //! into it: all of it would be late. So each silence that rows end is measured by them: how far they lie behind where silence would have
-//! brought the watermark. The watermark is held back by the longest such distance of the latest silences, and by half as much again, since
+//! brought the watermark. The watermark is held back by the longest such distance of the latest silences, and by half a silence more, since
 //! the next one may last longer. A feed whose events come as they happen is held back by nothing.
 //!
 //! Before a silence has ended there is one sign: rows of many seconds that come at once. Then it is held back by what they span, within
@@ -40,6 +40,14 @@ struct Silence {
     behind: Duration,
 }
 
+impl Silence {
+    fn hold_back(&self) -> Duration {
+        // A little is the disorder of any feed.
+        let is_burst = self.behind >= self.length / 8;
+        self.behind + if is_burst { self.length } else { self.behind } / 2
+    }
+}
+
 /// Rows that come close together.
 #[derive(Debug)]
 struct Burst {
@@ -55,7 +63,8 @@ struct Burst {
 impl Bursts {
     /// Rows with these times came at once, after so long a silence; `floor` is the watermark by the rows before.
     pub(super) fn rows(&mut self, times: &TimestampArray, now: Instant, silent: Duration, floor: Timestamp, idle: Duration) {
-        let goes_on = self.burst.as_ref().is_some_and(|burst| now.duration_since(burst.since) < BURST && silent < BURST.min(idle / 2));
+        let goes_on =
+            self.burst.as_ref().is_some_and(|burst| now.duration_since(burst.since) < BURST && silent < BURST.min(idle / 2));
         if !goes_on {
             let supposed = (silent >= idle / 2 && floor > Timestamp::MIN).then(|| floor.plus(silent));
             if supposed.is_some() {
@@ -65,6 +74,10 @@ impl Bursts {
             self.burst = Some(Burst { since: now, floor, supposed, least: Timestamp::MAX, greatest: Timestamp::MIN });
         }
         let Some(burst) = &mut self.burst else { return };
+        // What flows on is not looked at.
+        if burst.supposed.is_none() && !(self.silences.is_empty() && rises(times)) {
+            return;
+        }
         // Rows that are late by those before say nothing about the silence.
         for time in times.values().iter().filter(|time| **time >= burst.floor.nanos()) {
             burst.least = burst.least.min(Timestamp(*time));
@@ -75,26 +88,27 @@ impl Bursts {
         }
         if let (Some(supposed), Some(silence)) = (burst.supposed, self.silences.front_mut()) {
             silence.behind = between(burst.least, supposed).min(silence.length);
-        } else if self.silences.is_empty() && rises(times) {
+        } else {
             let span = between(burst.least, burst.greatest).saturating_sub(now.duration_since(burst.since));
             if span >= SPAN_MIN {
-                self.guess = self.guess.max(span.clamp(idle * GUESS.0, idle * GUESS.1));
+                self.guess = self.guess.max(span.clamp(idle.saturating_mul(GUESS.0), idle.saturating_mul(GUESS.1)));
             }
         }
     }
 
     /// How far silence is behind the clock: rows as old as this may still come.
     pub(super) fn hold_back(&self) -> Duration {
-        match self.silences.iter().map(|silence| silence.behind).max() {
-            Some(behind) => behind + behind / 2,
-            None => self.guess,
-        }
+        self.silences.iter().map(Silence::hold_back).max().unwrap_or(self.guess)
     }
 
     /// How long the silences between bursts last, where the feed comes in bursts.
     pub(super) fn period(&self) -> Option<Duration> {
-        let mut bursts: Vec<Duration> =
-            self.silences.iter().filter(|silence| silence.behind >= SPAN_MIN.max(silence.length / 4)).map(|silence| silence.length).collect();
+        let mut bursts: Vec<Duration> = self
+            .silences
+            .iter()
+            .filter(|silence| silence.behind >= SPAN_MIN.max(silence.length / 4))
+            .map(|silence| silence.length)
+            .collect();
         bursts.sort_unstable();
         (bursts.len() >= 2 && bursts.len() * 2 > self.silences.len()).then(|| bursts[bursts.len() / 2])
     }

@@ -122,14 +122,17 @@ impl Clock {
         let credible = times.values().iter().filter(|time| **time <= most);
         let (count, latest) = credible.fold((0, i64::MIN), |(count, latest), time| (count + 1, latest.max(*time)));
         if let (Some(idle), Some(since), false) = (self.idle_after, self.silent_since, self.by_arrival) {
-            let near = |times: &TimestampArray| TimestampArray::from_iter_values(times.values().iter().copied().filter(|time| *time <= most));
+            let near = |times: &TimestampArray| {
+                TimestampArray::from_iter_values(times.values().iter().copied().filter(|time| *time <= most))
+            };
             let near = (count < times.len()).then(|| near(times));
             self.bursts.rows(near.as_ref().unwrap_or(times), now, now.duration_since(since), self.by_rows, idle);
         }
         self.last_rows = Some(now);
         self.silent_since = self.silent_since.map(|_| now);
         self.by_rows = self.by_rows.max(Timestamp(latest).minus(self.delay));
-        let far = times.values().iter().rev().find(|time| **time > most).map(|time| Timestamp(*time));
+        let last = || times.values().iter().rev().find(|time| **time > most).map(|time| Timestamp(*time));
+        let far = if count < times.len() { last() } else { None };
         Raised { watermark: self.advance(self.by_rows, false), ahead: times.len() - count, far }
     }
 

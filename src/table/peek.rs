@@ -134,7 +134,10 @@ impl Summary {
         let unnamed = columns.iter().filter(|column| !infer::is_name(&column.name)).count();
         let columns: Vec<ColumnLine> = columns.into_iter().filter(|column| infer::is_name(&column.name)).collect();
         if unnamed > 0 {
-            notes.push("left out of the table: the field with the empty name, which cannot name a column (METADATA FROM 'data' has it)".into());
+            notes.push(
+                "left out of the table: the field with the empty name, which cannot name a column (METADATA FROM 'data' has it)"
+                    .into(),
+            );
         }
         let done = self.samples.last().is_some_and(|(_, data)| data == "[DONE]");
         let types = self.types.iter().enumerate().map(|(place, kind)| TypeLine {

@@ -127,7 +127,8 @@ impl Table {
             State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
             State::Completed => Some("the feed has ended".into()),
             State::Silent => {
-                let expected = self.spec().expect_every.map_or(String::new(), |every| humantime::format_duration(every).to_string());
+                let expected =
+                    self.spec().expect_every.map_or(String::new(), |every| humantime::format_duration(every).to_string());
                 let last = feed.last_event_at.map_or(String::new(), |at| format!("; the last came at {at}"));
                 Some(format!("connected, and no event for {expected} (expect_every){last}"))
             }

@@ -254,9 +254,8 @@ type DeclaredColumn = (FieldRef, Given);
 
 fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
-    let value = |data_type: FieldRef, origin| {
-        (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, None))
-    };
+    let value =
+        |data_type: FieldRef, origin| (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, None));
     if options.json_unstructured {
         if options.format.is_change_feed() {
             return Err(vec![
@@ -344,9 +343,7 @@ fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Colu
         if let Given::Decoded(origin, keys) = given {
             let column = Column::from_field(field, *origin);
             decoded.push(match keys {
-                Some((Key { name, exact }, keys)) => {
-                    Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column }
-                }
+                Some((Key { name, exact }, keys)) => Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column },
                 None => column,
             });
             fields.push(Arc::clone(field));

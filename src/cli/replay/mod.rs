@@ -177,7 +177,9 @@ fn source_of(args: &args::Replay) -> Result<Source> {
     };
     match found {
         Some(field) => {
-            eprintln!("note: with --loop the time in '{field}' becomes the moment of sending; --now names another field, --now '' none");
+            eprintln!(
+                "note: with --loop the time in '{field}' becomes the moment of sending; --now names another field, --now '' none"
+            );
             plain_source(args, Some(field))
         }
         None => Ok(plain),

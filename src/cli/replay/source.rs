@@ -259,7 +259,9 @@ impl Block {
             let value = line.strip_prefix(b"data:").unwrap_or_default();
             value.strip_prefix(b" ").unwrap_or(value).to_vec()
         };
-        let Some(moved) = moved(&data.iter().map(value).collect::<Vec<_>>().join(&b'\n'), field, Timestamp::now()) else { return };
+        let Some(moved) = moved(&data.iter().map(value).collect::<Vec<_>>().join(&b'\n'), field, Timestamp::now()) else {
+            return;
+        };
         let mut lines: Vec<Vec<u8>> = others.into_iter().map(<[u8]>::to_vec).collect();
         lines.extend(moved.split(|byte| *byte == b'\n').map(|line| [b"data: ", line].concat()));
         self.lines = lines.into_iter().flat_map(|line| line.into_iter().chain([b'\n'])).collect();
@@ -417,7 +419,10 @@ mod tests {
     #[test]
     fn a_recorded_stream_keeps_its_events_and_loses_its_comments() {
         let text = "\u{feff}: ok\n\nretry: 5\nid: 1\n\nevent: lost\n\ndata: a\ndata: b\r\n\r\ndata: c\revent: t\rid\r\rid: 9\ndata: unfinished\n";
-        assert_eq!(pass(&mut *open(text, Layout::Recorded { now: None })), "id: 1\ndata: a\ndata: b\n\n[1]id: \ndata: c\nevent: t\n\n[]");
+        assert_eq!(
+            pass(&mut *open(text, Layout::Recorded { now: None })),
+            "id: 1\ndata: a\ndata: b\n\n[1]id: \ndata: c\nevent: t\n\n[]"
+        );
     }
 
     #[test]

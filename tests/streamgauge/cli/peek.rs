@@ -7,9 +7,9 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{Html, Redirect};
 use axum::routing::get;
-use streamgauge::cli::replay::{Pace, Replay, Source};
 use proptest::prelude::*;
 use serde_json::Value;
+use streamgauge::cli::replay::{Pace, Replay, Source};
 use streamgauge::cli::sample::{Kind, Settings};
 use streamgauge::engine::{Answer, Engine};
 use streamgauge::format::encode::{Encoder, Output};
@@ -130,10 +130,72 @@ async fn read_back(directory: &Path, events: &[String]) -> (String, Vec<Value>) 
 /// Keys of all kinds: words of SQL, empty ones, quotes, signs, other alphabets, and such that differ only in their case.
 fn key() -> impl Strategy<Value = String> {
     let words = [
-        "", "a", "A", "id", "Id", "select", "from", "order", "primary", "PRIMARY KEY", "check", "constraint", "unique", "index", "foreign",
-        "watermark", "end", "window", "value", "values", "interval", "struct", "array", "case", "null", "true", "not", "not null", "in", "as",
-        "generated", "metadata", "timestamp", "date", "at", "a.b", "a b", "1", "\"", "'", "`", "--", "/*", ";", "\\", "\n", "\u{0}", "{{ X }}", "ä",
-        "ÄÖ", "名", "@timestamp", "$", "_", "*", "%", "like", "table", "column", "key", "with", "for", "on", "using", "lateral", "over",
+        "",
+        "a",
+        "A",
+        "id",
+        "Id",
+        "select",
+        "from",
+        "order",
+        "primary",
+        "PRIMARY KEY",
+        "check",
+        "constraint",
+        "unique",
+        "index",
+        "foreign",
+        "watermark",
+        "end",
+        "window",
+        "value",
+        "values",
+        "interval",
+        "struct",
+        "array",
+        "case",
+        "null",
+        "true",
+        "not",
+        "not null",
+        "in",
+        "as",
+        "generated",
+        "metadata",
+        "timestamp",
+        "date",
+        "at",
+        "a.b",
+        "a b",
+        "1",
+        "\"",
+        "'",
+        "`",
+        "--",
+        "/*",
+        ";",
+        "\\",
+        "\n",
+        "\u{0}",
+        "{{ X }}",
+        "ä",
+        "ÄÖ",
+        "名",
+        "@timestamp",
+        "$",
+        "_",
+        "*",
+        "%",
+        "like",
+        "table",
+        "column",
+        "key",
+        "with",
+        "for",
+        "on",
+        "using",
+        "lateral",
+        "over",
     ];
     prop_oneof![prop::sample::select(words.to_vec()).prop_map(str::to_string), "\\PC{0,6}", "[a-zA-Z_]{1,5}"]
 }

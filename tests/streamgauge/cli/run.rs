@@ -79,7 +79,8 @@ async fn a_file_of_which_nothing_can_be_read_is_a_failure_also_where_it_is_only_
 
 #[tokio::test]
 async fn columns_that_no_event_has_are_told_as_notes() {
-    let script = "CREATE TABLE news (article TEXT) WITH (connector = 'file', path = 'fixtures/news.ndjson'); SELECT * FROM news LIMIT 500";
+    let script =
+        "CREATE TABLE news (article TEXT) WITH (connector = 'file', path = 'fixtures/news.ndjson'); SELECT * FROM news LIMIT 500";
     let (code, _, err) = run(&["run", "-c", script]).await;
     assert_eq!(code, 0);
     assert!(err.contains("note: table news: column 'article' was in none of "), "{err}");

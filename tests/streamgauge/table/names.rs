@@ -12,7 +12,8 @@ fn events(count: usize, payload: &str) -> String {
 async fn a_column_that_no_event_has_is_told_with_the_field_that_could_be_meant() {
     let payload = r#"{"wiki":"en","meta":{"requestId":"r"},"user":"a"}"#;
     let server = Server::start([Answer::stream().text(&events(100, payload)).stall()]).await;
-    let columns = r#"wikki TEXT, "Wiki" TEXT, meta STRUCT<reqestId TEXT, requestId TEXT>, unread TEXT, id TEXT METADATA FROM 'event_id'"#;
+    let columns =
+        r#"wikki TEXT, "Wiki" TEXT, meta STRUCT<reqestId TEXT, requestId TEXT>, unread TEXT, id TEXT METADATA FROM 'event_id'"#;
     let engine = engine(&create("t", &server, columns, "")).await;
     let table = table(&engine);
     let mut output = open(&engine, r#"SELECT wikki, "Wiki", meta, id FROM t"#).await;
@@ -40,10 +41,10 @@ async fn ninety_nine_events_say_nothing_yet_and_a_column_that_comes_later_is_tol
     let mut output = open(&engine, "SELECT a, b FROM t").await;
     take(&mut output, 99).await;
     assert_eq!(table.warnings(), [""; 0]);
-    more.send();
+    more.notify_one();
     take(&mut output, 1).await;
     until(|| table.warnings() == ["column 'b' was in none of 100 events"]).await;
-    last.send();
+    last.notify_one();
     assert_eq!(take(&mut output, 1).await, ["1 2"]);
     until(|| table.warnings().is_empty()).await;
 }

@@ -112,11 +112,10 @@ async fn a_feed_that_is_connected_and_sends_nothing_is_silent_until_the_next_eve
     until(|| table.state_text() == "silent").await;
     let why = table.silence().unwrap();
     assert!(why.contains("no event for 300ms (expect_every)"), "{why}");
-    signal.send();
+    signal.notify_one();
     assert_eq!(take(&mut output, 1).await, ["2"]);
     until(|| table.state_text() == "silent").await;
-    let states: Vec<String> =
-        table.feed_status().log().entries_kept().iter().map(|turn| turn.state.to_string()).collect();
+    let states: Vec<String> = table.feed_status().log().entries_kept().iter().map(|turn| turn.state.to_string()).collect();
     assert_eq!(states, ["connecting", "connected", "silent", "connected", "silent"]);
     // It is one connection all the time.
     assert_eq!(table.feed_status().snapshot().connects, 1);
