@@ -15,7 +15,7 @@ async fn the_name_of_the_output_decides_its_format_and_what_is_there_is_kept() {
     for (name, expect) in [
         ("x.csv", "article_id\na-100001\na-100002\n"),
         ("x.ndjson", "{\"article_id\":\"a-100001\"}\n{\"article_id\":\"a-100002\"}\n"),
-        ("x.json", "[{\"article_id\":\"a-100001\"},\n{\"article_id\":\"a-100002\"}]\n"),
+        ("x.json", "[\n{\"article_id\":\"a-100001\"},\n{\"article_id\":\"a-100002\"}\n]\n"),
     ] {
         let (code, out, err) = run(&["run", "-c", &query, "-o", &path(name)]).await;
         assert_eq!((code, out.as_str()), (0, ""), "{err}");

@@ -45,6 +45,6 @@ async fn ninety_nine_events_say_nothing_yet_and_a_column_that_comes_later_is_tol
     take(&mut output, 1).await;
     until(|| table.warnings() == ["column 'b' was in none of 100 events"]).await;
     last.notify_one();
-    assert_eq!(take(&mut output, 1).await, ["1 2"]);
+    assert_eq!(take(&mut output, 1).await, ["a=1, b=2"]);
     until(|| table.warnings().is_empty()).await;
 }

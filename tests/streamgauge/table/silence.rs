@@ -108,12 +108,12 @@ async fn a_feed_that_is_connected_and_sends_nothing_is_silent_until_the_next_eve
     let engine = engine(&create("t", &server, TIMED, "expect_every = '300ms'")).await;
     let table = table(&engine);
     let mut output = open(&engine, "SELECT n FROM t").await;
-    assert_eq!(take(&mut output, 1).await, ["1"]);
+    assert_eq!(take(&mut output, 1).await, ["n=1"]);
     until(|| table.state_text() == "silent").await;
     let why = table.silence().unwrap();
     assert!(why.contains("no event for 300ms (expect_every)"), "{why}");
     signal.notify_one();
-    assert_eq!(take(&mut output, 1).await, ["2"]);
+    assert_eq!(take(&mut output, 1).await, ["n=2"]);
     until(|| table.state_text() == "silent").await;
     let states: Vec<String> = table.feed_status().log().entries_kept().iter().map(|turn| turn.state.to_string()).collect();
     assert_eq!(states, ["connecting", "connected", "silent", "connected", "silent"]);
