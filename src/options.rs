@@ -436,6 +436,16 @@ pub enum OrOff<T> {
     Off,
 }
 
+impl<T> OrOff<T> {
+    /// The value, unless it is off.
+    pub fn on(self) -> Option<T> {
+        match self {
+            OrOff::On(value) => Some(value),
+            OrOff::Off => None,
+        }
+    }
+}
+
 impl Value for OrOff<Duration> {
     const EXPECTS: &'static str = "a duration such as `10s`, or `off`";
     fn read(text: &str) -> Result<Self, String> {

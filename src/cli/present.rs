@@ -145,6 +145,11 @@ pub async fn print<T: Into<Said> + Send + 'static>(
     if failures.is_empty() {
         status.explain_end(&outputs);
     }
+    conclude(printer, &failures, exit)
+}
+
+/// How a run ends: a failure counts, unless its user has ended it.
+fn conclude(printer: Printer<'_>, failures: &[Error], exit: Exit) -> Result<Exit> {
     match (printer.finish(), failures.first()) {
         (Err(error), _) if error.code() != Code::Closed => Err(error),
         (_, Some(failure)) if exit == Exit::Done => Ok(Exit::from(failure)),

@@ -7,6 +7,7 @@ mod current;
 mod decode;
 mod hub;
 mod journals;
+mod key;
 mod mark;
 pub mod peek;
 mod provider;

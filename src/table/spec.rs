@@ -11,11 +11,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use sqlparser::ast;
 
+use super::key::{self, column_named};
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
 use crate::format::{self, Column, Key, Metadata, Origin};
 use crate::operator::state;
-use crate::options::{BadData, Connector, Format, OrOff, TableOptions};
+use crate::options::{BadData, Connector, Format, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
@@ -119,7 +120,7 @@ impl Spec {
         let columns = keep(resolve(declared, session), &mut errors);
         let (Some(columns), true) = (columns, errors.is_empty()) else { return Err(placed(errors, create)) };
         let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create))?;
-        let key = key(create, &options, &columns).map_err(|error| placed(vec![error], create))?;
+        let key = key::of(create, &options, &columns).map_err(|error| placed(vec![error], create))?;
         Self::build(create, options, feed, columns, time, key).map_err(|errors| placed(errors, create))
     }
 
@@ -170,7 +171,8 @@ impl Spec {
             columns.decoded,
             decoded_time,
         )?;
-        let is_file = feed.is_file();
+        // For a file the clock has no say, and it is not listened to.
+        let is_live = !feed.is_file();
         Ok(Spec {
             name: create.name.text.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -183,15 +185,9 @@ impl Spec {
             time: event_time,
             delay: time.delay,
             allowed_lateness: options.allowed_lateness,
-            idle: match options.idle_timeout {
-                OrOff::On(after) => Some(after),
-                OrOff::Off => None,
-            },
-            max_future: match options.max_future {
-                OrOff::On(most) if !is_file => Some(most),
-                OrOff::On(_) | OrOff::Off => None,
-            },
-            expect_every: options.expect_every.filter(|_| !is_file),
+            idle: options.idle_timeout.on(),
+            max_future: options.max_future.on().filter(|_| is_live),
+            expect_every: options.expect_every.filter(|_| is_live),
             bad_data: options.bad_data,
             text: create.text.clone(),
             shown: create.shown(),
@@ -327,10 +323,10 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<
     if errors.is_empty() { Ok(columns) } else { Err(errors) }
 }
 
-struct Columns {
+pub(super) struct Columns {
     /// One a column of the table.
-    fields: Vec<FieldRef>,
-    sources: Vec<Source>,
+    pub(super) fields: Vec<FieldRef>,
+    pub(super) sources: Vec<Source>,
     /// One a decoded column.
     decoded: Vec<Column>,
 }
@@ -394,73 +390,6 @@ fn generate(
 fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Result<Expr> {
     let expr = sqlparser::ast::ExprWithAlias { expr: expr.clone(), alias: None };
     session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
-}
-
-/// The column that an option names, and its own name: the one of exactly this name, else the one that differs only in upper and lower case.
-fn column_named<'a>(name: &'a str, fields: &'a [FieldRef]) -> (Option<usize>, &'a str) {
-    let near = || {
-        let mut all = fields.iter().enumerate().filter(|(_, field)| field.name().eq_ignore_ascii_case(name));
-        all.next().filter(|_| all.next().is_none()).map(|(index, _)| index)
-    };
-    let found = fields.iter().position(|field| field.name() == name).or_else(near);
-    (found, found.map_or(name, |index| fields[index].name()))
-}
-
-/// The columns that name a row, by `PRIMARY KEY` or `primary_key`.
-fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Result<Option<Vec<usize>>> {
-    let declared: Vec<&str> =
-        create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.as_str()).collect();
-    let given: Vec<&str> = options.primary_key.0.iter().map(|name| column_named(name, &columns.fields).1).collect();
-    let names = if given.is_empty() { &declared } else { &given };
-    let same = given.len() == declared.len() && given.iter().all(|name| declared.contains(name));
-    if !same && !declared.is_empty() && !given.is_empty() {
-        return Err(Error::new(
-            Code::BadOption,
-            format!("option 'primary_key': the key is ({}) here and ({}) by PRIMARY KEY", given.join(", "), declared.join(", ")),
-        )
-        .hint("keep one of the two"));
-    }
-    if options.table.is_some() && !options.format.is_change_feed() {
-        return Err(Error::new(
-            Code::BadOption,
-            "option 'table': only the formats debezium_json and wal2json carry several tables",
-        )
-        .hint("leave it out, or keep some events by a WHERE in a view"));
-    }
-    if names.is_empty() && options.format.is_change_feed() {
-        return Err(Error::new(
-            Code::MissingOption,
-            format!("table '{}' reads changes of rows, and no PRIMARY KEY says which row is meant", create.name),
-        )
-        .hint("name the key of the database's table: PRIMARY KEY (id); format = 'json' reads the change events themselves"));
-    }
-    let mut key = Vec::new();
-    for name in names {
-        let known = || columns.fields.iter().map(|field| field.name().as_str());
-        let (Some(index), _) = column_named(name, &columns.fields) else {
-            let error = Error::new(
-                Code::UnknownColumn,
-                format!("option 'primary_key': '{name}' is no column of table '{}'", create.name),
-            );
-            return Err(match nearest(name, known()) {
-                Some(near) => error.hint(format!("did you mean '{near}'?")),
-                None => error.hint("name one of the table's columns"),
-            });
-        };
-        if matches!(columns.sources[index], Source::Generated(_)) {
-            return Err(Error::new(Code::Query, format!("the key '{name}' is a generated column"))
-                .hint("a key is read from the events: declare the column without GENERATED"));
-        }
-        if columns.fields[index].data_type().is_nested() {
-            return Err(Error::new(Code::Type, format!("the key '{name}' is a list, struct or map"))
-                .hint("name plain columns, or declare it as JSON to compare its text"));
-        }
-        if !key.contains(&index) {
-            key.push(index);
-        }
-    }
-    key.sort_unstable();
-    Ok((!key.is_empty()).then_some(key))
 }
 
 /// The event time as declared: a column of the table, and how far rows may be out of order.
