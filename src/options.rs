@@ -149,6 +149,10 @@ options! {
         allowed_lateness: Duration = "0s";
         /// A connected feed that is silent for so long lets its watermark go on with the clock. `off` never does.
         idle_timeout: OrOff<Duration> = "10s";
+        /// How far an event time may lie ahead of the clock and still move the watermark; the row itself counts in its window either way. `off`: however far. A file knows no clock.
+        max_future: OrOff<Duration> = "5m";
+        /// A connected feed from which no event has come for so long is `silent`, until the next event. Default: never.
+        expect_every: Option<Duration> = "";
         /// Keep the whole event as one column `value JSON`, whatever its fields.
         json_unstructured: bool = "false";
         /// How a TIMESTAMP column is written in JSON: `rfc3339` (a number is then refused, or read as Debezium writes it by `debezium_json`), `unix_seconds`, `unix_millis`, `unix_micros` or `unix_nanos`.
@@ -430,6 +434,16 @@ impl Value for Resume {
 pub enum OrOff<T> {
     On(T),
     Off,
+}
+
+impl<T> OrOff<T> {
+    /// The value, unless it is off.
+    pub fn on(self) -> Option<T> {
+        match self {
+            OrOff::On(value) => Some(value),
+            OrOff::Off => None,
+        }
+    }
 }
 
 impl Value for OrOff<Duration> {

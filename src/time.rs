@@ -116,7 +116,9 @@ impl fmt::Display for Timestamp {
 
 /// How far a stream has come: no row with an event time before `time` is expected any more.
 ///
-/// An `idle` stream has been silent for so long that it holds nobody up: where streams meet, it is left out of the minimum.
+/// An `idle` stream has been silent for so long that it holds nobody up: where streams meet, it is left out of the minimum. Its time is a
+/// supposition: what came is complete so far as nobody knows better. Rows that come all the same count where nothing was said yet, and the
+/// stream goes on from its last time that was no supposition. Only those never go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
     pub time: Timestamp,

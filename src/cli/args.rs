@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub enum Command {
     Check(Check),
     /// Serve an NDJSON file or a recorded .sse stream as a live feed with ids and resume.
     Replay(Replay),
-    /// Read the first events of a feed and propose a CREATE TABLE for it.
+    /// Read the first events of a feed and propose a CREATE TABLE for it: the statement on standard output, the report on standard error.
     Peek(Peek),
     /// Show rolling windows over two feeds made inside the program; needs no network.
     Demo(Demo),
@@ -56,12 +56,15 @@ pub struct Run {
     /// SQL to run after the files.
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
-    /// How rows are written. Default: a table on a terminal, else NDJSON.
+    /// How rows are written. Default: as the extension of --output says; a table on a terminal, else NDJSON.
     #[arg(long, value_enum)]
     pub format: Option<Format>,
-    /// Write rows to this file instead of standard output.
+    /// Write rows to this file instead of standard output: .csv, .json, .ndjson or .jsonl, .txt for a table.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write over what is in the --output file.
+    #[arg(long, requires = "output")]
+    pub force: bool,
     /// Keep the state of the views in this directory: after a crash the next run goes on where it was.
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
@@ -105,6 +108,10 @@ pub struct Replay {
     /// The field of an NDJSON line that is the event's type; may be a path. Default: events have no type.
     #[arg(long, value_name = "FIELD")]
     pub event: Option<String>,
+    /// The field whose time becomes the moment of sending, in its own format; may be a path. Default: with --loop the one that peek takes for
+    /// the event time, else none.
+    #[arg(long, value_name = "FIELD")]
+    pub now: Option<String>,
     /// Cut the connection after every N events, so that clients must resume.
     #[arg(long, value_name = "N")]
     pub drop_every: Option<NonZeroU64>,
@@ -120,7 +127,8 @@ pub struct Replay {
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub struct Peek {
-    /// URL of the feed.
+    /// URL of the feed, an address such as 127.0.0.1:8090, an NDJSON file or a recorded .sse stream.
+    #[arg(value_name = "URL|FILE")]
     pub url: String,
     /// A request header; `{{ NAME }}` in it is filled in from the environment. May be given several times.
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
@@ -131,7 +139,13 @@ pub struct Peek {
     /// How long to wait for them; what came until then is reported.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
-    /// Write the report as JSON.
+    /// The name of the proposed table. Default: the last word of the URL or the file's name.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write the statement without the report.
+    #[arg(long, conflicts_with = "json")]
+    pub sql: bool,
+    /// Write the report as JSON, with the statement in it.
     #[arg(long)]
     pub json: bool,
 }
@@ -191,6 +205,55 @@ pub enum Format {
     Csv,
     Json,
     Ndjson,
+}
+
+/// Extensions of names that promise what is not written here, whatever --format says.
+const NOT_WRITTEN: [&str; 16] = [
+    "parquet", "arrow", "feather", "avro", "orc", "xls", "xlsx", "ods", "tsv", "xml", "yaml", "html", "db", "sqlite", "gz", "zst",
+];
+
+impl Format {
+    /// The format that the name of an output file promises; the error says why there is none, or why it is not `given`.
+    pub fn of_file(path: &Path, given: Option<Format>) -> Result<Format, Error> {
+        let shown = path.display();
+        let Some(extension) = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase()) else {
+            return Ok(given.unwrap_or(Format::Ndjson));
+        };
+        let known = match extension.as_str() {
+            "csv" => Format::Csv,
+            "json" => Format::Json,
+            "ndjson" | "jsonl" => Format::Ndjson,
+            "txt" => Format::Table,
+            other => {
+                let is_wrong = |_: &Format| !NOT_WRITTEN.contains(&other);
+                return given.filter(is_wrong).ok_or_else(|| {
+                    Error::new(
+                        Code::BadOption,
+                        format!("rows cannot be written to '{shown}': '.{other}' is no format of rows here"),
+                    )
+                    .hint("name the file .csv, .json, .ndjson or .txt (a table); another name needs --format")
+                });
+            }
+        };
+        match given.filter(|given| *given != known) {
+            None => Ok(known),
+            Some(given) => Err(Error::new(
+                Code::BadOption,
+                format!("--output '{shown}' is named .{extension}, and --format says {}", given.word()),
+            )
+            .hint("leave --format out, or give the file another name")),
+        }
+    }
+
+    /// As it is typed.
+    pub fn word(self) -> &'static str {
+        match self {
+            Format::Table => "table",
+            Format::Csv => "csv",
+            Format::Json => "json",
+            Format::Ndjson => "ndjson",
+        }
+    }
 }
 
 /// How a sample feed is written.
@@ -287,6 +350,35 @@ mod tests {
         let Command::Run(run) = args.command else { panic!("no run") };
         assert_eq!(run.files, [Input::Stdin, Input::File("a.sql".into())]);
         assert_eq!(run.timeout, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn the_name_of_a_file_decides_how_rows_are_written() {
+        let of = |name: &str, given| Format::of_file(Path::new(name), given);
+        for (name, given, expect) in [
+            ("x.csv", None, Format::Csv),
+            ("dir.d/X.CSV", Some(Format::Csv), Format::Csv),
+            ("x.json", None, Format::Json),
+            ("x.ndjson", None, Format::Ndjson),
+            ("x.jsonl", Some(Format::Ndjson), Format::Ndjson),
+            ("x.txt", None, Format::Table),
+            ("x", None, Format::Ndjson),
+            ("x", Some(Format::Csv), Format::Csv),
+            ("x.log", Some(Format::Csv), Format::Csv),
+        ] {
+            assert_eq!(of(name, given).unwrap(), expect, "{name}");
+        }
+        for (name, given, expect) in [
+            ("x.parquet", None, "rows cannot be written to 'x.parquet'"),
+            ("x.parquet", Some(Format::Csv), "'.parquet' is no format of rows here"),
+            ("x.csv.gz", None, "'.gz' is no format"),
+            ("x.log", None, "another name needs --format"),
+            ("x.csv", Some(Format::Ndjson), "--output 'x.csv' is named .csv, and --format says ndjson"),
+        ] {
+            let error = of(name, given).unwrap_err();
+            assert!(error.to_string().contains(expect), "{name}: {error}");
+            assert_eq!(Exit::from(&error), Exit::Wrong);
+        }
     }
 
     #[test]

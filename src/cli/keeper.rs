@@ -29,7 +29,7 @@ pub struct State {
 
 impl State {
     /// Opens a directory and the file that goes with it; both begin here if they are new.
-    pub fn open(dir: &Path, output: Option<&Path>, format: Format) -> Result<State> {
+    pub fn open(dir: &Path, output: Option<&Path>, force: bool, format: Format) -> Result<State> {
         let Opened { mut archive, loaded, damaged } = Archive::open(dir)?;
         let mut notes: Vec<String> =
             damaged.iter().map(|damaged| format!("{damaged}; the one before is used, if it is whole")).collect();
@@ -38,7 +38,7 @@ impl State {
             if !damaged.is_empty() {
                 notes.push("no checkpoint is whole: all tables and views begin anew".into());
             }
-            let mut sink = output.map_or_else(|| Ok(Sink::stdout()), Sink::begin)?;
+            let mut sink = output.map_or_else(|| Ok(Sink::stdout()), |path| Sink::begin(path, force))?;
             // From here on a crash leaves a state that knows how far the file was written.
             archive.write(archive.epoch() + 1, vec![part(&sink.settle()?, name)?])?;
             return Ok(State { archive, sink, loaded: None, notes });

@@ -1,6 +1,7 @@
 //! `streamgauge peek`: the first events of a feed become a report on it and a proposal for its table.
 
 use std::fmt;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -8,50 +9,65 @@ use super::args::{self, Exit};
 use crate::error::{Code, Error, Result};
 use crate::feed::Spec;
 use crate::options::{Given, TableOptions};
-use crate::table::peek::{Peek, Place, Report};
+use crate::table::peek::{At, Peek, Place, Report};
 
+/// A report in full: what was seen, then the statement.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.url)?;
-        write!(f, "  {} events", self.events)?;
-        match self.rate {
+        write!(f, "{}\n{}", Seen(self), self.create_table)
+    }
+}
+
+/// A report without its statement.
+struct Seen<'a>(&'a Report);
+
+impl fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Seen(report) = self;
+        writeln!(f, "{}", report.url)?;
+        write!(f, "  {} events", report.events)?;
+        match report.rate {
             Some(rate) => writeln!(f, ", {rate:.1} a second")?,
             None => writeln!(f, ", all at once")?,
         }
-        writeln!(f, "  ids: {}", self.ids)?;
-        match self.heartbeat_seconds {
+        writeln!(f, "  ids: {}", report.ids)?;
+        match report.heartbeat_seconds {
             Some(gap) => writeln!(f, "  heartbeat: every {gap:.0} s")?,
             None => writeln!(f, "  heartbeat: none seen in this time")?,
         }
-        for note in &self.notes {
+        for note in &report.notes {
             writeln!(f, "  note: {note}")?;
         }
         let widest = |texts: &mut dyn Iterator<Item = &str>| texts.map(|text| text.chars().count()).max().unwrap_or(0).min(40);
         writeln!(f, "\nevent types")?;
-        let width = widest(&mut self.types.iter().map(|kind| kind.name.as_str()));
-        for kind in &self.types {
+        let width = widest(&mut report.types.iter().map(|kind| kind.name.as_str()));
+        for kind in &report.types {
             writeln!(f, "  {:width$}  {:>6}  {}", kind.name, kind.count, kind.sample)?;
         }
-        if !self.columns.is_empty() {
+        if !report.columns.is_empty() {
             writeln!(f, "\ncolumns")?;
-            let width = widest(&mut self.columns.iter().map(|column| column.name.as_str()));
-            let types = widest(&mut self.columns.iter().map(|column| column.sql_type.as_str()));
-            for column in &self.columns {
+            let width = widest(&mut report.columns.iter().map(|column| column.name.as_str()));
+            let types = widest(&mut report.columns.iter().map(|column| column.sql_type.as_str()));
+            for column in &report.columns {
                 let nulls = if column.nulls > 0 { format!(", {} null", column.nulls) } else { String::new() };
                 let seen = format!("in {} of {}{nulls}", column.seen + column.nulls, column.of);
                 writeln!(f, "  {:width$}  {:types$}  {seen}, as in {}", column.name, column.sql_type, column.example)?;
             }
         }
-        write!(f, "\n{}", self.create_table)
+        Ok(())
     }
 }
 
 /// `streamgauge peek`: reads until it has enough, the time is up, or `interrupted` is ready.
 pub async fn run(args: args::Peek, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let (options, headers) = options(&args)?;
-    let endpoint = options.endpoint.clone().ok_or_else(|| Error::bug("an endpoint was given and is gone"))?;
-    let place = Place { url: endpoint.0.clone(), shown: endpoint.to_string(), headers };
-    let mut peek = Peek::new(Spec::new(&options).map_err(first)?);
+    let at = match (&options.endpoint, &options.path) {
+        (Some(endpoint), _) => At::Url { url: endpoint.0.clone(), shown: endpoint.to_string() },
+        (None, Some(path)) => At::File(path.clone()),
+        (None, None) => return Err(Error::bug("an address was given and is gone")),
+    };
+    let place = Place { at, headers, name: args.name.clone() };
+    let mut peek = Peek::new(Spec::new(&options).map_err(first).map_err(as_typed)?);
     let interrupted = tokio::select! {
         read = peek.read(args.events.get(), args.timeout) => {
             read?;
@@ -63,10 +79,16 @@ pub async fn run(args: args::Peek, interrupted: impl Future<Output = ()>) -> Res
         return Ok(Exit::Interrupted);
     }
     let report = peek.summary.report(&place, peek.status().snapshot().heartbeat);
-    print(&match args.json {
-        true => serde_json::to_string_pretty(&report).map_err(|error| Error::bug(error.to_string()))? + "\n",
-        false => report.to_string(),
-    })?;
+    match args.json {
+        true => print(&(serde_json::to_string_pretty(&report).map_err(|error| Error::bug(error.to_string()))? + "\n"))?,
+        false => {
+            // The statement alone is standard output, so that it may go to a file as it is.
+            if !args.sql {
+                eprintln!("{}", Seen(&report));
+            }
+            print(&report.create_table)?;
+        }
+    }
     Ok(if interrupted { Exit::Interrupted } else { Exit::Done })
 }
 
@@ -85,13 +107,69 @@ fn options(args: &args::Peek) -> Result<(TableOptions, Option<String>)> {
         });
         headers.insert(name.into(), value.into());
     }
-    let mut given = vec![("connector", "sse".to_string()), ("endpoint", args.url.clone())];
+    let mut given = match target(&args.url)? {
+        Target::File(path) => vec![("connector", "file".to_string()), ("path", path)],
+        Target::Url(url) => vec![("connector", "sse".to_string()), ("endpoint", url)],
+    };
+    if given[0].1 == "file" && !headers.is_empty() {
+        return Err(Error::new(Code::BadOption, "a file is read without headers").hint("leave -H out"));
+    }
     if !headers.is_empty() {
         given.push(("headers", Value::Object(headers).to_string()));
     }
     let given: Vec<Given> = given.into_iter().map(|(name, value)| Given { name: name.into(), value, span: None }).collect();
-    let options = TableOptions::read(&given).map_err(first)?;
+    let options = TableOptions::read(&given).map_err(first).map_err(as_typed)?;
     Ok((options, Some(shown.join(", ")).filter(|shown| !shown.is_empty())))
+}
+
+/// What the address on the command line means.
+enum Target {
+    File(String),
+    Url(String),
+}
+
+/// A URL, a file, or an address without a scheme: `https` for a plain name of the web, `http` where a port or a number says that it is
+/// another kind of server.
+fn target(text: &str) -> Result<Target> {
+    if text.contains("://") {
+        return Ok(Target::Url(text.into()));
+    }
+    let path = Path::new(text);
+    if path.is_file() {
+        return Ok(Target::File(text.into()));
+    }
+    let host = text.split(['/', '?', '#']).next().unwrap_or_default();
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() && (!name.contains(':') || name.starts_with('[')) => (name, true),
+        _ => (host, false),
+    };
+    let is_number = name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok();
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    let like_file = extension.is_some_and(|extension| ["ndjson", "jsonl", "json", "sse"].iter().any(|known| extension == *known));
+    match (port || is_number || name == "localhost", name.contains('.') && !name.starts_with('.')) {
+        (true, _) => Ok(Target::Url(format!("http://{text}"))),
+        (false, _) if like_file && (host == text || !name.contains('.')) || text.starts_with(['.', '/']) => {
+            Err(Error::new(Code::File, format!("the file '{text}' is not there"))
+                .hint("name an NDJSON file, a recorded .sse stream, or a URL"))
+        }
+        (false, true) => Ok(Target::Url(format!("https://{text}"))),
+        (false, false) => Err(Error::new(Code::BadOption, format!("'{text}' is no URL, and no file that is there"))
+            .hint("give a URL such as https://example.com/sse, an address such as 127.0.0.1:8090, or a file")),
+    }
+}
+
+/// An error about an option of a table, in words of the command line, where nobody gave such an option.
+fn as_typed(error: Error) -> Error {
+    let message = error.message();
+    let message = match message.strip_prefix("option 'endpoint': ").or_else(|| message.strip_prefix("option 'path': ")) {
+        Some(rest) => rest.to_string(),
+        None => message.replacen("option 'headers'", "-H", 1),
+    };
+    let told = Error::new(error.code(), message);
+    match error.way_out() {
+        Some(way_out) => told.hint(way_out),
+        None => told,
+    }
 }
 
 /// The first of several errors: on a command line there is one thing to correct at a time.
@@ -123,7 +201,7 @@ mod tests {
     use crate::table::peek::Summary;
 
     fn place(url: &str) -> Place {
-        Place { url: Url::parse(url).unwrap(), shown: url.into(), headers: None }
+        Place { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
     }
 
     /// The report on the first `count` events of a made-up feed at ten events a second.
@@ -166,6 +244,8 @@ mod tests {
             headers: headers.iter().map(|header| (*header).into()).collect(),
             events: std::num::NonZeroU64::MIN,
             timeout: Duration::ZERO,
+            name: None,
+            sql: false,
             json: false,
         };
         let (_, shown) = options(&args(&["Authorization: Bearer s3cret", "X-Key: {{ KEY }}"])).unwrap();

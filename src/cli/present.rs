@@ -70,6 +70,7 @@ pub async fn print<T: Into<Said> + Send + 'static>(
     let mut failures: Vec<Error> = Vec::new();
     // Nothing is to come but the last checkpoint; all has been said.
     let (mut is_ending, mut is_silent) = (false, false);
+    let mut timed_out = false;
     loop {
         tokio::select! {
             next = changes.next(), if !is_silent => match next.map(|(index, said)| (index, said.map(T::into))) {
@@ -118,7 +119,7 @@ pub async fn print<T: Into<Said> + Send + 'static>(
                 losses.tell(&outputs, &mut status, false);
                 status.show(&outputs);
             }
-            () = until(deadline), if !is_ending => is_ending = true,
+            () = until(deadline), if !is_ending => (is_ending, timed_out) = (true, true),
             () = &mut interrupted, if !is_ending => {
                 exit = Exit::Interrupted;
                 is_ending = true;
@@ -137,9 +138,18 @@ pub async fn print<T: Into<Said> + Send + 'static>(
     }
     status.clear();
     losses.tell(&outputs, &mut status, true);
+    if timed_out && let Some(error) = never_connected(&status.tables) {
+        complain(&error);
+        failures.push(error);
+    }
     if failures.is_empty() {
         status.explain_end(&outputs);
     }
+    conclude(printer, &failures, exit)
+}
+
+/// How a run ends: a failure counts, unless its user has ended it.
+fn conclude(printer: Printer<'_>, failures: &[Error], exit: Exit) -> Result<Exit> {
     match (printer.finish(), failures.first()) {
         (Err(error), _) if error.code() != Code::Closed => Err(error),
         (_, Some(failure)) if exit == Exit::Done => Ok(Exit::from(failure)),
@@ -204,9 +214,20 @@ impl Losses {
 fn warnings(tables: &[Arc<Table>]) -> Vec<(String, String)> {
     let of = |table: &Arc<Table>| {
         let name = table.spec().name.clone();
-        table.feed_status().snapshot().warnings.into_iter().map(move |warning| (name.clone(), warning))
+        table.warnings().into_iter().map(move |warning| (name.clone(), warning))
     };
     tables.iter().filter(|table| table.is_read()).flat_map(of).collect()
+}
+
+/// A feed that was to be read and with which no connection came about in all the time there was.
+fn never_connected(tables: &[Arc<Table>]) -> Option<Error> {
+    let is_there = |table: &&Arc<Table>| !table.is_read() || table.feed_status().snapshot().connects > 0;
+    let table = tables.iter().find(|table| !is_there(table))?;
+    let why = table.feed_status().snapshot().last_error.unwrap_or_else(|| "the server has not answered".into());
+    Some(
+        Error::new(Code::Connect, format!("table '{}' was never connected: {why}", table.spec().name))
+            .hint("give it more --timeout"),
+    )
 }
 
 /// Each kind of loss with its number, if there is any, and a sentence about the last one.
@@ -217,6 +238,8 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
         let rows = table.status().snapshot();
         let sample = rows.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
         losses.push((format!("table {name}: events that could not be read"), rows.bad, sample));
+        let sample = rows.far_sample().map_or(String::new(), |sample| format!("; {sample}"));
+        losses.push((format!("table {name}: {}", Table::FAR), rows.ahead, sample));
         let oversized = table.feed_status().snapshot().oversized;
         losses.push((format!("table {name}: events over max_event_bytes, which were dropped"), oversized, String::new()));
     }

@@ -21,7 +21,10 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
     scripts.extend(args.command.iter().map(|text| Script { name: "-c".into(), text: text.clone() }));
     let engine = Arc::new(Engine::new()?);
     let is_shown = args.output.is_none() && args.state.is_none() && stdout().is_terminal();
-    let format = args.format.unwrap_or(if is_shown { Format::Table } else { Format::Ndjson });
+    let format = match &args.output {
+        Some(path) => Format::of_file(path, args.format)?,
+        None => args.format.unwrap_or(if is_shown { Format::Table } else { Format::Ndjson }),
+    };
     if args.state.is_some() && !matches!(format, Format::Ndjson | Format::Csv) {
         return Err(Error::new(
             Code::BadOption,
@@ -54,7 +57,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
         });
         return keep(args, dir, engine, format, ends, interrupted).await;
     }
-    let mut sink = args.output.as_deref().map_or_else(|| Ok(Sink::stdout()), Sink::create)?;
+    let mut sink = args.output.as_deref().map_or_else(|| Ok(Sink::stdout()), |path| Sink::create(path, args.force))?;
     for answer in answers {
         match answer {
             Answer::Done(notes) => tell(&notes),
@@ -122,7 +125,7 @@ async fn keep(
         tell(&[NOTHING.into()]);
         return Ok(Exit::Done);
     }
-    let State { archive, mut sink, loaded, notes } = State::open(dir, args.output.as_deref(), format)?;
+    let State { archive, mut sink, loaded, notes } = State::open(dir, args.output.as_deref(), args.force, format)?;
     tell(&notes);
     if let Some(loaded) = loaded {
         engine.resume(loaded.epoch, loaded.parts);

@@ -38,15 +38,27 @@ impl Sink {
         Sink { file: None }
     }
 
-    /// A file with nothing in it; what was in it is gone.
-    pub fn create(path: &Path) -> Result<Sink> {
-        let file = File::create(path).map_err(|error| unwritable(path, &error))?;
+    /// A file with nothing in it. What was in it is gone with `force`, else a reason not to write: nothing is lost without a word.
+    pub fn create(path: &Path, force: bool) -> Result<Sink> {
+        let mut open = OpenOptions::new();
+        let file = open.write(true).create(true).truncate(false).open(path).map_err(|error| unwritable(path, &error))?;
+        let about = file.metadata().map_err(|error| unwritable(path, &error))?;
+        if about.is_file() && about.len() > 0 {
+            if !force {
+                return Err(Error::new(Code::Exists, format!("'{}' is there already, and has something in it", path.display()))
+                    .hint("give another file, or --force to write over it"));
+            }
+            file.set_len(0).map_err(|error| unwritable(path, &error))?;
+        }
         Ok(Sink { file: Some(Output { path: path.into(), file, length: 0 }) })
     }
 
-    /// A file of a state that begins: it must have nothing in it.
-    pub fn begin(path: &Path) -> Result<Sink> {
+    /// A file of a state that begins: it must have nothing in it, unless that may go by `force`.
+    pub fn begin(path: &Path, force: bool) -> Result<Sink> {
         let mut output = Output::open(path, true)?;
+        if force {
+            output.file.set_len(0).map_err(|error| unwritable(path, &error))?;
+        }
         if output.file.metadata().map_err(|error| unwritable(path, &error))?.len() > 0 {
             let message = format!("'{}' has something in it that the state knows nothing of", path.display());
             return Err(Error::new(Code::Data, message)

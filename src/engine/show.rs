@@ -80,6 +80,7 @@ impl Engine {
             ("watermark", text(&|table| table.status().snapshot().watermark.map_or_else(|| "–".into(), |time| time.to_string()))),
             ("silent because", text(&|table| table.silence().unwrap_or_default())),
             ("failed views", text(&|table| self.failed_views(&table.spec().name))),
+            ("notes", text(&|table| table.notes().join("; "))),
         ])?;
         Ok(Answer::Rows(rows))
     }

@@ -30,6 +30,8 @@ pub enum State {
     NotRead,
     Connecting,
     Connected,
+    /// Connected, and without an event for longer than its user expects.
+    Silent,
     /// Waiting until the next attempt.
     BackingOff,
     /// Stopped by its user until it is resumed.
@@ -43,10 +45,11 @@ pub enum State {
 }
 
 impl State {
-    pub const ALL: [State; 8] = [
+    pub const ALL: [State; 9] = [
         State::NotRead,
         State::Connecting,
         State::Connected,
+        State::Silent,
         State::BackingOff,
         State::Paused,
         State::Disconnected,
@@ -60,6 +63,7 @@ impl State {
             State::NotRead => "not read",
             State::Connecting => "connecting",
             State::Connected => "connected",
+            State::Silent => "silent",
             State::BackingOff => "backing off",
             State::Paused => "paused",
             State::Disconnected => "disconnected",
@@ -404,6 +408,23 @@ impl Status {
         });
     }
 
+    /// No event has come for longer than expected, on a connection that is up.
+    pub(crate) fn fall_silent(&self, reason: String) {
+        if self.slow(|slow| slow.state) == State::Connected {
+            tracing::warn!("{reason}");
+            self.turn(State::Silent, Some(reason), |_| {});
+        }
+    }
+
+    /// An event has come after such a time.
+    pub(crate) fn heard_again(&self) {
+        if self.slow(|slow| slow.state) == State::Silent {
+            tracing::info!("events come again");
+            // The connection is the one of before.
+            self.change(State::Connected, Some("events come again".into()), |_| {});
+        }
+    }
+
     /// Nobody reads the feed any more; a failure or an end is still worth telling.
     pub(crate) fn rest(&self, state: State) {
         if !matches!(self.slow(|slow| slow.state), State::Failed | State::Completed) {
@@ -464,6 +485,10 @@ impl Status {
         if state == State::Connected {
             self.connects.fetch_add(1, Relaxed);
         }
+        self.change(state, reason, more);
+    }
+
+    fn change(&self, state: State, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
         let at = Timestamp::now();
         self.slow(|slow| {
             if slow.state != state {

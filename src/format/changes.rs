@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use serde::Deserialize;
 
 use super::decode::{Image, each_record, must_be, told};
-use super::object::{self, Fault, Names, Part};
+use super::object::{self, Fault, Names, NearFields, Part};
 use super::value::Written;
 use super::{Bad, Decoder, Input, Spec};
 use crate::error::Result;
@@ -104,12 +104,12 @@ impl ChangeDecoder {
                 Some((schema, table)) => TableName { schema: Some(schema.into()), table: table.into() },
                 None => TableName { schema: None, table: name.into() },
             }),
-            rows: Decoder::new(spec, projection)?,
+            rows: Decoder::new(spec, projection)?.observe(),
             keys: Decoder::new(&untimed, key)?,
-            envelope: Names::new(envelope),
-            source: Names::new(SOURCE),
+            envelope: Names::exact(envelope),
+            source: Names::exact(SOURCE),
             schema: (Written::of(spec) == Written::Debezium).then(String::new),
-            schema_name: Names::new(["schema"]),
+            schema_name: Names::exact(["schema"]),
             ops: Vec::new(),
             skipped: 0,
             elements: Vec::new(),
@@ -134,6 +134,16 @@ impl ChangeDecoder {
 
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.skipped == 0
+    }
+
+    /// See [`Decoder::absent`].
+    pub fn absent(&mut self) -> Option<Vec<String>> {
+        self.rows.absent()
+    }
+
+    /// See [`Decoder::end`].
+    pub fn end(&mut self) {
+        self.rows.end();
     }
 
     /// What came so far, and begins anew.
@@ -172,7 +182,7 @@ impl ChangeDecoder {
         if self.table.is_some() {
             let mut names = [None; 3];
             if let Some(source) = source {
-                object::fields(data, source, &self.source, &mut names)?;
+                object::fields(data, source, &self.source, &mut names, &mut NearFields::default())?;
             }
             let [schema, db, table] = names;
             if !self.wants(data, schema.and_then(|part| present(data, part)).or(db), table) {
@@ -253,7 +263,7 @@ impl ChangeDecoder {
         }
         must_be((b'{', "an object"), data, record, self.framing)?;
         let mut slots = [None; 5];
-        object::fields(data, record, &self.envelope, &mut slots)?;
+        object::fields(data, record, &self.envelope, &mut slots, &mut NearFields::default())?;
         Ok(Some(slots))
     }
 

@@ -7,6 +7,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 use super::builder::{self, Builder, Cells};
 use super::object::{self, Fault, Names, Part};
+use super::presence::{Absent, Presence};
 use super::value::{Cell, Scratch, Value, Written, nanos_per};
 use super::{Bad, EXCERPT_BYTES, Input, Metadata, Origin, Spec};
 use crate::error::{Error, Result};
@@ -37,6 +38,12 @@ pub struct Decoder {
     scratch: Scratch,
     elements: Vec<Option<Part>>,
     times: Vec<i64>,
+    /// While the first records are looked at.
+    presence: Option<Presence>,
+    /// What was in none of them, and has not come since.
+    absent: Vec<Absent>,
+    /// Whether that has been told.
+    told: bool,
 }
 
 /// Where in an event's data the fields of a row stand.
@@ -93,7 +100,7 @@ impl Decoder {
             columns.push(match column.origin {
                 Origin::Payload if spec.format == Format::RawString => Source::Record,
                 Origin::Payload => {
-                    let value = Value::of(&column.field(), Written::of(spec))
+                    let value = Value::of_column(column, Written::of(spec))
                         .map_err(|refused| Error::bug(format!("column '{}' of type {refused} cannot be read", column.name)))?;
                     fields.push(value);
                     Source::Field(fields.len() - 1)
@@ -115,14 +122,16 @@ impl Decoder {
         let schema = Schema::new(projection.iter().map(|index| spec.columns[*index].field()).collect::<Vec<_>>());
         let time = spec.time.and_then(|time| wanted.iter().position(|index| *index == time));
         // Also where no column is asked for: what is no row of the table must not be counted as one.
-        let objects = spec.format != Format::RawString && spec.columns.iter().any(|column| column.origin == Origin::Payload);
+        let payload = || spec.columns.iter().filter(|column| column.origin == Origin::Payload).map(|column| column.name.as_str());
+        let others = payload().filter(|name| !fields.iter().any(|field: &Value| field.name() == *name));
+        let objects = spec.format != Format::RawString && payload().next().is_some();
         Ok(Decoder {
             objects,
             framing: spec.framing,
             endpoint: spec.endpoint.clone(),
             builders: schema.fields().iter().map(|field| builder::builder(field.data_type())).collect::<Result<_>>()?,
-            names: Names::new(fields.iter().map(Value::name)),
-            pair: Names::new(["name", "value"]),
+            names: Names::among(fields.iter().map(|field| field.key().clone()), others),
+            pair: Names::exact(["name", "value"]),
             time: time.map(|at| (at, unit(&spec.columns[wanted[at]].data_type))),
             time_name: spec.time.map(|time| spec.columns[time].name.clone()).unwrap_or_default(),
             schema: Arc::new(schema),
@@ -132,7 +141,36 @@ impl Decoder {
             scratch: Scratch::default(),
             elements: Vec::new(),
             times: Vec::new(),
+            presence: None,
+            absent: Vec::new(),
+            told: true,
         })
+    }
+
+    /// Looks in the first records for the fields that the columns take: see [`Decoder::absent`].
+    pub fn observe(mut self) -> Self {
+        let id =
+            self.columns.iter().position(|column| matches!(column, Source::Id { .. })).filter(|at| *at < self.builders.len());
+        let id = id.map(|at| (at, self.schema.field(at).name().clone()));
+        if (self.objects && !self.fields.is_empty()) || id.is_some() {
+            self.presence = Some(Presence::new(&self.fields, id));
+        }
+        self
+    }
+
+    /// The columns that were in none of the first records and have not come since, as sentences; `None` where nothing is new.
+    pub fn absent(&mut self) -> Option<Vec<String>> {
+        (!std::mem::replace(&mut self.told, true)).then(|| self.absent.iter().map(|absent| absent.sentence.clone()).collect())
+    }
+
+    /// No record follows: what was in none of those that came is known.
+    pub fn end(&mut self) {
+        if let Some(presence) = self.presence.take() {
+            let is_field = |(at, source): (usize, &Source)| matches!(source, Source::Field(_)).then_some(at);
+            let columns: Vec<usize> = self.columns.iter().enumerate().filter_map(is_field).collect();
+            self.absent = presence.absent(&columns);
+            self.told = self.absent.is_empty();
+        }
     }
 
     /// Reads one event into as many rows as it holds records. A record that cannot be read costs only itself and is told to `bad`.
@@ -168,12 +206,20 @@ impl Decoder {
     pub fn take(&mut self) -> Result<(RecordBatch, TimestampArray)> {
         let times = TimestampArray::from(std::mem::take(&mut self.times));
         let columns = self.builders.iter_mut().map(|column| column.finish()).collect::<Result<Vec<_>>>()?;
+        if !self.absent.is_empty() {
+            let before = self.absent.len();
+            self.absent.retain(|absent| !absent.is_in(&columns));
+            self.told &= self.absent.len() == before;
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(times.len()));
         Ok((RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?, times))
     }
 
     /// Appends the row whose fields stand in `image`, a part of `record`; all of it or nothing.
     pub(super) fn append(&mut self, input: Input<'_>, record: Part, image: Image) -> Result<(), Fault> {
+        if self.presence.as_mut().is_some_and(|presence| presence.look(input.data, input.id, image)) {
+            self.end();
+        }
         let time = self.read(input, record, image)?;
         let mut cells = Cells {
             cells: self.scratch.cells.iter(),
@@ -190,16 +236,16 @@ impl Decoder {
 
     /// Writes into the scratch where each field stands.
     fn find(&mut self, data: &str, image: Image) -> Result<(), Fault> {
-        let slots = &mut self.scratch.slots;
+        let (slots, near) = (&mut self.scratch.slots, &mut self.scratch.near);
         slots.resize(self.fields.len(), None);
         match image {
             Image::Object(part) => {
                 must_be((b'{', "an object"), data, part, self.framing)?;
-                object::fields(data, part, &self.names, slots)
+                object::fields(data, part, &self.names, slots, near)
             }
             Image::Debezium(part) => {
                 must_be((b'{', "an object"), data, part, self.framing)?;
-                object::fields(data, part, &self.names, slots)?;
+                object::fields(data, part, &self.names, slots, near)?;
                 match slots.iter().position(|slot| slot.is_some_and(|part| part.of(data) == UNAVAILABLE)) {
                     Some(field) => Err(unavailable(part, &self.fields[field])),
                     None => Ok(()),
@@ -207,13 +253,16 @@ impl Decoder {
             }
             Image::Named(part) => {
                 must_be((b'[', "an array"), data, part, self.framing)?;
-                object::named(data, part, &self.pair, &self.names, slots)
+                object::named(data, part, &self.pair, &self.names, slots, near)?;
+                near.settle(slots);
+                Ok(())
             }
             Image::Updated { columns, identity } => {
                 if let Some(identity) = identity {
-                    object::named(data, identity, &self.pair, &self.names, slots)?;
+                    object::named(data, identity, &self.pair, &self.names, slots, near)?;
                 }
-                object::named(data, columns, &self.pair, &self.names, slots)?;
+                object::named(data, columns, &self.pair, &self.names, slots, near)?;
+                near.settle(slots);
                 match slots.iter().position(Option::is_none) {
                     Some(field) => Err(unavailable(columns, &self.fields[field])),
                     None => Ok(()),

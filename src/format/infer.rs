@@ -13,6 +13,9 @@ use crate::time::instant_ns;
 /// Fields of one object that become columns of their own; an object with more (a map with ids as keys, say) stays JSON.
 const FIELDS_MAX: usize = 256;
 
+/// Levels of objects and arrays that become STRUCTs and arrays; what is deeper stays JSON.
+const DEPTH_MAX: usize = 12;
+
 /// Characters of an example value that are kept.
 const EXAMPLE_CHARS: usize = 60;
 
@@ -74,7 +77,7 @@ impl Samples {
             let unix = field.unix(name).filter(|unix| Some(*unix) == written);
             let column = match unix {
                 Some(_) => Column::new(name, instant_ns()),
-                None => Column::from_field(&field.field(name), super::Origin::Payload),
+                None => Column::from_field(&field.field(name, DEPTH_MAX), super::Origin::Payload),
             };
             let example = field.example.clone().unwrap_or_default();
             Inferred { column, seen: field.seen, nulls: field.nulls, of: self.objects, example, unix }
@@ -197,12 +200,12 @@ impl Evidence {
     }
 
     /// The type that holds all values seen; JSON where there is no closer one.
-    fn field(&self, name: &str) -> Field {
+    fn field(&self, name: &str, depth: usize) -> Field {
         let json = || Column::json(name).field();
         let plain = |data_type| Field::new(name, data_type, true);
         let seen = self.seen;
         match () {
-            () if seen == 0 => json(),
+            () if seen == 0 || (depth == 0 && self.objects + self.arrays > 0) => json(),
             () if self.bools == seen => plain(DataType::Boolean),
             () if self.ints == seen => plain(DataType::Int64),
             () if self.ints + self.big == seen && self.sizes.is_none() => plain(DataType::UInt64),
@@ -211,12 +214,16 @@ impl Evidence {
             () if self.dates == seen => plain(DataType::Date32),
             () if self.dates + self.instants == seen => plain(instant_ns()),
             () if self.strings == seen => plain(DataType::Utf8View),
-            () if self.objects == seen && (1..=FIELDS_MAX).contains(&self.fields.len()) => {
-                plain(DataType::Struct(self.fields.iter().map(|(name, field)| field.field(name)).collect::<Fields>()))
+            () if self.objects == seen
+                && (1..=FIELDS_MAX).contains(&self.fields.len())
+                && self.fields.iter().all(|(name, _)| is_name(name)) =>
+            {
+                let field = |(name, field): &(String, Evidence)| field.field(name, depth - 1);
+                plain(DataType::Struct(self.fields.iter().map(field).collect::<Fields>()))
             }
             () if self.arrays == seen => match &self.items {
                 Some(items) if items.seen > 0 => {
-                    let item = items.field("item");
+                    let item = items.field("item", depth - 1);
                     // A list of what has no closer type than JSON is JSON itself, which `->` reads.
                     if is_json(&item) { json() } else { plain(DataType::List(Arc::new(item))) }
                 }
@@ -298,12 +305,20 @@ pub fn field_type(field: &Field) -> String {
     if is_json(field) { "JSON".into() } else { sql_type(field.data_type()) }
 }
 
+/// Whether SQL can name a column or field so.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty()
+}
+
+/// Words that begin something else than a column where they stand first in a list of columns.
+const CLAUSES: [&str; 7] = ["check", "constraint", "foreign", "index", "primary", "unique", "watermark"];
+
 /// A name as SQL takes it, in double quotes where it is not a plain lower-case word.
 pub fn identifier(name: &str) -> String {
     let mut bytes = name.bytes();
     let plain = bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    match plain {
+    match plain && !CLAUSES.contains(&name) {
         true => name.into(),
         false => format!("\"{}\"", name.replace('"', "\"\"")),
     }

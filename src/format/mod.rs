@@ -14,12 +14,15 @@ pub mod fuzz;
 pub mod infer;
 mod number;
 mod object;
+mod presence;
 #[cfg(test)]
 mod round_trip;
 pub mod scan;
 mod temporal;
 mod value;
 mod writer;
+
+use std::fmt;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 
@@ -29,7 +32,8 @@ use crate::time::Timestamp;
 
 pub use changes::{ChangeDecoder, Op, RowChanges};
 pub use decode::Decoder;
-pub use object::Part;
+pub use object::{Key, Part};
+pub use value::unix_format;
 
 /// The field metadata that marks a text column as JSON (Arrow's canonical extension).
 pub const EXTENSION: (&str, &str) = ("ARROW:extension:name", "arrow.json");
@@ -60,9 +64,14 @@ pub struct Bad {
 }
 
 /// A column of a feed table.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Column {
+    /// The field of the payload that it takes: the one of this name; unless the name is `exact`, else the one that differs from it only
+    /// in upper and lower case.
     pub name: String,
+    pub exact: bool,
+    /// The same for each field of the structs inside its type, each before those within it; empty where the type says all.
+    pub keys: Vec<Key>,
     pub data_type: DataType,
     pub nullable: bool,
     pub origin: Origin,
@@ -70,10 +79,49 @@ pub struct Column {
     pub json: bool,
 }
 
+/// The text that a checkpoint knows the column by: keys are a part of it where the type does not tell them.
+impl fmt::Debug for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Column { name, exact: _, keys, data_type, nullable, origin, json } = self;
+        let mut text = f.debug_struct("Column");
+        text.field("name", name)
+            .field("data_type", data_type)
+            .field("nullable", nullable)
+            .field("origin", origin)
+            .field("json", json);
+        let mut own = Vec::new();
+        names_inside(data_type, &mut own);
+        if !keys.is_empty() && keys.iter().map(|key| &key.name).ne(own) {
+            text.field("keys", keys);
+        }
+        text.finish()
+    }
+}
+
+/// The names of the fields of structs inside a type, each before those within it.
+fn names_inside<'a>(data_type: &'a DataType, into: &mut Vec<&'a String>) {
+    match data_type {
+        DataType::Struct(fields) => fields.iter().for_each(|field| {
+            into.push(field.name());
+            names_inside(field.data_type(), into);
+        }),
+        DataType::List(item) => names_inside(item.data_type(), into),
+        _ => {}
+    }
+}
+
 impl Column {
     /// A column of the payload that may be NULL.
     pub fn new(name: impl Into<String>, data_type: DataType) -> Self {
-        Column { name: name.into(), data_type, nullable: true, origin: Origin::Payload, json: false }
+        Column {
+            name: name.into(),
+            exact: false,
+            keys: Vec::new(),
+            data_type,
+            nullable: true,
+            origin: Origin::Payload,
+            json: false,
+        }
     }
 
     /// A column of the payload that keeps the JSON text of its value.
@@ -85,6 +133,8 @@ impl Column {
     pub fn from_field(field: &Field, origin: Origin) -> Self {
         Column {
             name: field.name().clone(),
+            exact: false,
+            keys: Vec::new(),
             data_type: field.data_type().clone(),
             nullable: field.is_nullable(),
             origin,
@@ -255,7 +305,7 @@ impl Column {
             Origin::Metadata(metadata) if metadata != Metadata::ReceivedAt && !is_text(&self.data_type) => {
                 wrong("takes text", "declare it as TEXT")
             }
-            Origin::Payload => match value::Value::of(&self.field(), value::Written::As(options::TimestampFormat::Rfc3339)) {
+            Origin::Payload => match value::Value::of_column(self, value::Written::As(options::TimestampFormat::Rfc3339)) {
                 Ok(_) => None,
                 Err(inner) => {
                     let message = match inner == self.data_type {

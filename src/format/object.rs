@@ -49,95 +49,198 @@ impl Fault {
 }
 
 /// The names that are wanted, found by length and ends of a name, then by comparison.
+///
+/// A name takes the field that is spelled as it is. Where there is none, a name that is not exact takes the one field that differs from
+/// it only in upper and lower case (of ASCII letters, as SQL folds them) and that is no other name's.
 #[derive(Debug)]
 pub struct Names {
-    names: Vec<Box<str>>,
+    /// The wanted ones, and behind them those that only keep a field from being taken for another.
+    names: Vec<Key>,
+    wanted: usize,
     /// By [`Names::bucket`]: one more than the first name, 0 for none.
     heads: Vec<u32>,
     /// By name: one more than the next name in the same bucket, 0 for none.
     next: Vec<u32>,
 }
 
+/// The name that a field is found by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    pub name: String,
+    /// Upper and lower case count, as of a name in double quotes.
+    pub exact: bool,
+}
+
+impl Key {
+    /// A name in which upper and lower case count.
+    pub fn exact(name: impl Into<String>) -> Self {
+        Key { name: name.into(), exact: true }
+    }
+}
+
+/// Which wanted name a field has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Exact(usize),
+    /// But for upper and lower case.
+    Near(usize),
+}
+
 impl Names {
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let names: Vec<Box<str>> = names.into_iter().map(Box::from).collect();
-        let mut lookup =
-            Names { heads: vec![0; (names.len() * 8).next_power_of_two().max(16)], next: vec![0; names.len()], names };
+    pub fn new(names: impl IntoIterator<Item = Key>) -> Self {
+        Names::among(names, [])
+    }
+
+    /// Names of which there are others that are not wanted now.
+    pub fn among<'a>(names: impl IntoIterator<Item = Key>, others: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names: Vec<Key> = names.into_iter().collect();
+        let wanted = names.len();
+        let is_near = |other: &&str| names[..wanted].iter().any(|key| !key.exact && key.name.eq_ignore_ascii_case(other));
+        let others: Vec<Key> = others.into_iter().filter(is_near).map(Key::exact).collect();
+        names.extend(others);
+        let (heads, next) = (vec![0; (names.len() * 8).next_power_of_two().max(16)], vec![0; names.len()]);
+        let mut lookup = Names { names, wanted, heads, next };
         for index in 0..lookup.names.len() {
-            let bucket = lookup.bucket(lookup.names[index].as_bytes());
+            let bucket = lookup.bucket(lookup.names[index].name.as_bytes());
             lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], index as u32 + 1);
         }
         lookup
     }
 
+    /// Names in which upper and lower case count.
+    pub fn exact<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Names::new(names.into_iter().map(Key::exact))
+    }
+
     /// As [`Names::find`], with `guess` tried first.
-    fn find_near(&self, guess: usize, name: &[u8]) -> Option<usize> {
+    fn find_near(&self, guess: usize, name: &[u8]) -> Option<Found> {
         match self.names.get(guess) {
-            Some(guessed) if guessed.as_bytes() == name => Some(guess),
+            Some(guessed) if guess < self.wanted && guessed.name.as_bytes() == name => Some(Found::Exact(guess)),
             _ => self.find(name),
         }
     }
 
-    fn find(&self, name: &[u8]) -> Option<usize> {
+    pub fn find(&self, name: &[u8]) -> Option<Found> {
         let mut number = self.heads[self.bucket(name)];
+        let mut near = None;
         while number != 0 {
             let index = number as usize - 1;
-            if self.names[index].as_bytes() == name {
-                return Some(index);
+            let known = &self.names[index];
+            if known.name.as_bytes() == name {
+                return (index < self.wanted).then_some(Found::Exact(index));
+            }
+            if !known.exact && known.name.as_bytes().eq_ignore_ascii_case(name) {
+                near = Some(Found::Near(index));
             }
             number = self.next[index];
         }
-        None
+        near
     }
 
+    /// The same for names that differ only in upper and lower case.
     fn bucket(&self, name: &[u8]) -> usize {
-        let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or(0));
+        let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or(0) | 0x20);
         (name.len() * 37 + end(name.first()) * 7 + end(name.last())) & (self.heads.len() - 1)
     }
 }
 
+/// Fields of one object whose names are nearly wanted ones: they count where the names themselves are not there.
+#[derive(Debug, Default)]
+pub struct NearFields(Vec<NearField>);
+
+#[derive(Debug)]
+struct NearField {
+    slot: usize,
+    /// A hash of the name as it stands there.
+    name: u64,
+    /// `None` where several fields would do.
+    value: Option<Part>,
+}
+
+impl NearFields {
+    /// Of equal names the last counts; of different ones none.
+    fn push(&mut self, slot: usize, name: &[u8], value: Part) {
+        let hash = std::hash::BuildHasher::hash_one(&std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default(), name);
+        match self.0.iter_mut().find(|known| known.slot == slot) {
+            None => self.0.push(NearField { slot, name: hash, value: Some(value) }),
+            Some(known) if known.name == hash => known.value = known.value.and(Some(value)),
+            Some(known) => known.value = None,
+        }
+    }
+
+    /// Fills the slots that no field of the exact name has filled, and is empty again.
+    pub fn settle(&mut self, slots: &mut [Option<Part>]) {
+        for near in self.0.drain(..) {
+            slots[near.slot] = slots[near.slot].or(near.value);
+        }
+    }
+}
+
 /// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
-pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>], near: &mut NearFields) -> Result<(), Fault> {
     // Columns are mostly declared in the order of the fields.
     let mut guess = 0;
+    near.0.clear();
     let scanned = scan::object(data, part, |name, value| {
         let quoted = &data.as_bytes()[name.part.start..name.part.end];
-        let found = match name.escaped {
-            false => names.find_near(guess, &quoted[1..quoted.len() - 1]),
-            true => names.find(serde_json::from_slice::<String>(quoted).ok()?.as_bytes()),
-        };
-        if let Some(slot) = found {
-            slots[slot] = Some(value);
-            guess = slot + 1;
+        match name.escaped {
+            false => {
+                let name = &quoted[1..quoted.len() - 1];
+                match names.find_near(guess, name) {
+                    Some(Found::Exact(slot)) => (slots[slot], guess) = (Some(value), slot + 1),
+                    Some(Found::Near(slot)) => near.push(slot, name, value),
+                    None => {}
+                }
+            }
+            true => {
+                let name: String = serde_json::from_slice(quoted).ok()?;
+                match names.find(name.as_bytes()) {
+                    Some(Found::Exact(slot)) => (slots[slot], guess) = (Some(value), slot + 1),
+                    Some(Found::Near(slot)) => near.push(slot, name.as_bytes(), value),
+                    None => {}
+                }
+            }
         }
         Some(())
     });
-    if scanned.is_some() {
-        return Ok(());
+    if scanned.is_none() {
+        near.0.clear();
+        let text = part.of(data);
+        let mut json = serde_json::Deserializer::from_str(text);
+        json.deserialize_map(Fields { data, names, slots, near }).map_err(|error| broken(text, part.start, &error))?;
+        json.end().map_err(|error| {
+            Fault::new(
+                part.start + place(text, &error),
+                "more follows after the JSON object (where an event holds one record a line, set framing = 'newline')",
+            )
+        })?;
     }
-    let text = part.of(data);
-    let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Fields { data, names, slots }).map_err(|error| broken(text, part.start, &error))?;
-    json.end().map_err(|error| {
-        Fault::new(
-            part.start + place(text, &error),
-            "more follows after the JSON object (where an event holds one record a line, set framing = 'newline')",
-        )
-    })
+    near.settle(slots);
+    Ok(())
 }
 
-/// As [`fields`], of a row that is written as an array of objects `{"name": …, "value": …}`; `pair` has these two names.
-pub fn named(data: &str, part: Part, pair: &Names, names: &Names, slots: &mut [Option<Part>]) -> Result<(), Fault> {
+/// As [`fields`], of a row that is written as an array of objects `{"name": …, "value": …}`; `pair` has these two names. What is in
+/// `near` is still to be settled, perhaps with that of another image of the row.
+pub fn named(
+    data: &str,
+    part: Part,
+    pair: &Names,
+    names: &Names,
+    slots: &mut [Option<Part>],
+    near: &mut NearFields,
+) -> Result<(), Fault> {
     let mut columns = Vec::new();
     elements(data, part, &mut columns)?;
     for column in columns.into_iter().flatten() {
         let mut found = [None; 2];
-        fields(data, column, pair, &mut found)?;
+        fields(data, column, pair, &mut found, &mut NearFields::default())?;
         let [Some(name), value] = found else { return Err(Fault::new(column.start, "a column has no 'name'")) };
         let name: Cow<'_, str> =
             serde_json::from_str(name.of(data)).map_err(|_| Fault::new(name.start, "the name of a column is no text"))?;
-        if let (Some(slot), Some(value)) = (names.find(name.as_bytes()), value) {
-            slots[slot] = Some(value);
+        match (names.find(name.as_bytes()), value) {
+            (Some(Found::Exact(slot)), Some(value)) => slots[slot] = Some(value),
+            (Some(Found::Near(slot)), Some(value)) => near.push(slot, name.as_bytes(), value),
+            _ => {}
         }
     }
     Ok(())
@@ -224,6 +327,7 @@ struct Fields<'s> {
     data: &'s str,
     names: &'s Names,
     slots: &'s mut [Option<Part>],
+    near: &'s mut NearFields,
 }
 
 impl<'de> Visitor<'de> for Fields<'_> {
@@ -236,7 +340,8 @@ impl<'de> Visitor<'de> for Fields<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(found) = map.next_key_seed(Wanted(self.names))? {
             match found {
-                Some(slot) => self.slots[slot] = Some(part_of(self.data, map.next_value()?)),
+                Some((Found::Exact(slot), _)) => self.slots[slot] = Some(part_of(self.data, map.next_value()?)),
+                Some((Found::Near(slot), name)) => self.near.push(slot, name.as_bytes(), part_of(self.data, map.next_value()?)),
                 None => _ = map.next_value::<IgnoredAny>()?,
             }
         }
@@ -248,7 +353,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
 struct Wanted<'s>(&'s Names);
 
 impl<'de> DeserializeSeed<'de> for Wanted<'_> {
-    type Value = Option<usize>;
+    type Value = Option<(Found, String)>;
 
     fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
         key.deserialize_str(self)
@@ -256,14 +361,14 @@ impl<'de> DeserializeSeed<'de> for Wanted<'_> {
 }
 
 impl Visitor<'_> for Wanted<'_> {
-    type Value = Option<usize>;
+    type Value = Option<(Found, String)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a field name")
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(name.as_bytes()))
+        Ok(self.0.find(name.as_bytes()).map(|found| (found, name.to_string())))
     }
 }
 

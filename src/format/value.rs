@@ -4,15 +4,16 @@
 //! integers; any JSON as text for TEXT. Decimals are exact, and excess digits round with halves away from zero.
 
 use std::borrow::Cow;
+use std::slice::Iter;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::number::{self, Wrong};
-use super::object::{self, Fault, Names, Part};
-use super::{Spec, infer, is_json, scan, temporal};
+use super::object::{self, Fault, Key, Names, NearFields, Part};
+use super::{Column, Spec, infer, is_json, scan, temporal};
 use crate::options::{Format, TimestampFormat};
 
 /// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
@@ -46,6 +47,7 @@ pub enum Cell {
 pub struct Scratch {
     pub cells: Vec<Cell>,
     pub slots: Vec<Option<Part>>,
+    pub near: NearFields,
     pub text: String,
     pub bytes: Vec<u8>,
 }
@@ -62,7 +64,7 @@ impl Scratch {
 /// How the values of one column, list, map or field are read.
 #[derive(Debug)]
 pub struct Value {
-    name: String,
+    key: Key,
     /// The type as SQL, for reasons.
     shown: String,
     nullable: bool,
@@ -141,8 +143,14 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 const SHOWN_CHARS: usize = 40;
 
 impl Value {
-    /// The error is the type, perhaps one inside the field's own, that cannot be read from JSON.
-    pub fn of(field: &Field, written: Written) -> Result<Value, DataType> {
+    /// The error is the type, perhaps one inside the column's own, that cannot be read from JSON.
+    pub fn of_column(column: &Column, written: Written) -> Result<Value, DataType> {
+        let key = Key { name: column.name.clone(), exact: column.exact };
+        Value::of(&column.field(), key, &mut column.keys.iter(), written)
+    }
+
+    /// `inner` are the keys of the fields inside, each before those within it.
+    fn of(field: &Field, key: Key, inner: &mut Iter<'_, Key>, written: Written) -> Result<Value, DataType> {
         let data_type = field.data_type();
         let signed = |min, max| Kind::Int { min, max };
         let kind = match data_type {
@@ -180,24 +188,41 @@ impl Value {
                 };
                 Kind::Time(*unit, Numbers::Of(numbers))
             }
-            DataType::List(item) => Kind::List(Box::new(Value::of(item, written)?)),
+            DataType::List(item) => Kind::List(Box::new(Value::of(item, Key::exact(item.name()), inner, written)?)),
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(parts) if parts.len() == 2 && super::is_text(parts[0].data_type()) => {
-                    Kind::Map(Box::new(Value::of(&parts[1], written)?))
+                    Kind::Map(Box::new(Value::of(&parts[1], Key::exact(parts[1].name()), inner, written)?))
                 }
                 _ => return Err(data_type.clone()),
             },
-            DataType::Struct(fields) => Kind::Struct {
-                names: Names::new(fields.iter().map(|field| field.name().as_str())),
-                fields: fields.iter().map(|field| Value::of(field, written)).collect::<Result<_, _>>()?,
-            },
+            DataType::Struct(fields) => {
+                let value = |field: &FieldRef| {
+                    let key = inner.next().cloned().unwrap_or_else(|| Key { name: field.name().clone(), exact: false });
+                    Value::of(field, key, inner, written)
+                };
+                let fields = fields.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+                Kind::Struct { names: Names::new(fields.iter().map(|field| field.key.clone())), fields }
+            }
             _ => return Err(data_type.clone()),
         };
-        Ok(Value { name: field.name().clone(), shown: infer::sql_type(data_type), nullable: field.is_nullable(), kind })
+        Ok(Value { key, shown: infer::sql_type(data_type), nullable: field.is_nullable(), kind })
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.key.name
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The fields of a struct, of the structs in a list, or of those in a map; none for other values.
+    pub fn fields(&self) -> &[Value] {
+        match &self.kind {
+            Kind::Struct { fields, .. } => fields,
+            Kind::List(inner) | Kind::Map(inner) => inner.fields(),
+            _ => &[],
+        }
     }
 
     /// Takes over what the feed's own schema calls the type of this field, if that is one of Debezium's for times.
@@ -228,7 +253,7 @@ impl Value {
                 Err(Fault::new(slot.unwrap_or(whole).start, format!("the value is {what}, and the column is NOT NULL")))
             }
         };
-        result.map_err(|fault| fault.inside(&self.name))
+        result.map_err(|fault| fault.inside(&self.key.name))
     }
 
     fn read_value(&self, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
@@ -319,7 +344,7 @@ impl Value {
                 scratch.cells.push(Cell::List(length));
                 for index in 0..length {
                     let slot = scratch.slots[first + index];
-                    item.read(data, slot, part, scratch).map_err(|fault| element(fault, &item.name, index))?;
+                    item.read(data, slot, part, scratch).map_err(|fault| element(fault, &item.key.name, index))?;
                 }
                 scratch.slots.truncate(first);
                 return Ok(());
@@ -331,7 +356,7 @@ impl Value {
                 }
                 let first = scratch.slots.len();
                 scratch.slots.resize(first + fields.len(), None);
-                object::fields(data, part, names, &mut scratch.slots[first..])?;
+                object::fields(data, part, names, &mut scratch.slots[first..], &mut scratch.near)?;
                 scratch.cells.push(Cell::Struct);
                 for (index, field) in fields.iter().enumerate() {
                     let slot = scratch.slots[first + index];
@@ -383,7 +408,7 @@ fn map(value: &Value, data: &str, part: Part, scratch: &mut Scratch) -> Result<(
             let cell = text(data, key, scratch)?;
             scratch.cells.push(cell);
             let slot = scratch.slots[first + 2 * index + 1];
-            value.read(data, slot, part, scratch).map_err(|fault| renamed(fault, &value.name, &name))?;
+            value.read(data, slot, part, scratch).map_err(|fault| renamed(fault, &value.key.name, &name))?;
         }
     }
     scratch.slots.truncate(first);

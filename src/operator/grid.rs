@@ -200,7 +200,7 @@ impl Windows for GridWindows {
         self.look(basis, again, parts)
     }
 
-    fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()> {
+    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
         let from = basis.watermark;
         while let Some(end) = self.next_end(basis.watermark)
             && end <= to
@@ -209,13 +209,16 @@ impl Windows for GridWindows {
             self.speak(basis, end, pane, parts)?;
             basis.watermark = end;
         }
-        basis.watermark = to;
+        // The windows behind the last one that spoke were empty: rows that silence did not know of contradict nothing.
+        let closed = if supposed { basis.watermark } else { to };
+        basis.watermark = closed;
         if basis.emission.early_between(from, to) {
             let touched = std::mem::take(&mut self.touched);
             let open = touched.into_iter().flat_map(|start| self.grid.ends_of(start)).filter(|end| *end > to).collect();
             self.look(basis, open, parts)?;
         }
-        self.forget(basis, to)
+        self.forget(basis, closed)?;
+        Ok(closed)
     }
 
     fn report(&self, basis: &Basis, report: &mut Report) {

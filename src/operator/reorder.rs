@@ -73,6 +73,15 @@ impl Reorder {
         }
     }
 
+    /// How far rows that wait for a time before `watermark` go: right behind the last of them.
+    pub fn settled(&self, watermark: Timestamp) -> Timestamp {
+        let last = |run: &Changes| {
+            let count = run.times.values().partition_point(|time| *time < watermark.nanos());
+            count.checked_sub(1).map(|last| Timestamp(run.times.value(last) + 1))
+        };
+        self.runs.iter().filter_map(last).max().map_or(self.watermark, |settled| settled.max(self.watermark))
+    }
+
     /// Rows that wait.
     pub fn rows(&self) -> usize {
         self.runs.iter().map(Changes::len).sum()

@@ -233,12 +233,14 @@ impl Windows for Sessions {
         self.compact(basis)
     }
 
-    fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()> {
+    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
         let from = basis.watermark;
         let closing: Vec<(i64, u32)> = match from.checked_add(1) {
             Some(after) if after <= to => self.ends.range((after, 0)..=(to, u32::MAX)).copied().collect(),
             _ => Vec::new(),
         };
+        // Behind the last session that spoke there was none: rows that silence did not know of contradict nothing.
+        let closed = if supposed { closing.iter().map(|(end, _)| *end).max().unwrap_or(from) } else { to };
         self.speak(basis, &self.in_order(closing), parts)?;
         if basis.emission.early_between(from, to)
             && let Some(after) = to.checked_add(1)
@@ -252,8 +254,9 @@ impl Windows for Sessions {
             }
             self.speak(basis, &changed, parts)?;
         }
-        self.forget(basis, to)?;
-        self.compact(basis)
+        self.forget(basis, closed)?;
+        self.compact(basis)?;
+        Ok(closed)
     }
 
     fn report(&self, basis: &Basis, report: &mut Report) {

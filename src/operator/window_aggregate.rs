@@ -42,7 +42,8 @@ pub struct WindowAggregateSpec {
 /// Aggregates an append-only input by key and window.
 ///
 /// A window is emitted when the watermark reaches its end, before the watermark itself goes on; the event time of a result is the
-/// last nanosecond of its window. A row counts in every window still open, however late it is for others; one that is too late
+/// last nanosecond of its window. Where only silence says so, windows that hold rows are emitted, and one that said nothing may still be
+/// opened. A row counts in every window still open, however late it is for others; one that is too late
 /// for all is dropped and counted. With early results or allowed lateness a window speaks more than once: what it says again is
 /// the difference to what it said last, as `-1`, `+1` pairs.
 pub struct WindowAggregate {
@@ -111,8 +112,7 @@ impl Operator for WindowAggregate {
             Message::Watermark(watermark) => {
                 let to = watermark.time.nanos().max(self.basis.watermark);
                 if to > self.basis.watermark {
-                    self.windows.advance(&mut self.basis, to, &mut parts)?;
-                    self.basis.watermark = to;
+                    self.basis.watermark = self.windows.advance(&mut self.basis, to, watermark.idle, &mut parts)?;
                     send(parts, out)?;
                 }
                 out.push(Message::Watermark(Watermark { time: Timestamp(to), idle: watermark.idle }));
@@ -202,8 +202,9 @@ impl Basis {
 pub trait Windows: Send {
     fn add(&mut self, basis: &mut Basis, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()>;
 
-    /// The watermark goes from `basis.watermark` on to `to`.
-    fn advance(&mut self, basis: &mut Basis, to: i64, parts: &mut Vec<Changes>) -> Result<()>;
+    /// The watermark goes from `basis.watermark` on to `to`, which is only `supposed` where the input is silent. Gives the time before which
+    /// no row is taken any more: where it is supposed, perhaps less.
+    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64>;
 
     fn report(&self, basis: &Basis, report: &mut Report);
 

@@ -87,6 +87,7 @@ static TABLES: &[Family<Table>] = &[
     count("table_read_bytes", "Bytes read from the feed, after decompression", |table| table.feed.bytes),
     count("table_rows", "Rows that were read from events", |table| table.rows.rows),
     count("table_bad", "Records that could not be read", |table| table.rows.bad),
+    count("table_ahead", "Rows whose times lay too far ahead of the clock to move the watermark", |table| table.rows.ahead),
     count("table_skipped", "Records of a change feed that are about no row of this table", |table| table.rows.skipped),
     count("table_gaps", "Stretches of the feed that may have been missed", |table| table.feed.gaps),
     total("table_gap_seconds", "How long those stretches were together", |table| table.feed.gap_time.as_secs_f64()),

@@ -15,6 +15,7 @@ use super::auth::{Identity, Scope};
 use super::page::LIMIT_MAX;
 use super::settings::Words;
 use crate::feed::State as FeedState;
+use crate::table::Table;
 use crate::time::Timestamp;
 use crate::view::{HISTORY_CHANGES_MAX, Health};
 
@@ -108,7 +109,8 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
 #[derive(Serialize, ToSchema)]
 struct Report {
     status: &'static str,
-    /// What is not as it should be, as sentences; only for those who may read.
+    /// What is not as it should be, as sentences; only for those who may read. A feed that has fallen silent is told, and does not make the
+    /// server less ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
@@ -134,7 +136,7 @@ async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Ident
     for table in app.engine.tables() {
         let (name, state) = (table.spec().name.clone(), table.feed_status().snapshot().state);
         let needed = is_needed(&needed.tables, &name);
-        let is_up = matches!(state, FeedState::Connected | FeedState::Completed);
+        let is_up = matches!(state, FeedState::Connected | FeedState::Silent | FeedState::Completed);
         if state == FeedState::Failed || needed && !is_up {
             is_ready &= !needed;
             problems.push(format!("table {name}: {}", table.silence().unwrap_or_else(|| state.to_string())));
@@ -153,6 +155,9 @@ async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Ident
             Some(Health::Running | Health::Ended | Health::Dropped) | None => {}
         }
     }
+    let is_silent = |table: &Arc<Table>| table.feed_status().snapshot().state == FeedState::Silent;
+    let tell = |table: &Arc<Table>| format!("table {}: {}", table.spec().name, table.silence().unwrap_or_default());
+    let silent: Vec<String> = app.engine.tables().iter().filter(|table| is_silent(table)).map(tell).collect();
     for (what, names, known) in [
         ("table", &needed.tables, app.engine.tables().iter().map(|table| table.spec().name.clone()).collect::<Vec<_>>()),
         ("view", &needed.views, app.engine.views().iter().map(|view| view.name.clone()).collect()),
@@ -166,6 +171,7 @@ async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Ident
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
     };
+    problems.extend(silent);
     problems.retain(|_| identity.allows(&Scope::Read));
     (code, Json(Report { status, problems }))
 }

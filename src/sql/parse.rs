@@ -410,7 +410,7 @@ fn set(cursor: &mut Cursor) -> Result<Kind> {
             name
         }
     };
-    let name = Name { text: name.to_ascii_lowercase(), span: cursor.since(start), written: name };
+    let name = Name { text: name.to_ascii_lowercase(), quoted: false, span: cursor.since(start), written: name };
     let value = match cursor.peek() {
         Token::Word(word) => {
             let value = word.value.clone();

@@ -5,6 +5,7 @@ use sqlparser::ast;
 
 use super::types::arrow_type;
 use crate::error::{Result, Span};
+use crate::format::Key;
 use crate::options::Given;
 
 /// One statement of a script.
@@ -73,12 +74,15 @@ pub struct Name {
     pub text: String,
     /// The letters as they were written, without quotes: the key of a field in a payload.
     pub written: String,
+    /// It stands in quotes: upper and lower case count.
+    pub quoted: bool,
     pub span: Span,
 }
 
 impl Name {
     pub(super) fn new(ident: &ast::Ident) -> Self {
-        Name { text: fold(ident), written: ident.value.clone(), span: ident.span.into() }
+        let Key { name: written, exact: quoted } = key(ident);
+        Name { text: fold(ident), written, quoted, span: ident.span.into() }
     }
 }
 
@@ -94,6 +98,11 @@ pub(super) fn fold(ident: &ast::Ident) -> String {
         Some(_) => ident.value.clone(),
         None => ident.value.to_ascii_lowercase(),
     }
+}
+
+/// The field of a payload that an identifier means.
+pub(super) fn key(ident: &ast::Ident) -> Key {
+    Key { name: ident.value.clone(), exact: ident.quote_style.is_some() }
 }
 
 /// `CREATE TABLE name (columns…) WITH (options…)`.
@@ -128,6 +137,16 @@ impl ColumnDef {
         let Some(TypeDef { data_type, span }) = &self.data_type else { return Ok(None) };
         let field = arrow_type(data_type).map_err(|error| error.at(*span))?;
         Ok(Some(field.as_ref().clone().with_name(&self.name.text).with_nullable(!self.not_null)))
+    }
+
+    /// The field of the payload that the column takes, and those that the fields of structs inside its type take: each before those
+    /// within it.
+    pub fn keys(&self) -> (Key, Vec<Key>) {
+        let mut inner = Vec::new();
+        if let Some(TypeDef { data_type, .. }) = &self.data_type {
+            super::types::keys(data_type, &mut inner);
+        }
+        (Key { name: self.name.written.clone(), exact: self.name.quoted }, inner)
     }
 }
 

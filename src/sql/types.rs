@@ -8,6 +8,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
 
 use crate::error::{Code, Error, Result, nearest};
+use crate::format::Key;
 use crate::time::instant;
 
 /// The types a "did you mean" chooses from.
@@ -139,6 +140,22 @@ fn struct_fields(data_type: &ast::DataType, fields: &[ast::StructField]) -> Resu
             None => Err(Error::new(Code::Type, format!("a field of {data_type} has no name")).hint("write STRUCT<name TYPE, …>")),
         })
         .collect()
+}
+
+/// Adds the fields of a payload that the fields of structs inside a type take, each before those within it.
+pub(super) fn keys(data_type: &ast::DataType, into: &mut Vec<Key>) {
+    match data_type {
+        ast::DataType::Struct(fields, _) => {
+            for field in fields {
+                into.extend(field.field_name.as_ref().map(super::statement::key));
+                keys(&field.field_type, into);
+            }
+        }
+        ast::DataType::Array(
+            ArrayElemTypeDef::AngleBracket(item) | ArrayElemTypeDef::SquareBracket(item, _) | ArrayElemTypeDef::Parenthesis(item),
+        ) => keys(item, into),
+        _ => {}
+    }
 }
 
 fn unknown(data_type: &ast::DataType) -> Error {

@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bursts::Bursts;
 use super::spec::{EventTime, Spec};
 use crate::time::{Timestamp, TimestampArray, Watermark};
-
-/// An event time further ahead of the clock than this does not move the watermark: one wrong clock must not make all others late.
-pub(super) const AHEAD_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The greatest event time seen minus the delay; with the clock while a connection is up and silent; still while none is up.
 #[derive(Debug)]
@@ -16,6 +14,10 @@ pub(super) struct Clock {
     delay: Duration,
     idle_after: Option<Duration>,
     by_arrival: bool,
+    /// An event time further ahead of the clock does not move the watermark: one wrong clock must not make all others late. `None` where the
+    /// clock has no say.
+    ahead_max: Option<Duration>,
+    bursts: Bursts,
     /// The greatest time of arrival so far.
     arrival: Timestamp,
     /// What the rows say, without the help of the clock.
@@ -24,6 +26,8 @@ pub(super) struct Clock {
     /// Since when a connection has been up and no row has come; `None` while there is no connection.
     silent_since: Option<Instant>,
     sent: Option<Watermark>,
+    /// The greatest watermark that was no supposition of a silence.
+    promised: Timestamp,
 }
 
 /// What of a clock outlives the program.
@@ -31,7 +35,7 @@ pub(super) struct Clock {
 pub(super) struct Saved {
     pub(super) arrival: Timestamp,
     pub(super) by_rows: Timestamp,
-    /// The last watermark; without a meaning where none was sent.
+    /// The last watermark that was no supposition; without a meaning where none was sent.
     pub(super) sent: Timestamp,
     pub(super) has_sent: bool,
 }
@@ -41,42 +45,46 @@ pub(super) struct Saved {
 pub(super) struct Raised {
     /// The watermark, if it moved.
     pub(super) watermark: Option<Watermark>,
-    /// Rows too far ahead of the clock to move it.
+    /// Rows too far ahead of the clock to move it, and the time of the last of them.
     pub(super) ahead: usize,
+    pub(super) far: Option<Timestamp>,
 }
 
 impl Clock {
     pub(super) fn new(spec: &Spec) -> Self {
-        Clock::with(spec.delay, spec.idle, matches!(spec.time, EventTime::Arrival))
+        Clock::with(spec.delay, spec.idle, spec.max_future, matches!(spec.time, EventTime::Arrival))
     }
 
-    fn with(delay: Duration, idle_after: Option<Duration>, by_arrival: bool) -> Self {
+    fn with(delay: Duration, idle_after: Option<Duration>, ahead_max: Option<Duration>, by_arrival: bool) -> Self {
         Clock {
             delay,
             idle_after,
             by_arrival,
+            ahead_max,
+            bursts: Bursts::default(),
             arrival: Timestamp::MIN,
             by_rows: Timestamp::MIN,
             last_rows: None,
             silent_since: None,
             sent: None,
+            promised: Timestamp::MIN,
         }
     }
 
     pub(super) fn save(&self) -> Saved {
-        let sent = self.sent.map_or(Timestamp::MIN, |sent| sent.time);
-        Saved { arrival: self.arrival, by_rows: self.by_rows, sent, has_sent: self.sent.is_some() }
+        Saved { arrival: self.arrival, by_rows: self.by_rows, sent: self.promised, has_sent: self.sent.is_some() }
     }
 
     /// Goes on from there, not connected yet: the feed is not idle, whatever it was.
     pub(super) fn load(&mut self, saved: Saved) {
         (self.arrival, self.by_rows) = (saved.arrival, saved.by_rows);
+        self.promised = if saved.has_sent { saved.sent } else { Timestamp::MIN };
         self.sent = saved.has_sent.then_some(Watermark::at(saved.sent));
     }
 
     /// Goes on as another spec of the same event time says.
     pub(super) fn adopt(&mut self, spec: &Spec) {
-        (self.delay, self.idle_after) = (spec.delay, spec.idle);
+        (self.delay, self.idle_after, self.ahead_max) = (spec.delay, spec.idle, spec.max_future);
     }
 
     /// The last watermark, for readers that come later.
@@ -109,13 +117,28 @@ impl Clock {
 
     /// Rows with these event times have come.
     pub(super) fn rows(&mut self, times: &TimestampArray, now: Instant, wall: Timestamp) -> Raised {
-        self.last_rows = Some(now);
-        self.silent_since = self.silent_since.map(|_| now);
-        let most = self.arrival(wall).plus(AHEAD_MAX).nanos();
+        let arrival = self.arrival(wall);
+        let most = self.ahead_max.map_or(i64::MAX, |most| arrival.plus(most).nanos());
         let credible = times.values().iter().filter(|time| **time <= most);
         let (count, latest) = credible.fold((0, i64::MIN), |(count, latest), time| (count + 1, latest.max(*time)));
+        if let (Some(idle), Some(since), false) = (self.idle_after, self.silent_since, self.by_arrival) {
+            let near = |times: &TimestampArray| {
+                TimestampArray::from_iter_values(times.values().iter().copied().filter(|time| *time <= most))
+            };
+            let near = (count < times.len()).then(|| near(times));
+            self.bursts.rows(near.as_ref().unwrap_or(times), now, now.duration_since(since), self.by_rows, idle);
+        }
+        self.last_rows = Some(now);
+        self.silent_since = self.silent_since.map(|_| now);
         self.by_rows = self.by_rows.max(Timestamp(latest).minus(self.delay));
-        Raised { watermark: self.advance(self.by_rows, false), ahead: times.len() - count }
+        let last = || times.values().iter().rev().find(|time| **time > most).map(|time| Timestamp(*time));
+        let far = if count < times.len() { last() } else { None };
+        Raised { watermark: self.advance(self.by_rows, false), ahead: times.len() - count, far }
+    }
+
+    /// How long the silences between bursts last, where rows come in bursts.
+    pub(super) fn period(&self) -> Option<Duration> {
+        self.bursts.period()
     }
 
     /// The watermark after a while without rows, if it moved: a feed in order of arrival goes with the clock, a silent one from
@@ -126,17 +149,20 @@ impl Clock {
             let arrival = self.arrival(wall);
             return self.advance(arrival.minus(self.delay), false);
         }
-        if now.duration_since(since) < self.idle_after? {
+        let back = self.bursts.hold_back();
+        if now.duration_since(since) < self.idle_after?.max(back) {
             return None;
         }
         let silent = self.last_rows.map_or(Duration::ZERO, |last| now.duration_since(last));
-        self.advance(self.by_rows.plus(silent), true)
+        self.advance(self.by_rows.plus(silent.saturating_sub(back)), true)
     }
 
     fn advance(&mut self, to: Timestamp, idle: bool) -> Option<Watermark> {
-        let before = self.sent.unwrap_or(Watermark::at(Timestamp::MIN));
-        let watermark = Watermark { time: before.time.max(to), idle };
-        if watermark == before {
+        let watermark = Watermark { time: self.promised.max(to), idle };
+        if !idle {
+            self.promised = watermark.time;
+        }
+        if watermark == self.sent.unwrap_or(Watermark::at(Timestamp::MIN)) {
             return None;
         }
         self.sent = Some(watermark);
@@ -203,7 +229,7 @@ mod tests {
     }
 
     fn clock() -> Clock {
-        Clock::with(2 * SECOND, Some(10 * SECOND), false)
+        Clock::with(2 * SECOND, Some(10 * SECOND), Some(300 * SECOND), false)
     }
 
     #[test]
@@ -221,9 +247,10 @@ mod tests {
                 (14, Tick, ""),
                 (15, Tick, "idle 108"),
                 (16, Tick, "idle 109"),
-                (17, Rows(&[101]), "109"),
+                // What was supposed gives way to what is known.
+                (17, Rows(&[110]), "108"),
                 (26, Tick, ""),
-                (28, Tick, "idle 110"),
+                (28, Tick, "idle 119"),
             ],
         );
     }
@@ -241,11 +268,11 @@ mod tests {
                 (0, Connect, ""),
                 (0, Rows(&[100]), "98"),
                 (12, Tick, "idle 110"),
-                (13, Lose, "110"),
+                (13, Lose, "98"),
                 (500, Tick, ""),
                 (500, Connect, ""),
                 (509, Tick, ""),
-                (509, Rows(&[110, 111]), ""),
+                (509, Rows(&[110, 111]), "109"),
                 (510, Lose, ""),
                 (520, Connect, ""),
                 (530, Tick, "idle 130"),
@@ -260,7 +287,7 @@ mod tests {
 
     #[test]
     fn arrival_goes_with_the_clock_while_connected() {
-        let clock = Clock::with(2 * SECOND, Some(10 * SECOND), true);
+        let clock = Clock::with(2 * SECOND, Some(10 * SECOND), Some(300 * SECOND), true);
         check(
             clock,
             &[
@@ -285,21 +312,116 @@ mod tests {
 
     #[test]
     fn a_time_far_ahead_moves_nothing_and_its_neighbours_count() {
-        let far = WALL + 2 * 86_400;
         let mut clock = clock();
         let mut rows = |times: &[i64]| {
             let times = TimestampArray::from_iter_values(times.iter().map(|time| seconds(*time).nanos()));
-            let Raised { watermark, ahead } = clock.rows(&times, Instant::now(), seconds(WALL));
-            (show(watermark), ahead)
+            let Raised { watermark, ahead, far } = clock.rows(&times, Instant::now(), seconds(WALL));
+            (show(watermark), ahead, far.map(|far| far.nanos() / 1_000_000_000))
         };
-        assert_eq!(rows(&[far]), (String::new(), 1));
-        assert_eq!(rows(&[100, far, 99]), ("98".into(), 1));
-        assert_eq!(rows(&[WALL + 3600]), ((WALL + 3598).to_string(), 0));
+        let far = WALL + 7200;
+        assert_eq!(rows(&[far]), (String::new(), 1, Some(far)));
+        assert_eq!(rows(&[100, far, far + 1, 99]), ("98".into(), 2, Some(far + 1)));
+        assert_eq!(rows(&[WALL + 299]), ((WALL + 297).to_string(), 0, None));
+        assert_eq!(rows(&[WALL + 301]), (String::new(), 1, Some(WALL + 301)));
+    }
+
+    #[test]
+    fn where_the_clock_has_no_say_every_time_counts() {
+        let mut clock = Clock::with(2 * SECOND, Some(10 * SECOND), None, false);
+        let times = TimestampArray::from_iter_values([seconds(WALL + 86_400 * 365).nanos()]);
+        let Raised { watermark, ahead, .. } = clock.rows(&times, Instant::now(), seconds(WALL));
+        assert_eq!((show(watermark), ahead), ((WALL + 86_400 * 365 - 2).to_string(), 0));
+    }
+
+    /// A row each second of event time, handed over in bursts at these seconds; the first row that is behind the watermark when it comes.
+    fn late(mut clock: Clock, bursts: &[u64]) -> Option<i64> {
+        let start = Instant::now();
+        let (mut sent, mut next) = (Timestamp::MIN, 0);
+        clock.connected(start);
+        for tenth in 0..=bursts.last().unwrap() * 10 {
+            let (now, wall) = (start + Duration::from_millis(tenth * 100), seconds(WALL));
+            let mut moved = |watermark: Option<Watermark>| sent = watermark.map_or(sent, |watermark| sent.max(watermark.time));
+            moved(clock.tick(now, wall));
+            let second = tenth / 10;
+            if tenth % 10 == 0 && bursts.contains(&second) {
+                let times = next..=second as i64;
+                if let Some(late) = times.clone().find(|time| seconds(*time) < sent) {
+                    return Some(late);
+                }
+                next = second as i64 + 1;
+                clock.rows(&TimestampArray::from_iter_values(times.map(|time| seconds(time).nanos())), now, wall);
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn rows_that_a_proxy_keeps_back_are_not_late() {
+        for bursts in [
+            &[14, 28, 42][..],
+            // The first burst is what there was when the connection was made.
+            &[4, 18, 32, 46],
+            &[20, 40, 60, 80],
+            &[30, 60, 90],
+            // Its rhythm is not exact.
+            &[14, 30, 43, 62, 75, 90],
+            // Short ones first, which end before the feed is idle.
+            &[6, 13, 20, 30, 40, 52],
+        ] {
+            for delay in [0, 5] {
+                let clock = Clock::with(delay * SECOND, Some(10 * SECOND), Some(300 * SECOND), false);
+                assert_eq!(late(clock, bursts), None, "{bursts:?}, delay {delay}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_feed_without_bursts_is_idle_as_soon_as_ever_and_a_stall_is_forgotten() {
+        // Rows that come as they happen, now and then after a silence.
+        check(
+            clock(),
+            &[
+                (0, Connect, ""),
+                (0, Rows(&[100]), "98"),
+                (12, Tick, "idle 110"),
+                (20, Rows(&[120]), "118"),
+                (30, Tick, "idle 128"),
+            ],
+        );
+        let mut clock = clock();
+        let start = Instant::now();
+        let rows = |clock: &mut Clock, at: u64, times: &[i64]| {
+            let times = TimestampArray::from_iter_values(times.iter().map(|time| seconds(*time).nanos()));
+            clock.rows(&times, start + at as u32 * SECOND, seconds(WALL));
+        };
+        clock.connected(start);
+        rows(&mut clock, 0, &[0]);
+        // The server stood still for ten minutes and sends all that was meanwhile.
+        rows(&mut clock, 600, &(1..=600).collect::<Vec<i64>>());
+        assert!(clock.tick(start + 700 * SECOND, seconds(WALL)).is_none());
+        for number in 1..=8 {
+            rows(&mut clock, 700 + number * 20, &[700 + number as i64 * 20]);
+        }
+        assert_eq!(show(clock.tick(start + 870 * SECOND, seconds(WALL))), "idle 868");
+        assert_eq!(clock.period(), None);
+    }
+
+    #[test]
+    fn bursts_are_told_once_there_were_some() {
+        let mut clock = clock();
+        let start = Instant::now();
+        clock.connected(start);
+        for (burst, expect) in [None, None, Some(14), Some(14)].into_iter().enumerate() {
+            let at = 14 * (burst as i64 + 1);
+            let times = TimestampArray::from_iter_values((at - 14..at).map(|time| seconds(time).nanos()));
+            clock.rows(&times, start + at as u32 * SECOND, seconds(WALL));
+            assert_eq!(clock.period().map(|period| period.as_secs()), expect, "after burst {burst}");
+        }
     }
 
     #[test]
     fn without_an_idle_timeout_silence_says_nothing() {
-        let clock = Clock::with(Duration::ZERO, None, false);
+        let clock = Clock::with(Duration::ZERO, None, None, false);
         check(clock, &[(0, Connect, ""), (0, Rows(&[100]), "100"), (100_000, Tick, "")]);
     }
 }

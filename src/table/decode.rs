@@ -114,6 +114,9 @@ struct Rejects {
     status: Arc<Status>,
     /// The first one under `bad_data = 'fail'`.
     failed: Option<Error>,
+    /// How many there were, and why the last was one.
+    count: u64,
+    last: String,
 }
 
 impl Decode {
@@ -163,9 +166,9 @@ impl Decode {
         Ok(Decode {
             events: match &spec.key {
                 Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
-                None => Events::Rows(Box::new(Decoder::new(&format, &decoded)?)),
+                None => Events::Rows(Box::new(Decoder::new(&format, &decoded)?.observe())),
             },
-            rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
+            rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None, count: 0, last: String::new() },
             starts: Vec::new(),
             failure: None,
             columns,
@@ -196,6 +199,11 @@ impl Decode {
     /// Whether an event may be the end of the table: a bad one, or one that makes the rows of a keyed table too many.
     pub(super) fn may_fail(&self) -> bool {
         self.rejects.policy == BadData::Fail || matches!(self.events, Events::Changes(_))
+    }
+
+    /// How many records were bad, if any, and why the last was.
+    pub(super) fn rejected(&self) -> Option<(u64, &str)> {
+        (self.rejects.count > 0).then_some((self.rejects.count, self.rejects.last.as_str()))
     }
 
     /// Turns to other readers; the rows of a keyed table stay.
@@ -231,6 +239,31 @@ impl Decode {
     /// The rows since the last call, up to the event that is the end of the table. A row that an expression cannot be computed for, or
     /// without an event time, is a bad record.
     pub(super) fn take(&mut self) -> Result<Option<Batch>> {
+        let batch = self.take_rows()?;
+        self.tell_absent();
+        Ok(batch)
+    }
+
+    /// No event follows.
+    pub(super) fn end(&mut self) {
+        match &mut self.events {
+            Events::Rows(decoder) => decoder.end(),
+            Events::Changes(keyed) => keyed.decoder.end(),
+        }
+        self.tell_absent();
+    }
+
+    fn tell_absent(&mut self) {
+        let absent = match &mut self.events {
+            Events::Rows(decoder) => decoder.absent(),
+            Events::Changes(keyed) => keyed.decoder.absent(),
+        };
+        if let Some(absent) = absent {
+            self.rejects.status.absent(absent);
+        }
+    }
+
+    fn take_rows(&mut self) -> Result<Option<Batch>> {
         let starts = std::mem::take(&mut self.starts);
         // After a bad event no other was taken.
         let end = match self.rejects.failed.is_some() {
@@ -438,6 +471,8 @@ fn time_column(column: &ArrayRef) -> Result<TimestampArray> {
 
 impl Rejects {
     fn add(&mut self, bad: Bad, received: Timestamp) {
+        self.count += 1;
+        self.last.clone_from(&bad.reason);
         match self.policy {
             BadData::Drop => return self.status.drop_bad(),
             BadData::DeadLetter => {}
@@ -452,6 +487,7 @@ impl Rejects {
     }
 
     fn add_unfit(&mut self, unfit: Unfit) {
+        self.count += unfit.others;
         (0..unfit.others).for_each(|_| self.status.drop_bad());
         unfit.samples.into_iter().for_each(|(bad, received)| self.add(bad, received));
     }

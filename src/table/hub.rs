@@ -13,11 +13,12 @@ use super::mark::Mark;
 use super::readers::{Company, Door, Reader};
 use super::saved::{self, Beginning};
 use super::spec::Spec;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::feed::{self, Feed, Reading};
 use crate::format::Input;
 use crate::operator::Message;
 use crate::operator::state::{Cut, Frame, Kept, Saver};
+use crate::options::BadData;
 use crate::time::{Timestamp, Watermark};
 
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
@@ -61,6 +62,10 @@ struct Hub<'a> {
     rows_kept: Kept,
     /// The last mark has gone out: nothing may follow.
     halted: bool,
+    /// When the connection that is up was made, or the last event came on it.
+    heard: Option<Instant>,
+    /// Records read since the feed began.
+    records: usize,
 }
 
 impl<'a> Hub<'a> {
@@ -93,6 +98,8 @@ impl<'a> Hub<'a> {
             now,
             rows_kept: Kept::default(),
             halted: false,
+            heard: None,
+            records: 0,
         };
         match shared.take_beginning().map(|beginning| hub.begin(beginning)) {
             Some(Err(error)) => Err((hub.readers, error)),
@@ -168,6 +175,9 @@ impl<'a> Hub<'a> {
                 _ = tick.tick(), if !self.halted => None,
             };
             self.now = Instant::now();
+            if received.is_some() {
+                self.hear();
+            }
             match self.hand_on(reading).await {
                 Ok(Next::Go) => {}
                 Ok(Next::End) => return,
@@ -182,7 +192,24 @@ impl<'a> Hub<'a> {
                 self.take_part(&mark).await;
             }
             self.obey().await;
-            self.clock.not_listening(self.now.elapsed());
+            let away = self.now.elapsed();
+            self.clock.not_listening(away);
+            self.heard = self.heard.map(|heard| heard + away);
+        }
+    }
+
+    /// An event has come.
+    fn hear(&mut self) {
+        self.heard = Some(self.now);
+        self.shared.feed.heard_again();
+    }
+
+    /// Nothing has come for a moment: perhaps for longer than is expected.
+    fn listen(&self) {
+        let (Some(expected), Some(heard)) = (self.obeyed.spec.expect_every, self.heard) else { return };
+        if self.now.duration_since(heard) >= expected {
+            let expected = humantime::format_duration(expected);
+            self.shared.feed.fall_silent(format!("connected, and no event for {expected} (expect_every)"));
         }
     }
 
@@ -191,19 +218,41 @@ impl<'a> Hub<'a> {
         self.flush().await?;
         match reading.transpose()? {
             Some(Reading::Ended) => {
+                if let Some(error) = self.fruitless() {
+                    return Err(error);
+                }
                 self.end().await;
                 return Ok(Next::End);
             }
-            Some(Reading::Connected) => self.clock.connected(self.now),
+            Some(Reading::Connected) => {
+                self.clock.connected(self.now);
+                self.heard = Some(self.now);
+            }
             Some(Reading::Disconnected) => self.stand_still().await,
             Some(Reading::Events) => {}
             None if self.halted => {}
             None => {
+                self.listen();
                 let watermark = self.clock.tick(self.now, Timestamp::now());
                 self.send_watermark(watermark).await;
             }
         }
         Ok(Next::Go)
+    }
+
+    /// A feed that has ended and of which nothing could be read has failed: its rows were meant.
+    fn fruitless(&self) -> Option<Error> {
+        let (bad, last) = self.decode.rejected()?;
+        let (spec, status) = (&self.obeyed.spec, &self.shared.status);
+        let nothing = self.records == 0 && status.snapshot().skipped == status.before().skipped;
+        (nothing && spec.bad_data != BadData::Drop).then(|| {
+            let what = match spec.feed.is_file() {
+                true => "the file has ended, and none of its",
+                false => "the feed has ended, and none of its",
+            };
+            Error::new(Code::BadData, format!("{what} {bad} events could be read; the last: {last}"))
+                .hint("correct the table's columns or its format; bad_data = 'drop' goes on without a row")
+        })
     }
 
     /// The feed has failed: readers that do not wait for it are told why.
@@ -242,6 +291,7 @@ impl<'a> Hub<'a> {
 
     /// Nothing is known of the feed before it is connected again.
     async fn stand_still(&mut self) {
+        self.heard = None;
         let watermark = self.clock.disconnected();
         self.send_watermark(watermark).await;
     }
@@ -266,8 +316,13 @@ impl<'a> Hub<'a> {
         let raised = self.clock.rows(&batch.times, self.now, now);
         let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
         let company = self.company();
+        self.records += batch.records;
         self.rows_kept.changed();
         self.shared.status.rows(batch.records, raised.ahead, lag_ms);
+        if let Some(far) = raised.far {
+            self.shared.status.far(far, now);
+        }
+        self.shared.status.bursts(self.clock.period());
         for reader in &self.readers {
             for changes in self.decode.project(&batch, reader)? {
                 reader.send(Message::Changes(changes), &company).await;
@@ -288,6 +343,7 @@ impl<'a> Hub<'a> {
 
     /// Who goes on from a checkpoint after this asks the feed again, and is told that it has ended.
     async fn end(&mut self) {
+        self.decode.end();
         let mut place = Vec::new();
         if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
             self.shared.end_at(place);

@@ -1,12 +1,14 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
 mod arriving;
+mod bursts;
 mod clock;
 mod control;
 mod current;
 mod decode;
 mod hub;
 mod journals;
+mod key;
 mod mark;
 pub mod peek;
 mod provider;

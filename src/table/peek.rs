@@ -1,6 +1,7 @@
 //! Looks at the first events of a feed: a report on it, and the columns that a table of it would have.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, Feed, Reading};
-use crate::format::infer::{Inferred, Samples, identifier};
+use crate::format::infer::{self, Inferred, Samples, identifier};
 
 /// Events whose data is kept for the columns; more say little new.
 const SAMPLES_MAX: usize = 1_000;
@@ -153,6 +154,14 @@ impl Summary {
         } else if !columns.iter().any(|column| column.event_time) {
             notes.push("no column is a time in every event, so rows count by the time of their arrival".into());
         }
+        let unnamed = columns.iter().filter(|column| !infer::is_name(&column.name)).count();
+        let columns: Vec<ColumnLine> = columns.into_iter().filter(|column| infer::is_name(&column.name)).collect();
+        if unnamed > 0 {
+            notes.push(
+                "left out of the table: the field with the empty name, which cannot name a column (METADATA FROM 'data' has it)"
+                    .into(),
+            );
+        }
         let types = self.types.iter().enumerate().map(|(place, kind)| TypeLine {
             name: kind.name.clone(),
             count: kind.count,
@@ -160,7 +169,7 @@ impl Summary {
         });
         let span = self.last.saturating_sub(self.first);
         Report {
-            url: source.shown.clone(),
+            url: source.shown(),
             events: self.events,
             rate: (self.events > 1 && !span.is_zero()).then(|| (self.events - 1) as f64 / span.as_secs_f64()),
             ids: self.id_style(),
@@ -249,11 +258,21 @@ pub struct ColumnLine {
     pub unix: Option<&'static str>,
 }
 
+/// Where a feed is.
+pub enum At {
+    Url {
+        url: Url,
+        /// Without password.
+        shown: String,
+    },
+    File(PathBuf),
+}
+
 /// A feed as its table is to name it.
 pub struct Place {
-    pub url: Url,
-    /// Without password.
-    pub shown: String,
+    pub at: At,
+    /// The table's name; else one made from the place.
+    pub name: Option<String>,
     /// As in the option `headers`, without the values that were typed.
     pub headers: Option<String>,
 }
@@ -272,11 +291,14 @@ impl Place {
             lines.push(format!("    WATERMARK FOR {name} AS {name} - INTERVAL '{DELAY}'"));
         }
         text += &lines.join(",\n");
-        text += "\n) WITH (\n    connector = 'sse'";
+        text += match self.at {
+            At::Url { .. } => "\n) WITH (\n    connector = 'sse'",
+            At::File(_) => "\n) WITH (\n    connector = 'file'",
+        };
         let mut option = |name: &str, value: &str| {
             write!(text, ",\n    {name} = '{}'", value.replace('\'', "''")).expect("a string takes every text");
         };
-        option("endpoint", &self.shown);
+        option(if matches!(self.at, At::File(_)) { "path" } else { "endpoint" }, &self.shown());
         if let Some(headers) = &self.headers {
             option("headers", headers);
         }
@@ -287,13 +309,28 @@ impl Place {
         text
     }
 
-    /// The last word of the path that is a name, or `events`.
+    /// Without password.
+    fn shown(&self) -> String {
+        match &self.at {
+            At::Url { shown, .. } => shown.clone(),
+            At::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The name that was given, or the last word of the place that is a name, or `events`.
     fn table_name(&self) -> String {
-        let mut words = self.url.path_segments().into_iter().flatten().map(|segment| {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let word = |segment: &str| {
             let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '_' };
             segment.chars().map(letter).collect::<String>().trim_matches('_').to_string()
-        });
-        let word = words.rfind(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
+        };
+        let words: Vec<String> = match &self.at {
+            At::Url { url, .. } => url.path_segments().into_iter().flatten().map(word).collect(),
+            At::File(path) => path.file_stem().into_iter().map(|stem| word(&stem.to_string_lossy())).collect(),
+        };
+        let word = words.into_iter().rfind(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
         word.unwrap_or_else(|| "events".into())
     }
 }
@@ -364,7 +401,7 @@ mod tests {
     use super::*;
 
     fn place(url: &str) -> Place {
-        Place { url: Url::parse(url).unwrap(), shown: url.into(), headers: None }
+        Place { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
     }
 
     #[test]

@@ -87,6 +87,23 @@ impl Table {
         self.shared.feed.snapshot().state.to_string()
     }
 
+    /// What is not as it should be without stopping the feed, as sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.shared.feed.snapshot().warnings;
+        warnings.extend(self.shared.status.snapshot().notes);
+        warnings
+    }
+
+    /// [`Table::warnings`], and what is counted.
+    pub fn notes(&self) -> Vec<String> {
+        let (mut notes, rows) = (self.warnings(), self.shared.status.snapshot());
+        notes.extend(rows.far_sample().map(|sample| format!("{}: {}; {sample}", Self::FAR, rows.ahead)));
+        notes
+    }
+
+    /// What is said of rows whose times are too far ahead of the clock, before their number.
+    pub const FAR: &str = "rows with times further ahead of the clock than max_future, which move no watermark";
+
     /// Why nothing comes from this table, in words; `None` while rows flow.
     pub fn silence(&self) -> Option<String> {
         // What was counted before is asked for first, so that it is never more than what is counted now.
@@ -111,6 +128,12 @@ impl Table {
             State::Failed => Some(format!("failed{}", error())),
             State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
             State::Completed => Some("the feed has ended".into()),
+            State::Silent => {
+                let expected =
+                    self.spec().expect_every.map_or(String::new(), |every| humantime::format_duration(every).to_string());
+                let last = feed.last_event_at.map_or(String::new(), |at| format!("; the last came at {at}"));
+                Some(format!("connected, and no event for {expected} (expect_every){last}"))
+            }
             State::Connected if events == 0 && filtered > 0 => {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
@@ -124,7 +147,7 @@ impl Table {
                 Some(format!("none of {bad} events could be read{reason}"))
             }
             State::Connected if ahead > 0 && table.watermark.is_none() => Some(format!(
-                "the times of {ahead} rows lie more than a day ahead of the clock and move no window; correct the clocks or the event time"
+                "the times of {ahead} rows lie further ahead of the clock than max_future and move no window; correct the clocks or the event time, or set max_future = 'off'"
             )),
             State::Connected if table.idle => Some("connected, no rows for longer than idle_timeout".into()),
             State::Connected => None,

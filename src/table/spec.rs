@@ -11,11 +11,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 use sqlparser::ast;
 
+use super::key::{self, column_named};
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
-use crate::format::{self, Column, Metadata, Origin};
+use crate::format::{self, Column, Key, Metadata, Origin};
 use crate::operator::state;
-use crate::options::{BadData, Connector, Format, OrOff, TableOptions};
+use crate::options::{BadData, Connector, Format, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
@@ -38,6 +39,10 @@ pub struct Spec {
     pub allowed_lateness: Duration,
     /// After so much silence the watermark goes on with the clock; `None` never.
     pub idle: Option<Duration>,
+    /// How far an event time may lie ahead of the clock and still move the watermark; `None` however far.
+    pub max_future: Option<Duration>,
+    /// A connected feed without an event for so long is silent.
+    pub expect_every: Option<Duration>,
     pub bad_data: BadData,
     /// Whether the feed ends by itself: a file, or an endpoint without reconnect.
     pub finite: bool,
@@ -116,7 +121,7 @@ impl Spec {
         let columns = keep(resolve(declared, session), &mut errors);
         let (Some(columns), true) = (columns, errors.is_empty()) else { return Err(placed(errors, create)) };
         let time = event_time(create, &options, &columns, session).map_err(|error| placed(vec![error], create))?;
-        let key = key(create, &options, &columns).map_err(|error| placed(vec![error], create))?;
+        let key = key::of(create, &options, &columns).map_err(|error| placed(vec![error], create))?;
         Self::build(create, options, feed, columns, time, key).map_err(|errors| placed(errors, create))
     }
 
@@ -167,6 +172,8 @@ impl Spec {
             columns.decoded,
             decoded_time,
         )?;
+        // For a file the clock has no say, and it is not listened to.
+        let is_live = !feed.is_file();
         Ok(Spec {
             name: create.name.text.clone(),
             schema: Arc::new(Schema::new(fields)),
@@ -179,10 +186,9 @@ impl Spec {
             time: event_time,
             delay: time.delay,
             allowed_lateness: options.allowed_lateness,
-            idle: match options.idle_timeout {
-                OrOff::On(after) => Some(after),
-                OrOff::Off => None,
-            },
+            idle: options.idle_timeout.on(),
+            max_future: options.max_future.on().filter(|_| is_live),
+            expect_every: options.expect_every.filter(|_| is_live),
             bad_data: options.bad_data,
             text: create.text.clone(),
             shown: create.shown(),
@@ -236,8 +242,8 @@ fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> 
 
 /// A column as declared: decoded from the event, or computed.
 enum Given {
-    /// The origin, and the name of the payload's field.
-    Decoded(Origin, String),
+    /// The origin, and the names of the payload's fields where they are other than the type says: the column's, and those inside.
+    Decoded(Origin, Option<(Key, Vec<Key>)>),
     Generated(Box<ast::Expr>, Option<DataType>, Span),
 }
 
@@ -245,9 +251,8 @@ type DeclaredColumn = (FieldRef, Given);
 
 fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
-    let value = |data_type: FieldRef, origin| {
-        (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, "value".into()))
-    };
+    let value =
+        |data_type: FieldRef, origin| (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, None));
     if options.json_unstructured {
         if options.format.is_change_feed() {
             return Err(vec![
@@ -304,9 +309,9 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>, payload: Origi
             continue;
         }
         let given = match &column.origin {
-            Declared::Payload => Ok(Given::Decoded(payload, column.name.written.clone())),
+            Declared::Payload => Ok(Given::Decoded(payload, Some(column.keys()))),
             Declared::Metadata { key, span } => Metadata::from_name(key)
-                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new()))
+                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), None))
                 .map_err(|error| error.at(*span)),
             Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
         };
@@ -330,10 +335,10 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>, payload: Origi
     if errors.is_empty() { Ok(columns) } else { Err(errors) }
 }
 
-struct Columns {
+pub(super) struct Columns {
     /// One a column of the table.
-    fields: Vec<FieldRef>,
-    sources: Vec<Source>,
+    pub(super) fields: Vec<FieldRef>,
+    pub(super) sources: Vec<Source>,
     /// One a decoded column.
     decoded: Vec<Column>,
 }
@@ -343,9 +348,12 @@ fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Colu
     // The decoder goes by the payload's spelling, the generated columns by that of SQL; both by position.
     let (mut decoded, mut fields) = (Vec::new(), Vec::new());
     for (field, given) in &declared {
-        if let Given::Decoded(origin, key) = given {
-            let name = if key.is_empty() { field.name() } else { key };
-            decoded.push(Column::from_field(&field.as_ref().clone().with_name(name), *origin));
+        if let Given::Decoded(origin, keys) = given {
+            let column = Column::from_field(field, *origin);
+            decoded.push(match keys {
+                Some((Key { name, exact }, keys)) => Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column },
+                None => column,
+            });
             fields.push(Arc::clone(field));
         }
     }
@@ -403,63 +411,6 @@ fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Resul
     }
 }
 
-/// The columns that name a row, by `PRIMARY KEY` or `primary_key`.
-fn key(create: &CreateTable, options: &TableOptions, columns: &Columns) -> Result<Option<Vec<usize>>> {
-    let declared: Vec<&str> =
-        create.columns.iter().filter(|column| column.primary_key).map(|column| column.name.text.as_str()).collect();
-    let given: Vec<&str> = options.primary_key.0.iter().map(String::as_str).collect();
-    let names = if given.is_empty() { &declared } else { &given };
-    let same = given.len() == declared.len() && given.iter().all(|name| declared.contains(name));
-    if !same && !declared.is_empty() && !given.is_empty() {
-        return Err(Error::new(
-            Code::BadOption,
-            format!("option 'primary_key': the key is ({}) here and ({}) by PRIMARY KEY", given.join(", "), declared.join(", ")),
-        )
-        .hint("keep one of the two"));
-    }
-    if options.table.is_some() && !options.format.is_change_feed() {
-        return Err(Error::new(
-            Code::BadOption,
-            "option 'table': only the formats debezium_json and wal2json carry several tables",
-        )
-        .hint("leave it out, or keep some events by a WHERE in a view"));
-    }
-    if names.is_empty() && options.format.is_change_feed() {
-        return Err(Error::new(
-            Code::MissingOption,
-            format!("table '{}' reads changes of rows, and no PRIMARY KEY says which row is meant", create.name),
-        )
-        .hint("name the key of the database's table: PRIMARY KEY (id); format = 'json' reads the change events themselves"));
-    }
-    let mut key = Vec::new();
-    for name in names {
-        let known = || columns.fields.iter().map(|field| field.name().as_str());
-        let Some(index) = known().position(|known| known == *name) else {
-            let error = Error::new(
-                Code::UnknownColumn,
-                format!("option 'primary_key': '{name}' is no column of table '{}'", create.name),
-            );
-            return Err(match nearest(name, known()) {
-                Some(near) => error.hint(format!("did you mean '{near}'?")),
-                None => error.hint("name one of the table's columns"),
-            });
-        };
-        if matches!(columns.sources[index], Source::Generated(_)) {
-            return Err(Error::new(Code::Query, format!("the key '{name}' is a generated column"))
-                .hint("a key is read from the events: declare the column without GENERATED"));
-        }
-        if columns.fields[index].data_type().is_nested() {
-            return Err(Error::new(Code::Type, format!("the key '{name}' is a list, struct or map"))
-                .hint("name plain columns, or declare it as JSON to compare its text"));
-        }
-        if !key.contains(&index) {
-            key.push(index);
-        }
-    }
-    key.sort_unstable();
-    Ok((!key.is_empty()).then_some(key))
-}
-
 /// The event time as declared: a column of the table, and how far rows may be out of order.
 struct Time {
     column: Option<usize>,
@@ -467,8 +418,9 @@ struct Time {
 }
 
 fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, session: &SessionState) -> Result<Time> {
-    let (name, span) = match (&create.watermark, &options.event_time_field) {
-        (Some(watermark), Some(field)) if watermark.column.text != *field => {
+    let by_option = options.event_time_field.as_ref().map(|field| column_named(field, &columns.fields).1);
+    let (name, span) = match (&create.watermark, by_option) {
+        (Some(watermark), Some(field)) if watermark.column.text != field => {
             return Err(Error::new(
                 Code::EventTime,
                 format!("the event time is '{}' by WATERMARK FOR and '{field}' by event_time_field", watermark.column),
@@ -476,7 +428,7 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
             .hint("keep one of the two")
             .at(watermark.span));
         }
-        (Some(watermark), _) => (&watermark.column.text, watermark.span),
+        (Some(watermark), _) => (watermark.column.text.as_str(), watermark.span),
         (None, Some(field)) => {
             let given = create.options.iter().find(|given| given.name.eq_ignore_ascii_case("event_time_field"));
             (field, given.and_then(|given| given.span).unwrap_or(create.name.span))

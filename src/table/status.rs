@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::feed::{self, Journal};
 use crate::format::Bad;
@@ -22,6 +23,12 @@ pub struct Status {
     idle: AtomicBool,
     lag_ms: AtomicI64,
     samples: Journal<Sample>,
+    /// Columns that were in none of the first events, as sentences.
+    absent: Mutex<Vec<String>>,
+    /// The last row that was too far ahead of the clock: its time, and that of the clock.
+    far: Mutex<Option<(Timestamp, Timestamp)>>,
+    /// In milliseconds; 0 where the feed does not arrive in bursts.
+    burst_ms: AtomicU64,
     before: Mutex<Before>,
 }
 
@@ -63,6 +70,26 @@ pub struct Snapshot {
     /// How much later than its event time the last row came in; below zero where clocks differ. `None` before the first.
     pub lag_ms: Option<i64>,
     pub samples: Vec<Sample>,
+    /// What is not as it should be without making an event bad, as sentences.
+    pub notes: Vec<String>,
+    /// The last row that was too far ahead of the clock: its time, and that of the clock.
+    pub far: Option<(Timestamp, Timestamp)>,
+}
+
+impl Snapshot {
+    /// What there is to say of rows too far ahead of the clock, without their number.
+    pub fn far_sample(&self) -> Option<String> {
+        self.far.map(|(time, clock)| format!("the last: {time} when it was {clock}"))
+    }
+}
+
+/// A time as one says it: `14 s`, `2 min`.
+fn rough(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..120_000 => format!("{} s", (ms + 500) / 1_000),
+        _ => format!("{} min", (ms + 30_000) / 60_000),
+    }
 }
 
 impl Default for Status {
@@ -77,6 +104,9 @@ impl Default for Status {
             idle: Default::default(),
             lag_ms: AtomicI64::new(i64::MIN),
             samples: Journal::new(SAMPLES),
+            absent: Mutex::default(),
+            far: Mutex::default(),
+            burst_ms: AtomicU64::new(0),
             before: Mutex::default(),
         }
     }
@@ -95,6 +125,8 @@ impl Status {
             idle: self.idle.load(Relaxed),
             lag_ms: Some(self.lag_ms.load(Relaxed)).filter(|lag| *lag != i64::MIN),
             samples: self.samples.entries_kept(),
+            notes: self.notes(),
+            far: *self.far.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -105,6 +137,7 @@ impl Status {
 
     /// The feed begins anew, and the watermark with it, unless they go on from a checkpoint; what was counted stays.
     pub(super) fn begin(&self, feed: &feed::Snapshot, watermark: Option<Watermark>) {
+        self.watermark.store(i64::MIN, Relaxed);
         self.watermark(watermark.unwrap_or(Watermark::at(Timestamp::MIN)));
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
             events: feed.events,
@@ -135,8 +168,40 @@ impl Status {
         self.unmatched.fetch_add(unmatched, Relaxed);
     }
 
+    fn notes(&self) -> Vec<String> {
+        let mut notes = self.absent.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.burst_ms.load(Relaxed) {
+            0 => {}
+            ms => notes.push(format!("arrives in bursts every ~{}; the watermark waits for them", rough(ms))),
+        }
+        notes
+    }
+
+    /// A row came whose time was too far ahead of the clock.
+    pub(super) fn far(&self, time: Timestamp, clock: Timestamp) {
+        *self.far.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, clock));
+    }
+
+    /// How long the silences between bursts last, if rows come in bursts.
+    pub(super) fn bursts(&self, period: Option<Duration>) {
+        let ms = period.map_or(0, |period| u64::try_from(period.as_millis()).unwrap_or(u64::MAX));
+        let told = self.burst_ms.load(Relaxed);
+        // A rhythm that is not exact is told once.
+        if ms == 0 || ms.abs_diff(told) > told / 4 {
+            self.burst_ms.store(ms, Relaxed);
+        }
+    }
+
+    /// Columns that were in none of the first events and have not come since.
+    pub(super) fn absent(&self, absent: Vec<String>) {
+        let mut known = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.iter().filter(|sentence| !known.contains(sentence)).for_each(|sentence| tracing::warn!("{sentence}"));
+        *known = absent;
+    }
+
     pub(super) fn watermark(&self, watermark: Watermark) {
-        self.watermark.store(watermark.time.nanos(), Relaxed);
+        // What silence supposed is not taken back before those who look.
+        self.watermark.fetch_max(watermark.time.nanos(), Relaxed);
         self.idle.store(watermark.idle, Relaxed);
     }
 

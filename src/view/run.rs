@@ -154,7 +154,7 @@ impl Run {
             self.chain.push(source, message, &mut self.out)?;
             for message in self.out.drain(..) {
                 if let Message::Watermark(watermark) = message {
-                    self.watermark = Some(watermark.time);
+                    self.watermark = self.watermark.max(Some(watermark.time));
                 }
                 self.ready.push_back(message);
             }

@@ -1,6 +1,7 @@
 //! Serves recorded or made-up events as a proper SSE feed: ids, resume, pace, heartbeats, and cuts where a client is to be tried.
 
 mod body;
+mod moved;
 mod source;
 
 use std::future::Future;
@@ -161,8 +162,32 @@ pub async fn run(args: args::Replay, shutdown: impl Future<Output = ()> + Send +
     Ok(Exit::Interrupted)
 }
 
+/// The source, whose times are moved as `--now` says; with `--loop` also without: what comes again would be late for all who read it by its
+/// times.
 fn source_of(args: &args::Replay) -> Result<Source> {
-    let fields = Fields { id: args.id.clone(), event: args.event.clone() };
+    let now = args.now.clone().filter(|field| !field.is_empty());
+    if args.now.is_some() || !args.repeat {
+        return plain_source(args, now);
+    }
+    let plain = plain_source(args, None)?;
+    // Standard input can be read once.
+    let found = match &args.file {
+        Input::Stdin => None,
+        Input::File(_) => moved::event_time(&plain).ok().flatten(),
+    };
+    match found {
+        Some(field) => {
+            eprintln!(
+                "note: with --loop the time in '{field}' becomes the moment of sending; --now names another field, --now '' none"
+            );
+            plain_source(args, Some(field))
+        }
+        None => Ok(plain),
+    }
+}
+
+fn plain_source(args: &args::Replay, now: Option<String>) -> Result<Source> {
+    let fields = Fields { id: args.id.clone(), event: args.event.clone(), now: now.clone() };
     let unreadable = |name: &str, error: io::Error| {
         Error::new(Code::File, format!("{name} cannot be read: {error}")).hint("name an NDJSON file or a recorded .sse stream")
     };
@@ -174,14 +199,14 @@ fn source_of(args: &args::Replay) -> Result<Source> {
         }
         Input::File(path) => {
             let recorded = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sse"));
-            if recorded && fields != Fields::default() {
+            if recorded && (fields.id.is_some() || fields.event.is_some()) {
                 return Err(Error::new(
                     Code::BadOption,
                     "--id and --event take fields of NDJSON lines; this is a recorded stream",
                 )
                 .hint("leave them out: a recorded stream keeps its own ids and types"));
             }
-            let layout = if recorded { Layout::Recorded } else { Layout::Ndjson(fields) };
+            let layout = if recorded { Layout::Recorded { now } } else { Layout::Ndjson(fields) };
             let name = format!("'{}'", path.display());
             if path.is_dir() {
                 return Err(unreadable(&name, io::ErrorKind::IsADirectory.into()));

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::{memchr, memchr2, memmem};
 
+use super::moved::moved;
 use crate::cli::sample::{self, Sample};
+use crate::time::Timestamp;
 
 /// Events that can be opened any number of times, each time from the first.
 #[derive(Clone)]
@@ -38,8 +40,9 @@ pub trait Events: Send {
 pub enum Layout {
     /// The data of an event on each line; blank lines are skipped.
     Ndjson(Fields),
-    /// A recorded stream: types and ids are kept; comments and `retry` are the server's own affair and left out.
-    Recorded,
+    /// A recorded stream: types and ids are kept; comments and `retry` are the server's own affair and left out. The field, if one is
+    /// named, is a time that becomes the moment of sending.
+    Recorded { now: Option<String> },
 }
 
 /// The fields (or dotted paths) of NDJSON lines that hold the id and the type of an event.
@@ -49,6 +52,8 @@ pub struct Fields {
     pub id: Option<String>,
     /// `None`: events have no type.
     pub event: Option<String>,
+    /// The time that becomes the moment of sending.
+    pub now: Option<String>,
 }
 
 impl Source {
@@ -104,7 +109,9 @@ impl Source {
             let (reader, open) = (open()?, open.clone());
             Ok(match layout.clone() {
                 Layout::Ndjson(fields) => Box::new(Lines { open, reader, fields, number: 0, base: 0, line: Vec::new() }),
-                Layout::Recorded => Box::new(Recorded { open, reader, piece: Vec::new(), event: Block::default(), first: true }),
+                Layout::Recorded { now } => {
+                    Box::new(Recorded { open, reader, piece: Vec::new(), event: Block::default(), first: true, now })
+                }
             })
         })
     }
@@ -159,14 +166,15 @@ impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> Events for Lines<O, R> 
                 break line;
             }
         };
-        let Fields { id: id_field, event } = &self.fields;
+        let Fields { id: id_field, event, now } = &self.fields;
         let parsed = (id_field.is_some() || event.is_some()).then(|| serde_json::from_slice(line).ok()).flatten();
         let value = |field: &Option<String>| field.as_ref().and_then(|path| text_at(parsed.as_ref()?, path)).unwrap_or_default();
         let own = match id_field {
             Some(_) => value(id_field),
             None => itoa::Buffer::new().format(self.base + self.number).into(),
         };
-        render(&value(event), &own, line, wire);
+        let moved = now.as_ref().and_then(|field| moved(line, field, Timestamp::now()));
+        render(&value(event), &own, moved.as_deref().unwrap_or(line), wire);
         if !own.is_empty() {
             *id = own;
         }
@@ -203,6 +211,7 @@ struct Recorded<O, R> {
     piece: Vec<u8>,
     event: Block,
     first: bool,
+    now: Option<String>,
 }
 
 /// The lines of one event so far.
@@ -242,6 +251,22 @@ impl Block {
         false
     }
 
+    /// Moves the time at a field of the data, which may stand on several lines.
+    fn move_time(&mut self, field: &str) {
+        let (data, others): (Vec<&[u8]>, Vec<&[u8]>) =
+            self.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).partition(|line| line.starts_with(b"data"));
+        let value = |line: &&[u8]| {
+            let value = line.strip_prefix(b"data:").unwrap_or_default();
+            value.strip_prefix(b" ").unwrap_or(value).to_vec()
+        };
+        let Some(moved) = moved(&data.iter().map(value).collect::<Vec<_>>().join(&b'\n'), field, Timestamp::now()) else {
+            return;
+        };
+        let mut lines: Vec<Vec<u8>> = others.into_iter().map(<[u8]>::to_vec).collect();
+        lines.extend(moved.split(|byte| *byte == b'\n').map(|line| [b"data: ", line].concat()));
+        self.lines = lines.into_iter().flat_map(|line| line.into_iter().chain([b'\n'])).collect();
+    }
+
     fn finish(&mut self, wire: &mut Vec<u8>, id: &mut String) {
         if let Some(own) = self.id.take() {
             wire.extend_from_slice(b"id: ");
@@ -271,6 +296,9 @@ impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> Events for Recorded<O, 
                 let ending = if self.piece[end..].starts_with(b"\r\n") { 2 } else { 1 };
                 self.piece.drain(..end + ending);
                 if complete {
+                    if let Some(field) = &self.now {
+                        self.event.move_time(field);
+                    }
                     self.event.finish(wire, id);
                     return Ok(true);
                 }
@@ -379,7 +407,7 @@ mod tests {
 
     #[test]
     fn ids_and_types_come_from_fields_and_paths() {
-        let fields = Fields { id: Some("meta.id".into()), event: Some("type".into()) };
+        let fields = Fields { id: Some("meta.id".into()), event: Some("type".into()), now: None };
         let text = "{\"type\":\"edit\",\"meta\":{\"id\":7}}\n{\"type\":\"a\\nb\",\"meta\":{}}\nno json\n";
         assert_eq!(
             pass(&mut *open(text, Layout::Ndjson(fields))),
@@ -391,7 +419,19 @@ mod tests {
     #[test]
     fn a_recorded_stream_keeps_its_events_and_loses_its_comments() {
         let text = "\u{feff}: ok\n\nretry: 5\nid: 1\n\nevent: lost\n\ndata: a\ndata: b\r\n\r\ndata: c\revent: t\rid\r\rid: 9\ndata: unfinished\n";
-        assert_eq!(pass(&mut *open(text, Layout::Recorded)), "id: 1\ndata: a\ndata: b\n\n[1]id: \ndata: c\nevent: t\n\n[]");
+        assert_eq!(
+            pass(&mut *open(text, Layout::Recorded { now: None })),
+            "id: 1\ndata: a\ndata: b\n\n[1]id: \ndata: c\nevent: t\n\n[]"
+        );
+    }
+
+    #[test]
+    fn the_times_of_a_recorded_stream_are_moved_over_all_its_data_lines() {
+        let text = "id: 1\nevent: t\ndata: {\ndata:  \"ts\": \"2026-03-01T12:00:00Z\",\ndata:  \"a\": 1}\n\ndata: plain\n\n";
+        let sent = pass(&mut *open(text, Layout::Recorded { now: Some("ts".into()) }));
+        let year = Timestamp::now().to_string()[..4].to_string();
+        assert!(sent.starts_with(&format!("id: 1\nevent: t\ndata: {{\ndata:  \"ts\": \"{year}-")), "{sent}");
+        assert!(sent.ends_with("Z\",\ndata:  \"a\": 1}\n\n[1]data: plain\n\n[1]"), "{sent}");
     }
 
     #[test]

@@ -446,11 +446,16 @@ impl Operator for Over {
                 Order::Arrival => self.absorb(changes, out),
             },
             Message::Watermark(Watermark { time, idle }) => {
-                self.advance(time, out)?;
+                // What is only supposed lets rows out, and leaves room for others behind them. Frames that look ahead must know more.
+                let known = match idle && self.spec.order == Order::EventTime && !self.waits() {
+                    true => self.reorder.settled(time),
+                    false => time,
+                };
+                self.advance(known, out)?;
                 // Never back, even where rows in the order of arrival wait that were late already.
-                let time = self.held_back(time).max(self.watermark.time);
-                self.watermark = Watermark { time, idle };
-                out.push(Message::Watermark(self.watermark));
+                let known = self.held_back(known).max(self.watermark.time);
+                self.watermark = Watermark { time: known, idle };
+                out.push(Message::Watermark(Watermark { time: self.held_back(time).max(known), idle }));
                 Ok(())
             }
             Message::End => {

@@ -144,6 +144,19 @@ fn a_late_row_is_dropped_counted_and_shown() {
 }
 
 #[test]
+fn what_comes_behind_a_silence_counts_where_nothing_was_said() {
+    let mut over = over("LAG(v) OVER (PARTITION BY k ORDER BY ts)");
+    let idle = |time: i64| Message::Watermark(Watermark::idle(Timestamp(time * SECOND)));
+    rows(&mut over, &[(5, Some("a"), Some(1))]);
+    assert_eq!(push(&mut over, idle(20)), ["5 a 1: -", "watermark 20"]);
+    assert!(rows(&mut over, &[(4, Some("a"), Some(2)), (8, Some("a"), Some(3))]).is_empty());
+    assert_eq!(watermark(&mut over, 9), ["8 a 3: 1", "watermark 9"]);
+    let mut report = Report::default();
+    Operator::report(&over, &mut report);
+    assert_eq!(report.late_rows, 1);
+}
+
+#[test]
 fn lead_waits_for_its_own_partition_only_and_holds_the_watermark_back() {
     let mut over = over("LEAD(v, 1, -1) OVER (PARTITION BY k ORDER BY ts)");
     rows(&mut over, &[(1, Some("quiet"), Some(1)), (2, Some("a"), Some(2)), (3, Some("a"), Some(3))]);

@@ -192,7 +192,7 @@ fn a_window_comes_out_when_the_watermark_reaches_its_end_and_before_it() {
             (at(9), &["+a -10..0 1 1", "~9"]),
             (at(10), &["+a 0..10 2 6", "+b 0..10 1 3", "~10"]),
             (Message::Watermark(Watermark::idle(Timestamp(11))), &["~11 idle"]),
-            (at(4), &["~11"]),
+            (at(4), &["~10"]),
             (at(i64::MAX), &["+a 10..20 1 5", "~9223372036854775807"]),
             (Message::End, &["end"]),
         ],
@@ -451,4 +451,34 @@ fn a_session_that_may_speak_again_is_not_ranked() {
     let top = Top(Pass::new(spec.output.clone(), 2));
     let refused = WindowAggregate::new(WindowAggregateSpec { finish: Box::new(top), ..spec });
     assert_eq!(refused.err().map(|error| error.code()), Some(Code::NotYet));
+}
+
+#[test]
+fn a_window_that_said_nothing_in_a_silence_may_be_opened_by_what_comes_behind_it() {
+    let idle = |time| Message::Watermark(Watermark::idle(Timestamp(time)));
+    for (shape, ends) in [
+        (Shape::tumble(10).unwrap(), ["0..10", "30..40", "70..80"]),
+        (Shape::session(10).unwrap(), ["5..15", "32..42", "70..80"]),
+    ] {
+        let mut operator = operator(shape, "count(*), sum(v)", true, Emission::default());
+        let out = |window: &str, rest: &str| format!("+a {window} {rest}");
+        let (first, second, third) = (out(ends[0], "1 1"), out(ends[1], "1 3"), out(ends[2], "1 4"));
+        script(
+            &mut operator,
+            vec![
+                (rows(&[row(5, "a", 1)]), &[]),
+                (idle(28), &[&first, "~28 idle"]),
+                (idle(60), &["~60 idle"]),
+                // The window of 4 has spoken; that of 32 has not, whatever silence supposed.
+                (rows(&[row(4, "a", 2), row(32, "a", 3)]), &[]),
+                (at(31), &["~31"]),
+                (idle(60), &[&second, "~60 idle"]),
+                // What is promised is over.
+                (at(70), &["~70"]),
+                (rows(&[row(35, "a", 9), row(70, "a", 4)]), &[]),
+                (at(80), &[&third, "~80"]),
+            ],
+        );
+        assert_eq!(report(&operator).late_rows, 2);
+    }
 }

@@ -35,7 +35,7 @@ pub struct ConnectionTable {
 /// What a table is doing and has done. Times are RFC 3339 in UTC.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TableStatus {
-    /// `not_read`, `connecting`, `connected`, `backing_off`, `paused`, `disconnected`, `failed` or `completed`.
+    /// `not_read`, `connecting`, `connected`, `silent` (`expect_every`), `backing_off`, `paused`, `disconnected`, `failed` or `completed`.
     pub state: String,
     pub since: String,
     /// Why nothing comes; absent while rows flow.
@@ -64,6 +64,8 @@ pub struct TableStatus {
     pub oversized_total: u64,
     pub rows_total: u64,
     pub decode_errors_total: u64,
+    /// Rows whose times lay so far ahead of the clock that they moved no watermark (`max_future`).
+    pub ahead_total: u64,
     pub bytes_total: u64,
     /// How far the latest row's event time lies behind its arrival; null before there is one.
     pub lag_ms: Option<i64>,
@@ -221,6 +223,7 @@ pub fn status(table: &Table) -> TableStatus {
         gaps_total: feed.gaps,
         gap_seconds_total: feed.gap_time.as_secs_f64(),
         last_gap: table.feed_status().gaps().entries_kept().pop().map(|gap| GapShown::of(table, gap)),
-        warnings: feed.warnings,
+        ahead_total: rows.ahead,
+        warnings: table.notes(),
     }
 }

@@ -4,6 +4,7 @@ mod help;
 mod peek;
 pub mod program;
 mod replay;
+mod run;
 mod sample;
 pub mod server;
 mod state;

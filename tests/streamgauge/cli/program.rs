@@ -60,3 +60,45 @@ async fn replay_says_where_it_serves() {
     assert!(text.starts_with("retry: 1000\n\nevent: update\nid: a-100001\ndata: {\"type\":\"update\","));
     assert_eq!(text.matches("\ndata: ").count(), lines.lines().count());
 }
+
+/// The data of the first event that `replay` sends.
+async fn first_replayed(args: &[&str]) -> serde_json::Value {
+    let mut command = program();
+    command.args(["replay", "--port", "0", "--rate", "max"]).args(args);
+    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = BufReader::new(running.0.stderr.take().unwrap()).lines();
+    let line = said.find_map(|line| line.unwrap().strip_prefix("serving ").map(str::to_string)).unwrap();
+    let mut answer = client().get(line.split(' ').next().unwrap()).send().await.unwrap();
+    let mut text = String::new();
+    loop {
+        let chunk = answer.chunk().await.unwrap().unwrap();
+        text += &String::from_utf8_lossy(&chunk);
+        if let Some((data, _)) = text.split_once("data: ").and_then(|(_, rest)| rest.split_once('\n')) {
+            return serde_json::from_str(data).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replay_moves_times_to_now_where_it_is_asked_to_or_starts_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.ndjson");
+    std::fs::write(&path, "{\"n\":1,\"meta\":{\"ms\":1772366400000},\"ts\":\"2026-03-01T12:00:00Z\"}\n").unwrap();
+    let path = path.display().to_string();
+    let began = streamgauge::time::Timestamp::now();
+    let began_ms = began.nanos() / 1_000_000;
+    let (as_it_was, ms_as_it_was) = ("2026-03-01T12:00:00Z", 1_772_366_400_000);
+    for (args, ts_moves, ms_moves) in [
+        (&[path.as_str()][..], false, false),
+        (&[&path, "--loop"], true, false),
+        (&[&path, "--loop", "--now", ""], false, false),
+        (&[&path, "--loop", "--now", "meta.ms"], false, true),
+        (&[&path, "--now", "ts"], true, false),
+    ] {
+        let event = first_replayed(args).await;
+        let (ts, ms) = (event["ts"].as_str().unwrap(), event["meta"]["ms"].as_i64().unwrap());
+        assert_eq!(ts == as_it_was, !ts_moves, "{args:?}: {event}");
+        assert!(ms == ms_as_it_was || (ms_moves && ms >= began_ms), "{args:?}: {event}");
+        assert_eq!((&event["n"], ms == ms_as_it_was), (&1.into(), !ms_moves), "{args:?}");
+    }
+}

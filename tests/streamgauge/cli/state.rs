@@ -547,10 +547,13 @@ async fn without_a_state_a_file_is_written_from_its_beginning() {
     let scene = Scene::start(0).await;
     let output = scene.path("rows");
     std::fs::write(&output, "something that was there").unwrap();
-    let (code, out, said) = run(&["run", "-c", "SELECT 1 AS one", "--output", &output]).await;
+    let (code, _, said) = run(&["run", "-c", "SELECT 1 AS one", "--output", &output]).await;
+    assert!(code == 2 && said.contains("is there already, and has something in it"), "{said}");
+    assert_eq!(std::fs::read_to_string(&output).unwrap(), "something that was there");
+    let (code, out, said) = run(&["run", "-c", "SELECT 1 AS one", "--output", &output, "--force"]).await;
     assert_eq!((code, out.as_str()), (0, ""), "{said}");
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "{\"one\":1}\n");
-    let (code, _, _) = run(&["run", "-c", "SELECT 1 AS one; SHOW TABLES", "-o", &output, "--format", "csv"]).await;
+    let (code, _, _) = run(&["run", "-c", "SELECT 1 AS one; SHOW TABLES", "-o", &output, "--force", "--format", "csv"]).await;
     assert_eq!(code, 0);
     assert_eq!(std::fs::read_to_string(&output).unwrap(), "table\none\n1\n");
     let (code, _, said) = run(&["run", "-c", "SELECT 1", "-o", &scene.path("no/such/directory")]).await;

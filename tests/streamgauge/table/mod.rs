@@ -4,6 +4,7 @@ mod control;
 mod faults;
 mod gaps;
 mod keyed;
+mod names;
 mod readers;
 mod silence;
 mod time;

@@ -1,7 +1,7 @@
 //! Why nothing comes: a sentence for each reason.
 
 use super::{TIMED, create, engine, event, open, rest, table, take, until};
-use crate::support::server::{Answer, Server};
+use crate::support::server::{Answer, Server, Signal};
 
 /// Reads a table until it says that it is silent because of this.
 async fn check(script: impl Into<Vec<Answer>>, options: &str, expect: &[&str]) {
@@ -44,7 +44,7 @@ async fn events_that_cannot_be_read() {
 #[tokio::test]
 async fn times_far_ahead_of_the_clock() {
     let answer = Answer::stream().event("a", "{\"ts\":\"2201-01-01T00:00:00Z\"}").stall();
-    check([answer], "idle_timeout = '100ms'", &["the times of 1 rows lie more than a day ahead of the clock"]).await;
+    check([answer], "idle_timeout = '100ms'", &["the times of 1 rows lie further ahead of the clock than max_future"]).await;
 }
 
 #[tokio::test]
@@ -99,4 +99,24 @@ async fn what_an_earlier_query_has_seen_is_no_sign_of_life() {
     server.closed().await;
     let _output = open(&engine, "SELECT n FROM t").await;
     until(|| table(&engine).silence().as_deref() == Some("connected, no events yet")).await;
+}
+
+#[tokio::test]
+async fn a_feed_that_is_connected_and_sends_nothing_is_silent_until_the_next_event() {
+    let signal = Signal::default();
+    let server = Server::start([Answer::stream().text(&event(1, 0.5)).wait(&signal).text(&event(2, 1.5)).stall()]).await;
+    let engine = engine(&create("t", &server, TIMED, "expect_every = '300ms'")).await;
+    let table = table(&engine);
+    let mut output = open(&engine, "SELECT n FROM t").await;
+    assert_eq!(take(&mut output, 1).await, ["n=1"]);
+    until(|| table.state_text() == "silent").await;
+    let why = table.silence().unwrap();
+    assert!(why.contains("no event for 300ms (expect_every)"), "{why}");
+    signal.notify_one();
+    assert_eq!(take(&mut output, 1).await, ["n=2"]);
+    until(|| table.state_text() == "silent").await;
+    let states: Vec<String> = table.feed_status().log().entries_kept().iter().map(|turn| turn.state.to_string()).collect();
+    assert_eq!(states, ["connecting", "connected", "silent", "connected", "silent"]);
+    // It is one connection all the time.
+    assert_eq!(table.feed_status().snapshot().connects, 1);
 }
