@@ -9,9 +9,10 @@ mod show;
 mod sized;
 mod statements;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -29,6 +30,7 @@ pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
 pub use self::output::Output;
 use self::statements::statement;
 use crate::catalog::{Catalog, Made};
+use crate::checkpoint::Vigil;
 use crate::error::{Code, Error, Result};
 use crate::feed::Policy;
 use crate::operator::Epoch;
@@ -53,6 +55,8 @@ pub struct Engine {
     states: Mutex<HashMap<String, Part>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
     printing: Mutex<Option<ledger::Printing>>,
+    /// Who watches over the views, where the process before may have died of one.
+    vigil: OnceLock<Arc<Vigil>>,
 }
 
 /// A named query over tables and other views.
@@ -64,19 +68,30 @@ pub struct View {
     /// The query in it.
     pub query: String,
     pub plan: LogicalPlan,
+    /// As its statement says.
     pub emit: Emit,
+    lateness: Lateness,
     pub budget: Budget,
     /// What its author may not expect of it.
     pub notices: Vec<String>,
     kept: Option<Kept>,
 }
 
+/// The allowed lateness of the tables below a view, by name, as it was when the view was made. Whether results are corrected is a
+/// property of a view's rows from the first one on, so that it goes on with these whatever its tables are told later, and a restart
+/// makes it with the same.
+pub type Lateness = BTreeMap<String, Duration>;
+
 /// A statement that makes a table or view, to be kept and run again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
+    /// Its place among all: greater than that of whatever it reads.
+    pub number: u64,
     pub name: String,
     pub text: String,
     pub made: Made,
+    /// Of a view, where a table has another one now.
+    pub lateness: Lateness,
 }
 
 /// What a statement gives back.
@@ -106,6 +121,16 @@ impl View {
     pub fn live(&self) -> Option<&Arc<Live>> {
         self.kept.as_ref().map(|kept| &kept.live)
     }
+
+    /// When results leave as it runs.
+    fn emission(&self) -> Emit {
+        emission(self.emit, &self.lateness)
+    }
+}
+
+/// `emit` over tables of this lateness.
+fn emission(emit: Emit, lateness: &Lateness) -> Emit {
+    Emit { allowed_lateness: emit.allowed_lateness.or_else(|| lateness.values().max().copied()), ..emit }
 }
 
 impl Query {
@@ -140,6 +165,7 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
+            vigil: OnceLock::new(),
         })
     }
 
@@ -153,6 +179,25 @@ impl Engine {
     /// What the feeds of tables to come may use and reach.
     pub fn limit(&self, policy: Policy) {
         self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
+    }
+
+    /// From [`Engine::start`] on, `vigil` watches over the views; those that it says killed the process are left out.
+    pub fn watch(&self, vigil: Arc<Vigil>) {
+        let _ = self.vigil.set(vigil);
+    }
+
+    /// Who watches over the views, where somebody does.
+    pub fn vigil(&self) -> Option<&Arc<Vigil>> {
+        self.vigil.get()
+    }
+
+    /// All views as a vigil knows them: by name and when they were made, so that one that is made anew is another.
+    pub fn watched(&self) -> BTreeSet<String> {
+        self.views().iter().map(|view| self.watched_as(&view.name)).collect()
+    }
+
+    fn watched_as(&self, view: &str) -> String {
+        format!("{view} {}", self.made(view).map_or(0, |made| made.updated.nanos()))
     }
 
     /// Runs one statement. All errors of the statement, not only the first.
@@ -281,18 +326,39 @@ impl Engine {
         if let Some(made) = catalog.made(&name) {
             catalog.set_made(&name, Made { updated: Timestamp::now(), ..made });
         }
+        // What is kept of a view says where it differs from its tables.
+        let is_over = |view: &Arc<View>| view.lateness.contains_key(&name);
+        let views: Vec<String> = catalog.views().filter(|(_, view)| is_over(view)).map(|(name, _)| name.to_string()).collect();
+        views.iter().for_each(|view| catalog.touch(view));
         Ok(())
+    }
+
+    /// The views over the table `name` that were made when its allowed lateness was another, and go on with that.
+    pub fn made_otherwise(&self, name: &str) -> Vec<String> {
+        let catalog = self.catalog();
+        let Some(now) = catalog.table(name).map(|table| table.spec().allowed_lateness) else { return Vec::new() };
+        let differs =
+            |view: &View| view.emit.allowed_lateness.is_none() && view.lateness.get(name).is_some_and(|then| *then != now);
+        catalog.views().filter(|(_, view)| differs(view)).map(|(name, _)| name.to_string()).collect()
     }
 
     /// All tables and views as the statements that make them, in an order in which they can be run again.
     pub fn definitions(&self) -> Vec<Definition> {
         let catalog = self.catalog();
-        let text = |name: &str| match (catalog.table(name), catalog.view(name)) {
-            (Some(table), _) => Some(table.spec().text.clone()),
-            (None, view) => view.map(|view| view.text.clone()),
-        };
-        let definition = |name: &str| Some(Definition { name: name.into(), text: text(name)?, made: catalog.made(name)? });
-        catalog.names().filter_map(definition).collect()
+        catalog.names().filter_map(|name| definition(&catalog, name)).collect()
+    }
+
+    /// What was made or changed since the last call, and the numbers of what was dropped.
+    pub fn take_changed(&self) -> Vec<(u64, Option<Definition>)> {
+        let mut catalog = self.catalog_mut();
+        let touched = catalog.take_touched();
+        let now = |number: u64| catalog.name(number).and_then(|name| definition(&catalog, name));
+        touched.into_iter().map(|number| (number, now(number))).collect()
+    }
+
+    /// What [`Engine::take_changed`] gave could not be kept: the next call gives it again.
+    pub fn change_again(&self, numbers: impl Iterator<Item = u64>) {
+        self.catalog_mut().touch_again(numbers.collect::<BTreeSet<_>>());
     }
 
     /// Makes a table or view again as it was kept.
@@ -301,8 +367,12 @@ impl Engine {
         if !errors.is_empty() {
             return Err(errors);
         }
+        self.catalog_mut().skip_to(definition.number);
         for statement in &statements {
-            self.execute(statement).await?;
+            match &statement.kind {
+                Kind::CreateView(create) => self.make_view(create, &definition.lateness).await?,
+                _ => self.execute(statement).await?,
+            };
         }
         self.catalog_mut().set_made(&definition.name, definition.made);
         Ok(())
@@ -358,6 +428,19 @@ fn session() -> Result<SessionContext> {
 
 fn one(error: Error) -> Vec<Error> {
     vec![error]
+}
+
+fn definition(catalog: &Catalog<Arc<Table>, Arc<View>>, name: &str) -> Option<Definition> {
+    let now = |table: &str| catalog.table(table).map(|table| table.spec().allowed_lateness);
+    let (text, lateness) = match (catalog.table(name), catalog.view(name)) {
+        (Some(table), _) => (table.spec().text.clone(), Lateness::new()),
+        (None, view) => {
+            let View { text, lateness, .. } = view?.as_ref();
+            let differs = lateness.iter().filter(|(table, then)| now(table).is_some_and(|now| now != **then));
+            (text.clone(), differs.map(|(table, then)| (table.clone(), *then)).collect())
+        }
+    };
+    Some(Definition { number: catalog.number(name)?, name: name.into(), text, made: catalog.made(name)?, lateness })
 }
 
 fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer> {

@@ -25,6 +25,7 @@ use crate::serve::page::{Page, Part};
 use crate::serve::precondition::{check, tag};
 use crate::serve::problem::{Problem, Result};
 use crate::serve::rows;
+use crate::view::Health;
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -94,7 +95,8 @@ async fn create(
     app.once.run(&headers, request, write).await
 }
 
-/// Makes a view, or another in the place of that of its name, which the body may leave out. One that is so already goes on running.
+/// Makes a view, or another in the place of that of its name, which the body may leave out. One that is so already goes on running; one
+/// that has failed is made anew.
 #[utoipa::path(put, operation_id = "put_view", path = "/views/{id}", tag = "views", request_body = ViewPost,
     params(("id" = String, Path, description = "Name or id"), Writing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
@@ -132,7 +134,9 @@ async fn replace(
     }
     let statement = post.statement(there.is_some())?;
     match &there {
-        Some(view) if plain(&view.text) == plain(&statement.text) => answer(&app.engine, &view.name, StatusCode::OK),
+        Some(view) if plain(&view.text) == plain(&statement.text) && !has_failed(view) => {
+            answer(&app.engine, &view.name, StatusCode::OK)
+        }
         _ => {
             let done = turn.execute(&statement).await;
             done.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
@@ -244,6 +248,11 @@ fn graph(lines: &[String]) -> (Vec<Node>, Vec<Edge>) {
         path.push(id);
     }
     (nodes, edges)
+}
+
+/// Whether it runs only when it is made anew.
+fn has_failed(view: &View) -> bool {
+    view.live().is_some_and(|live| matches!(live.health(), Health::Failed(_)))
 }
 
 /// A statement but for whether it may replace.
