@@ -16,7 +16,7 @@ pub use mask::covered;
 pub use parse::{data_type, expression, parse};
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;
-pub use text::Text;
+pub use text::{Lines, Text};
 pub use types::{Types, arrow_type};
 
 #[cfg(test)]
