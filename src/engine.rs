@@ -6,7 +6,6 @@ mod ledger;
 mod mark;
 mod output;
 mod show;
-mod sized;
 mod statements;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -422,7 +421,6 @@ fn session() -> Result<SessionContext> {
     let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
     let session = SessionContext::new_with_config(config);
     view::register(&session)?;
-    sized::bound(&session)?;
     Ok(session)
 }
 

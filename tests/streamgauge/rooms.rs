@@ -12,6 +12,7 @@ const ROOMS: &[&str] = &[
     "format",
     "window",
     "sql",
+    "function",
     "operator",
     "table",
     "catalog",
@@ -25,7 +26,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["change", "format", "window", "sql", "operator", "plan"];
+const PURE: &[&str] = &["change", "format", "window", "sql", "function", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[
