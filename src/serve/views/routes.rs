@@ -140,7 +140,10 @@ async fn replace(
         _ => {
             let done = turn.execute(&statement).await;
             done.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
-            answer(&app.engine, &post.name, if there.is_some() { StatusCode::OK } else { StatusCode::CREATED })
+            match there {
+                Some(_) => answer_with(&app.engine, &post.name, StatusCode::OK, Some(ANEW)),
+                None => answer(&app.engine, &post.name, StatusCode::CREATED),
+            }
         }
     }
 }
@@ -260,10 +263,19 @@ fn plain(text: &str) -> String {
     text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
 }
 
+/// What becomes of a view whose query or options change.
+const ANEW: &str = "it is made anew: its rows are those of what comes from now on";
+
 /// The view of this name.
 fn answer(engine: &Engine, name: &str, status: StatusCode) -> Result<Response> {
+    answer_with(engine, name, status, None)
+}
+
+fn answer_with(engine: &Engine, name: &str, status: StatusCode, warning: Option<&str>) -> Result<Response> {
     let view = find(engine, name)?;
-    let mut response = (status, [(ETAG, tag_of(engine, &view))], Json(shown(engine, &view))).into_response();
+    let mut shown = shown(engine, &view);
+    shown.warnings.extend(warning.map(str::to_string));
+    let mut response = (status, [(ETAG, tag_of(engine, &view))], Json(shown)).into_response();
     if let (StatusCode::CREATED, Ok(location)) = (status, HeaderValue::from_str(&format!("/v1/views/{name}"))) {
         response.headers_mut().insert(LOCATION, location);
     }
