@@ -19,9 +19,6 @@ const RECENT_EVENTS: usize = 64;
 pub(super) const RECENT_A_READ: usize = 8;
 /// Bytes kept of an event's data, and of its type and id.
 const RECENT_BYTES: usize = 1024;
-
-/// Bytes of the last event id that are shown; the feed goes on after the whole one.
-const SHOWN_ID_BYTES: usize = 8 * 1024;
 /// Gaps kept, the latest ones; all of them are counted.
 const GAPS: usize = 256;
 /// Distinct warnings kept; a feed that goes on warning says nothing new.
@@ -401,7 +398,7 @@ impl Status {
         self.slow(|slow| {
             if slow.last_event_id != last_event_id {
                 slow.last_event_id.clear();
-                slow.last_event_id.push_str(&last_event_id[..last_event_id.floor_char_boundary(SHOWN_ID_BYTES)]);
+                slow.last_event_id.push_str(last_event_id);
             }
             slow.heartbeat = heartbeat.or(slow.heartbeat);
         });

@@ -95,8 +95,9 @@ async fn create(
     app.once.run(&headers, request, write).await
 }
 
-/// Makes a view, or another in the place of that of its name, which the body may leave out. One that is so already goes on running; one
-/// that has failed is made anew.
+/// Makes a view, or another in the place of that of its name, which the body may leave out. One that is so already goes on running.
+///
+/// One that has failed is made anew also if it is so already.
 #[utoipa::path(put, operation_id = "put_view", path = "/views/{id}", tag = "views", request_body = ViewPost,
     params(("id" = String, Path, description = "Name or id"), Writing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),

@@ -332,8 +332,9 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
     let taken = process.address().to_string();
     std::fs::create_dir(path("damaged")).unwrap();
     write("damaged/streamgauge.redb", &"garbage".repeat(1_000));
-    std::fs::create_dir(path("empty")).unwrap();
+    std::fs::create_dir_all(path("empty/checkpoints")).unwrap();
     write("empty/streamgauge.redb", "");
+    write("empty/checkpoints/0000000007.ckpt", "");
     let token = write("token", "short");
     for (args, code, expect) in [
         (&["--bidn", "x"][..], 2, "--bind"),
@@ -346,7 +347,7 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
         // Nobody can make a directory there, not even root.
         (&["--data", "/proc/streamgauge"], 1, "'/proc/streamgauge' cannot be used"),
         (&["--data", &path("damaged")], 1, "is damaged"),
-        (&["--data", &path("empty")], 1, "it is empty"),
+        (&["--data", &path("empty")], 1, "nothing is in it, and there are checkpoints beside it"),
         (&["--init", &path("none.sql")], 2, "none.sql' cannot be read"),
         (&["--init", &write("bad.sql", "SELECT 1;\nCREATE VIEW v AS SELECT x FROM nothing;")], 2, "bad.sql:2:32"),
         (&["--token-file", &token], 2, "less than 16 characters"),
