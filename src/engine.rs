@@ -10,9 +10,10 @@ mod output;
 mod show;
 mod statements;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -31,6 +32,7 @@ pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
 pub use self::output::Output;
 use self::statements::statement;
 use crate::catalog::{Catalog, Made};
+use crate::checkpoint::Vigil;
 use crate::error::{Code, Error, Result};
 use crate::feed::Policy;
 use crate::operator::Epoch;
@@ -60,6 +62,8 @@ pub struct Engine {
     zone: RwLock<Zone>,
     /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
     passed: Mutex<Vec<Definition>>,
+    /// Who watches over the views, where the process before may have died of one.
+    vigil: OnceLock<Arc<Vigil>>,
 }
 
 /// A named query over tables and other views.
@@ -71,19 +75,30 @@ pub struct View {
     /// The query in it.
     pub query: String,
     pub plan: LogicalPlan,
+    /// As its statement says.
     pub emit: Emit,
+    lateness: Lateness,
     pub budget: Budget,
     /// What its author may not expect of it.
     pub notices: Vec<String>,
     kept: Option<Kept>,
 }
 
+/// The allowed lateness of the tables below a view, by name, as it was when the view was made. Whether results are corrected is a
+/// property of a view's rows from the first one on, so that it goes on with these whatever its tables are told later, and a restart
+/// makes it with the same.
+pub type Lateness = BTreeMap<String, Duration>;
+
 /// A statement that makes a table or view, to be kept and run again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Definition {
+    /// Its place among all: greater than that of whatever it reads.
+    pub number: u64,
     pub name: String,
     pub text: String,
     pub made: Made,
+    /// Of a view, where a table has another one now.
+    pub lateness: Lateness,
 }
 
 /// What a statement gives back.
@@ -113,6 +128,16 @@ impl View {
     pub fn live(&self) -> Option<&Arc<Live>> {
         self.kept.as_ref().map(|kept| &kept.live)
     }
+
+    /// When results leave as it runs.
+    fn emission(&self) -> Emit {
+        emission(self.emit, &self.lateness)
+    }
+}
+
+/// `emit` over tables of this lateness.
+fn emission(emit: Emit, lateness: &Lateness) -> Emit {
+    Emit { allowed_lateness: emit.allowed_lateness.or_else(|| lateness.values().max().copied()), ..emit }
 }
 
 impl Query {
@@ -149,6 +174,7 @@ impl Engine {
             printing: Mutex::default(),
             zone: RwLock::new(Zone::UTC),
             passed: Mutex::default(),
+            vigil: OnceLock::new(),
         })
     }
 
@@ -167,6 +193,25 @@ impl Engine {
     /// What the feeds of tables to come may use and reach.
     pub fn limit(&self, policy: Policy) {
         self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
+    }
+
+    /// From [`Engine::start`] on, `vigil` watches over the views; those that it says killed the process are left out.
+    pub fn watch(&self, vigil: Arc<Vigil>) {
+        let _ = self.vigil.set(vigil);
+    }
+
+    /// Who watches over the views, where somebody does.
+    pub fn vigil(&self) -> Option<&Arc<Vigil>> {
+        self.vigil.get()
+    }
+
+    /// All views as a vigil knows them: by name and when they were made, so that one that is made anew is another.
+    pub fn watched(&self) -> BTreeSet<String> {
+        self.views().iter().map(|view| self.watched_as(&view.name)).collect()
+    }
+
+    fn watched_as(&self, view: &str) -> String {
+        format!("{view} {}", self.made(view).map_or(0, |made| made.updated.nanos()))
     }
 
     /// Runs one statement. All errors of the statement, not only the first.
@@ -258,36 +303,53 @@ impl Engine {
         if let Some(made) = catalog.made(&name) {
             catalog.set_made(&name, Made { updated: Timestamp::now(), ..made });
         }
+        // What is kept of a view says where it differs from its tables.
+        let is_over = |view: &Arc<View>| view.lateness.contains_key(&name);
+        let views: Vec<String> = catalog.views().filter(|(_, view)| is_over(view)).map(|(name, _)| name.to_string()).collect();
+        views.iter().for_each(|view| catalog.touch(view));
         Ok(())
+    }
+
+    /// The views over the table `name` that were made when its allowed lateness was another, and go on with that.
+    pub fn made_otherwise(&self, name: &str) -> Vec<String> {
+        let catalog = self.catalog();
+        let Some(now) = catalog.table(name).map(|table| table.spec().allowed_lateness) else { return Vec::new() };
+        let differs =
+            |view: &View| view.emit.allowed_lateness.is_none() && view.lateness.get(name).is_some_and(|then| *then != now);
+        catalog.views().filter(|(_, view)| differs(view)).map(|(name, _)| name.to_string()).collect()
     }
 
     /// All tables and views as the statements that make them, in an order in which they can be run again.
     pub fn definitions(&self) -> Vec<Definition> {
         let catalog = self.catalog();
-        let text = |name: &str| match (catalog.table(name), catalog.view(name)) {
-            (Some(table), _) => Some(table.spec().text.clone()),
-            (None, view) => view.map(|view| view.text.clone()),
-        };
-        let definition = |name: &str| Some(Definition { name: name.into(), text: text(name)?, made: catalog.made(name)? });
-        catalog.names().filter_map(definition).collect()
+        catalog.names().filter_map(|name| definition(&catalog, name)).collect()
     }
 
-    /// What is to be kept: the definitions, and those that were passed over, unless something of their name was made since.
-    pub fn kept(&self) -> Vec<Definition> {
-        let mut definitions = self.definitions();
-        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_gone = |passed: &&Definition| self.made(&passed.name).is_none();
-        definitions.extend(passed.iter().filter(is_gone).cloned());
-        definitions
+    /// What was made or changed since the last call, and the numbers of what was dropped. What was passed over is kept until something of its
+    /// name is made.
+    pub fn take_changed(&self) -> Vec<(u64, Option<Definition>)> {
+        let mut catalog = self.catalog_mut();
+        let touched = catalog.take_touched();
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = passed.extract_if(.., |passed| catalog.contains(&passed.name)).map(|passed| (passed.number, None));
+        let now = |number: u64| catalog.name(number).and_then(|name| definition(&catalog, name));
+        touched.into_iter().map(|number| (number, now(number))).chain(replaced).collect()
+    }
+
+    /// What [`Engine::take_changed`] gave could not be kept: the next call gives it again.
+    pub fn change_again(&self, numbers: impl Iterator<Item = u64>) {
+        self.catalog_mut().touch_again(numbers.collect::<BTreeSet<_>>());
     }
 
     /// Leaves out a definition that cannot be made again, and keeps it all the same.
     pub fn pass_over(&self, definition: Definition) {
+        self.catalog_mut().skip_to(definition.number + 1);
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(definition);
     }
 
     /// Makes a table or view again as it was kept.
     pub async fn restore(&self, definition: &Definition) -> Result<(), Vec<Error>> {
+        self.catalog_mut().skip_to(definition.number);
         let (statements, errors) = sql::parse(&definition.text);
         if !errors.is_empty() {
             return Err(errors);
@@ -296,6 +358,7 @@ impl Engine {
             match &statement.kind {
                 // What was taken once is taken again.
                 Kind::CreateTable(create) => self.create_table(create)?,
+                Kind::CreateView(create) => self.make_view(create, &definition.lateness).await?,
                 _ => self.execute(statement).await?,
             };
         }
@@ -352,6 +415,19 @@ fn session() -> Result<SessionContext> {
 
 fn one(error: Error) -> Vec<Error> {
     vec![error]
+}
+
+fn definition(catalog: &Catalog<Arc<Table>, Arc<View>>, name: &str) -> Option<Definition> {
+    let now = |table: &str| catalog.table(table).map(|table| table.spec().allowed_lateness);
+    let (text, lateness) = match (catalog.table(name), catalog.view(name)) {
+        (Some(table), _) => (table.spec().text.clone(), Lateness::new()),
+        (None, view) => {
+            let View { text, lateness, .. } = view?.as_ref();
+            let differs = lateness.iter().filter(|(table, then)| now(table).is_some_and(|now| now != **then));
+            (text.clone(), differs.map(|(table, then)| (table.clone(), *then)).collect())
+        }
+    };
+    Some(Definition { number: catalog.number(name)?, name: name.into(), text, made: catalog.made(name)?, lateness })
 }
 
 fn column(name: &str, cells: impl IntoIterator<Item = String>) -> Result<Answer> {

@@ -2,11 +2,14 @@
 
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
 use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
+use streamgauge::time::check;
 use tracing_subscriber::EnvFilter;
 
 /// As much as the main thread has: queries are planned by recursion, deep within a request.
@@ -14,6 +17,10 @@ const STACK_BYTES: usize = 8 * 1024 * 1024;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(error) = bear_full_files().and_then(|()| check(SystemTime::now())) {
+        diagnostic::complain(&error);
+        return Exit::from(&error).into();
+    }
     // The server has a log of its own.
     if !matches!(args.command, Command::Serve(_)) {
         log(args.verbose);
@@ -33,6 +40,14 @@ fn main() -> ExitCode {
             Exit::from(&error).into()
         }
     }
+}
+
+/// A file that reaches the limit of the system (`ulimit -f`) is an error of that write, and not the end of the program without a word.
+fn bear_full_files() -> Result<()> {
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
+        .map_err(|error| Error::new(Code::Runtime, format!("signals cannot be heard: {error}")))?;
+    Ok(())
 }
 
 async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {

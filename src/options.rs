@@ -27,6 +27,30 @@ pub struct Declared {
     /// What a value looks like.
     pub expects: &'static str,
     pub doc: &'static str,
+    pub takes: Takes,
+}
+
+/// When another value of an option takes effect where the table or view is there already. It is the same for what runs and after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// With the next event.
+    AtOnce,
+    /// With the next connection, which the change brings about; the feed goes on after its last event.
+    Connecting,
+    /// With views that are made from then on; those that run go on as they were made.
+    LaterViews,
+    /// Only with a table or view that is made anew: what it has said until then is gone.
+    Anew,
+}
+
+/// The property of an option for which none is said.
+macro_rules! takes {
+    () => {
+        Takes::Connecting
+    };
+    ($takes:ident) => {
+        Takes::$takes
+    };
 }
 
 /// A type of option values.
@@ -37,9 +61,12 @@ pub trait Value: Sized {
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// Declares a group of options as a struct: `/// doc`, field, spellings beside the field's own, type, default as text.
+/// Declares a group of options as a struct: `/// doc`, field, spellings beside the field's own, type, default as text, and when a change
+/// takes effect, where that is not with the next connection.
 macro_rules! options {
-    ($(#[$about:meta])* $group:ident { $($(#[doc = $doc:literal])+ $field:ident $([$($alias:literal),+])? : $type:ty = $default:literal;)* }) => {
+    ($(#[$about:meta])* $group:ident {
+        $($(#[doc = $doc:literal])+ $field:ident $([$($alias:literal),+])? : $type:ty = $default:literal $(, $takes:ident)?;)*
+    }) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq)]
         pub struct $group { $($(#[doc = $doc])+ pub $field: $type,)* }
@@ -52,6 +79,7 @@ macro_rules! options {
                 default: $default,
                 expects: <$type as Value>::EXPECTS,
                 doc: concat!($($doc),+).trim_ascii(),
+                takes: takes!($($takes)?),
             },)*];
 
             /// Reads what was given, in any order; all errors, not only the first.
@@ -90,29 +118,29 @@ options! {
     /// What `CREATE TABLE … WITH (…)` may say about a table of the connector `sse` or `file`.
     TableOptions {
         /// Where the table comes from: `sse`, an event stream over HTTP, or `file`, a recorded one.
-        connector: Connector = "";
+        connector: Connector = "", Anew;
         /// URL of the feed (`http` or `https`, may carry port, path and user). Required by `sse`.
-        endpoint ["url"]: Option<Endpoint> = "";
+        endpoint ["url"]: Option<Endpoint> = "", Anew;
         /// Path of an NDJSON file or a recorded `.sse` stream. Required by `file`.
-        path: Option<PathBuf> = "";
+        path: Option<PathBuf> = "", Anew;
         /// Request headers, `Name: value` separated by commas; a value with a comma stands in double quotes; or a JSON object. `{{ NAME }}` is filled in from the environment when connecting.
         headers: String = "";
         /// The event types to keep, separated by commas; an event without a type is a `message`. Default: all.
         events: Names = "";
         /// The direction of the table. Only `source`: event streams are read, never written.
-        r#type: Direction = "source";
+        r#type: Direction = "source", Anew;
         /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`; `debezium_json` and `wal2json` (format-version 2) are changes of a database's rows, and need a primary key.
-        format: Format = "json";
+        format: Format = "json", Anew;
         /// The columns that name a row, separated by commas, as `PRIMARY KEY (…)` does: an event then says what its row is from now on, in the place of what it was. Default: every event is a row of its own.
-        primary_key: Names = "";
+        primary_key: Names = "", Anew;
         /// The table of the database to keep, as `public.metrics` or `metrics`, where a change feed carries several. Default: all that comes.
-        table: Option<String> = "";
+        table: Option<String> = "", Anew;
         /// Method of the request.
         method: Method = "GET";
         /// Body of the request, sent again on every reconnect; `{{ NAME }}` is filled in.
         body: Option<String> = "";
         /// Whether to connect again when the stream ends. `false` makes the feed finite: it ends, and all windows close. Default: `false` for `POST`, else `true`.
-        reconnect ["autoReconnect"]: Option<bool> = "";
+        reconnect ["autoReconnect"]: Option<bool> = "", Anew;
         /// Wait before a reconnect; doubles with each failure in a row, plus up to half as much at random. An end behind something new is no failure. A server's `retry:` takes its place.
         reconnect_delay ["reconnectDelay"]: Duration = "1s";
         /// Longest wait between attempts, before the random part.
@@ -140,25 +168,25 @@ options! {
         /// Proxy to go through (`http`, `https`, `socks5`), or `off`. Default: the environment's.
         proxy: Option<String> = "";
         /// What becomes of an event that cannot be read: kept as a sample with its reason (`dead_letter`), only counted (`drop`), or the end of the table (`fail`).
-        bad_data: BadData = "dead_letter";
+        bad_data: BadData = "dead_letter", AtOnce;
         /// The column that holds the event time, as `WATERMARK FOR` does. Default: the time of arrival.
-        event_time_field: Option<String> = "";
+        event_time_field: Option<String> = "", Anew;
         /// How far rows may be out of order: the watermark is the greatest event time seen minus this.
-        watermark_delay: Option<Duration> = "";
+        watermark_delay: Option<Duration> = "", AtOnce;
         /// For how long after its end a window still takes late rows, as updates of its result.
-        allowed_lateness: Duration = "0s";
+        allowed_lateness: Duration = "0s", LaterViews;
         /// A connected feed that is silent for so long lets its watermark go on with the clock. `off` never does.
-        idle_timeout: OrOff<Duration> = "10s";
+        idle_timeout: OrOff<Duration> = "10s", AtOnce;
         /// How far an event time may lie ahead of the clock and still move the watermark; the row itself counts in its window either way. `off`: however far. A file knows no clock.
-        max_future: OrOff<Duration> = "5m";
+        max_future: OrOff<Duration> = "5m", AtOnce;
         /// A connected feed from which no event has come for so long is `silent`, until the next event. Default: never.
-        expect_every: Option<Duration> = "";
+        expect_every: Option<Duration> = "", AtOnce;
         /// Keep the whole event as one column `value JSON`, whatever its fields.
-        json_unstructured: bool = "false";
+        json_unstructured: bool = "false", Anew;
         /// How a TIMESTAMP column is written in JSON: `rfc3339` (a number is then refused, or read as Debezium writes it by `debezium_json`), `unix_seconds`, `unix_millis`, `unix_micros` or `unix_nanos`.
-        json_timestamp_format: TimestampFormat = "rfc3339";
+        json_timestamp_format: TimestampFormat = "rfc3339", Anew;
         /// Several records in one event: `none`, `newline` (one JSON value a line) or `json_array`.
-        framing: Framing = "none";
+        framing: Framing = "none", Anew;
     }
 }
 
@@ -166,17 +194,17 @@ options! {
     /// What `CREATE VIEW … WITH (…)` may say.
     ViewOptions {
         /// When results leave a window: `final`, once when it closes, or `changes`, also before, as updates.
-        emit: Emit = "final";
+        emit: Emit = "final", Anew;
         /// With `emit = 'changes'`: the least event time between two early results of a window.
-        emit_interval: Duration = "1s";
+        emit_interval: Duration = "1s", Anew;
         /// For how long after its end a window still takes late rows, as updates of its result. Default: the table's.
-        allowed_lateness: Option<Duration> = "";
+        allowed_lateness: Option<Duration> = "", Anew;
         /// On a server: how many of its latest rows the view keeps for `SELECT` and for new followers. A view over a table with a primary key keeps all that stand.
-        retention: u64 = "10000";
+        retention: u64 = "10000", Anew;
         /// Most rows in the state of the view's operators: groups of open windows, pieces of sessions, rows that wait or are looked back at. A view that needs more fails and says so; its rows stay readable, and the others go on.
-        state_rows_max: u64 = "10000000";
+        state_rows_max: u64 = "10000000", Anew;
         /// The same for the memory of that state, which is measured a few times a second to within an order of magnitude.
-        state_bytes_max: Bytes = "4GiB";
+        state_bytes_max: Bytes = "4GiB", Anew;
     }
 }
 
@@ -265,6 +293,21 @@ pub fn table(declared: &[Declared]) -> String {
         text += &format!("| {names} | {default} | {} | {} |\n", option.expects, option.doc.replace('|', "\\|"));
     }
     text
+}
+
+/// When a change of each option takes effect, as lines of Markdown for the README.
+pub fn changes(declared: &[Declared]) -> String {
+    let names = |takes: Takes| {
+        let names = declared.iter().filter(|option| option.takes == takes).map(|option| option.name.trim_start_matches("r#"));
+        names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    };
+    format!(
+        "- at once: {}\n- with a connection that is made anew for it, after the last event: {}\n- with views that are made from then on: {}\n- only with a table that is made anew: {}\n",
+        names(Takes::AtOnce),
+        names(Takes::Connecting),
+        names(Takes::LaterViews),
+        names(Takes::Anew),
+    )
 }
 
 /// A closed set of words: the first spelling is the one shown.

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
 
+use crate::error::{Code, Error, Result};
+
 /// Event times, one a row: nanoseconds since 1970 in UTC.
 pub type TimestampArray = arrow::array::TimestampNanosecondArray;
 
@@ -64,8 +66,7 @@ impl Timestamp {
 
     /// The wall clock. Only the edge asks for it; the middle is handed a time.
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+        Timestamp::from(SystemTime::now())
     }
 
     pub fn nanos(self) -> i64 {
@@ -86,6 +87,26 @@ impl Timestamp {
             Timestamp::MIN | Timestamp::MAX => self,
             Timestamp(nanos) => Timestamp(nanos.saturating_add(nanos_of(by))),
         }
+    }
+}
+
+/// Held at the ends of the range.
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Timestamp(nanos_of(since)),
+            Err(before) => Timestamp(-nanos_of(before.duration())),
+        }
+    }
+}
+
+/// Whether a program can go by this clock: dates in HTTP, certificates and file formats begin with 1970.
+pub fn check(clock: SystemTime) -> Result<()> {
+    let time = Timestamp::from(clock);
+    match time.nanos() < 0 {
+        true => Err(Error::new(Code::Runtime, format!("the clock of this machine stands before 1970, at {time}"))
+            .hint("set the clock, then start again")),
+        false => Ok(()),
     }
 }
 
@@ -138,6 +159,19 @@ impl Watermark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_told_and_harms_nothing() {
+        let before = UNIX_EPOCH - Duration::from_millis(1_500);
+        assert_eq!(Timestamp::from(before), Timestamp(-1_500_000_000));
+        assert_eq!(
+            check(before).unwrap_err().to_string(),
+            "the clock of this machine stands before 1970, at 1969-12-31T23:59:58.5Z; set the clock, then start again"
+        );
+        check(UNIX_EPOCH).unwrap();
+        check(SystemTime::now()).unwrap();
+        assert!(Timestamp::from(UNIX_EPOCH - Duration::from_secs(20_000_000_000)) < Timestamp(-i64::MAX + 1));
+    }
 
     #[test]
     fn times_print_as_rfc_3339() {

@@ -148,6 +148,21 @@ impl Archive {
         Ok(opened)
     }
 
+    /// Whether there is a checkpoint in the data directory `dir`, whole or not. Touches nothing.
+    pub fn is_in(dir: &Path) -> bool {
+        !epochs(&dir.join(DIRECTORY)).is_empty()
+    }
+
+    /// The names of the parts of the newest checkpoint in the data directory `dir` whose list of them can be read; empty where there is
+    /// none. Touches nothing.
+    pub fn parts_in(dir: &Path) -> Vec<String> {
+        let dir = dir.join(DIRECTORY);
+        let manifest =
+            |epoch: Epoch| Reader::open(&Local, &dir.join(name(epoch, WHOLE)), epoch).and_then(|mut file| file.manifest());
+        let newest = epochs(&dir).into_iter().rev().find_map(|epoch| manifest(epoch).ok());
+        newest.map(|manifest| manifest.parts.into_iter().map(|part| part.name).collect()).unwrap_or_default()
+    }
+
     /// The greatest number that was ever used. The next checkpoint needs a greater one.
     pub fn epoch(&self) -> Epoch {
         self.latest
@@ -483,6 +498,12 @@ fn unambiguous(manifest: &Manifest) -> Result<(), Failure> {
 
 fn name(epoch: Epoch, kind: &str) -> String {
     format!("{epoch:010}.{kind}")
+}
+
+/// The checkpoints in a directory of them, whole or not.
+fn epochs(dir: &Path) -> BTreeSet<Epoch> {
+    let names = Local.list(dir).unwrap_or_default();
+    names.iter().filter_map(|name| number(name)).filter(|(_, kind)| *kind == WHOLE).map(|(epoch, _)| epoch).collect()
 }
 
 /// Number and kind of a checkpoint's file. What has another name is none of ours.

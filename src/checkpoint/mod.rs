@@ -2,6 +2,8 @@
 
 mod archive;
 mod store;
+mod vigil;
 
 pub use archive::{Archive, Damaged, Loaded, Opened, Written};
 pub use store::{Batch, Definition, Space, Store};
+pub use vigil::Vigil;

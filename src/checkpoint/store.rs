@@ -1,7 +1,8 @@
 //! The embedded store in the data directory: bytes by name, in spaces, written in whole batches or not at all.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,11 +14,22 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 
+use super::Archive;
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
 
 /// The file in the data directory.
 const FILE: &str = "streamgauge.redb";
+
+/// The same while it is made: it gets its name when all that belongs into a new one is on the disk.
+const UNFINISHED: &str = "streamgauge.redb.new";
+
+/// Held by the process that has the data directory, from before it looks at anything else in it.
+const LOCK: &str = "streamgauge.lock";
+
+/// The head of a file of redb, and the magic number with which that begins: it is written last when a file is made.
+const HEAD_BYTES: usize = 320;
+const MAGIC_BYTES: usize = 9;
 
 /// The format of what is inside. A greater number is refused; a smaller one would be brought up here.
 const FORMAT: u64 = 1;
@@ -59,6 +71,9 @@ pub struct Definition {
     pub created_at: String,
     /// RFC 3339.
     pub updated_at: String,
+    /// The allowed lateness, in nanoseconds, of tables of which a view does not follow what they say now.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lateness_nanos: BTreeMap<String, u64>,
 }
 
 /// The store of one data directory, held by one process. Clones share it.
@@ -76,32 +91,65 @@ struct Inner {
     dir: Option<PathBuf>,
     place: PathBuf,
     epoch: u64,
+    /// Let go after the database.
+    _lock: Option<File>,
 }
 
 impl Store {
     /// Opens the store in `dir`, which is made (for its owner alone) if it is not there, and checks all that it holds.
     /// Fails if another process has it, if it cannot be written, if it is damaged, or if a newer version wrote it.
+    ///
+    /// A process that ends at any moment of this leaves a directory that the next call takes: a new file is made under another name, and
+    /// an empty one, or one that never came to hold anything, is taken for new, unless checkpoints say that there was more.
     pub fn open(dir: &Path) -> Result<Self> {
         let place = dir.join(FILE);
-        let (file, fresh) = make(dir, &place).map_err(|error| unusable(dir, &error))?;
-        let database = database(dir, &place, file, fresh).inspect_err(|_| {
-            if fresh {
-                // Nothing was in it, and the next start would take it for a damaged one.
-                let _ = std::fs::remove_file(&place);
-            }
-        })?;
-        Store::ready(database, Some(dir.into()), place)
+        let usable = |error: io::Error| unusable(dir, &error);
+        make_dir(dir).map_err(usable)?;
+        let lock = take_lock(dir)?;
+        let mut file = match options().open(&place) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Store::make(dir, place, lock),
+            Err(error) => return Err(unusable(dir, &error)),
+        };
+        if !is_unwritten(&mut file).map_err(usable)? {
+            return Store::ready(database(dir, &place, file)?, Some(dir.into()), place, Some(lock));
+        }
+        if Archive::is_in(dir) {
+            return Err(damaged(&place, "nothing is in it, and there are checkpoints beside it"));
+        }
+        tracing::warn!(file = %place.display(), "the store was never finished: it is made anew");
+        Store::make(dir, place, lock)
+    }
+
+    /// Makes a new store, all of it or nothing.
+    fn make(dir: &Path, place: PathBuf, lock: File) -> Result<Self> {
+        let usable = |error: io::Error| unusable(dir, &error);
+        let unfinished = dir.join(UNFINISHED);
+        let file = options().create(true).truncate(true).open(&unfinished).map_err(usable)?;
+        let made = database(dir, &unfinished, file).and_then(|database| {
+            let store = Store::ready(database, Some(dir.into()), place.clone(), Some(lock))?;
+            fs::rename(&unfinished, &place).and_then(|()| sync_dir(dir)).map_err(usable)?;
+            Ok(store)
+        });
+        made.inspect_err(|_| {
+            let _ = fs::remove_file(&unfinished);
+        })
+    }
+
+    /// Whether there is a store in `dir`. Touches nothing.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(FILE).is_file()
     }
 
     /// A store that ends with the process.
     pub fn in_memory() -> Result<Self> {
         let place = PathBuf::from("memory");
         let database = builder().create_with_backend(InMemoryBackend::new());
-        Store::ready(database.map_err(|error| failed(&place, error.into()))?, None, place)
+        Store::ready(database.map_err(|error| failed(&place, error.into()))?, None, place, None)
     }
 
-    fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf) -> Result<Self> {
-        let mut store = Inner { database: Mutex::new(Some(database)), dir, place, epoch: 0 };
+    fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf, lock: Option<File>) -> Result<Self> {
+        let mut store = Inner { database: Mutex::new(Some(database)), dir, place, epoch: 0, _lock: lock };
         let number = |key: &str| -> Result<Option<u64>> {
             let bytes = store.get(Space::Meta, key)?;
             bytes.map(|bytes| decode(&store.place, Space::Meta, key, &bytes)).transpose()
@@ -144,6 +192,12 @@ impl Store {
         values.iter().map(|(key, bytes)| decode(&self.0.place, space, key, bytes)).collect()
     }
 
+    /// One value as a type.
+    pub fn value<T: DeserializeOwned>(&self, space: Space, key: &str) -> Result<Option<T>> {
+        let bytes = self.0.get(space, key)?;
+        bytes.map(|bytes| decode(&self.0.place, space, key, &bytes)).transpose()
+    }
+
     /// Writes one value.
     pub fn put<T: Serialize>(&self, space: Space, key: &str, value: &T) -> Result<()> {
         self.write(|batch| batch.put(space, key, value))
@@ -154,17 +208,27 @@ impl Store {
         self.write(|batch| batch.remove(space, key))
     }
 
-    /// Tables and views in the order in which they must be made.
-    pub fn definitions(&self) -> Result<Vec<Definition>> {
-        self.values(Space::Definitions)
+    /// Tables and views in the order in which they must be made, each with its number.
+    pub fn definitions(&self) -> Result<Vec<(u64, Definition)>> {
+        let read = |(key, bytes): (String, Vec<u8>)| {
+            let wrong = || damaged(&self.0.place, &format!("'{key}' in Definitions is no number"));
+            Ok((key.parse().map_err(|_| wrong())?, decode(&self.0.place, Space::Definitions, &key, &bytes)?))
+        };
+        self.list(Space::Definitions)?.into_iter().map(read).collect()
     }
 
-    /// Takes the place of all definitions, in this order.
-    pub fn set_definitions(&self, definitions: &[Definition]) -> Result<()> {
+    /// Keeps some definitions by their numbers, and forgets those that are gone; the others stay as they are.
+    pub fn change_definitions(&self, changes: &[(u64, Option<Definition>)]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.write(|batch| {
-            batch.clear(Space::Definitions)?;
-            for (index, definition) in definitions.iter().enumerate() {
-                batch.put(Space::Definitions, &format!("{index:010}"), definition)?;
+            for (number, definition) in changes {
+                let key = format!("{number:010}");
+                match definition {
+                    Some(definition) => batch.put(Space::Definitions, &key, definition)?,
+                    None => drop(batch.remove(Space::Definitions, &key)?),
+                }
             }
             Ok(())
         })
@@ -226,8 +290,11 @@ impl Inner {
         let open = match (database.take(), &self.dir) {
             (Some(open), _) => open,
             (None, Some(dir)) => {
-                let file = writable().open(&self.place).map_err(|error| unusable(dir, &error))?;
-                self::database(dir, &self.place, file, false)?
+                let mut file = options().open(&self.place).map_err(|error| unusable(dir, &error))?;
+                if is_unwritten(&mut file).map_err(|error| unusable(dir, &error))? {
+                    return Err(damaged(&self.place, "nothing is in it any more"));
+                }
+                self::database(dir, &self.place, file)?
             }
             (None, None) => return Err(Error::bug("a store without a file was closed")),
         };
@@ -277,11 +344,7 @@ impl Inner {
 }
 
 /// Opens the database in a file, and checks all that it holds.
-fn database(dir: &Path, place: &Path, file: File, fresh: bool) -> Result<Database> {
-    let length = file.metadata().map_err(|error| unusable(dir, &error))?.len();
-    if !fresh && length == 0 {
-        return Err(damaged(place, "it is empty"));
-    }
+fn database(dir: &Path, place: &Path, file: File) -> Result<Database> {
     // A damaged file may contradict redb's own invariants, which it holds with assertions.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let mut database = builder().create_file(file)?;
@@ -291,8 +354,7 @@ fn database(dir: &Path, place: &Path, file: File, fresh: bool) -> Result<Databas
     let (database, whole) = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
-            return Err(Error::new(Code::Data, format!("the data directory '{}' is in use by another process", dir.display()))
-                .hint("stop that process, or give this one its own directory with --data DIR"));
+            return Err(in_use(dir));
         }
         Ok(Err(DatabaseError::Storage(redb::StorageError::Io(error)))) if error.kind() != ErrorKind::InvalidData => {
             return Err(match error.kind() {
@@ -315,34 +377,61 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// The file of the store, and whether it is new. Directory and file are for their owner alone: definitions may hold secrets.
-fn make(dir: &Path, place: &Path) -> io::Result<(File, bool)> {
+/// Directory and files are for their owner alone: definitions may hold secrets.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
     let mut maker = DirBuilder::new();
-    let mut options = writable();
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-        maker.mode(0o700);
-        options.mode(0o600);
-    }
-    if !dir.is_dir() {
-        maker.recursive(true).create(dir)?;
-    }
-    match options.clone().create_new(true).open(place) {
-        Ok(file) => {
-            #[cfg(unix)]
-            File::open(dir)?.sync_all()?;
-            Ok((file, true))
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok((options.open(place)?, false)),
-        Err(error) => Err(error),
+    std::os::unix::fs::DirBuilderExt::mode(&mut maker, 0o700);
+    maker.recursive(true).create(dir)?;
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// The lock of the directory, unless another process has it. Where a file system knows no locks, redb looks for itself.
+fn take_lock(dir: &Path) -> Result<File> {
+    let lock = options().create(true).truncate(false).open(dir.join(LOCK)).map_err(|error| unusable(dir, &error))?;
+    match lock.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(in_use(dir)),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
     }
 }
 
-fn writable() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options
+/// Whether nothing was ever kept in the file: it has no magic number yet, and behind the head nothing but zeros. One that was in use has
+/// pages there, whatever became of its head.
+fn is_unwritten(file: &mut File) -> io::Result<bool> {
+    let mut piece = vec![0; 64 * 1024];
+    let mut at = 0;
+    file.seek(SeekFrom::Start(0))?;
+    let unwritten = loop {
+        let length = file.read(&mut piece)?;
+        let is_zero = |(offset, byte): (usize, &u8)| *byte == 0 || (MAGIC_BYTES..HEAD_BYTES).contains(&(at + offset));
+        if length == 0 || !piece[..length].iter().enumerate().all(is_zero) {
+            break length == 0;
+        }
+        at += length;
+    };
+    file.seek(SeekFrom::Start(0))?;
+    Ok(unwritten)
+}
+
+#[cfg(unix)]
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_dir(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 fn decode<T: DeserializeOwned>(place: &Path, space: Space, key: &str, bytes: &[u8]) -> Result<T> {
@@ -355,6 +444,11 @@ fn decode<T: DeserializeOwned>(place: &Path, space: Space, key: &str, bytes: &[u
 fn unusable(dir: &Path, error: &io::Error) -> Error {
     Error::new(Code::Data, format!("the data directory '{}' cannot be used: {error}", dir.display()))
         .hint("give a directory that can be written with --data DIR")
+}
+
+fn in_use(dir: &Path) -> Error {
+    Error::new(Code::Data, format!("the data directory '{}' is in use by another process", dir.display()))
+        .hint("stop that process, or give this one its own directory with --data DIR")
 }
 
 fn damaged(place: &Path, reason: &str) -> Error {
@@ -379,13 +473,23 @@ mod tests {
             text: format!("CREATE TABLE {name} …"),
             created_at: "2026-03-01T12:00:00Z".into(),
             updated_at: "2026-03-01T12:00:00Z".into(),
+            lateness_nanos: BTreeMap::new(),
         }
+    }
+
+    fn keep(store: &Store, names: &[&str]) {
+        let changes = names.iter().enumerate().map(|(number, name)| (number as u64, Some(definition(name))));
+        store.change_definitions(&changes.collect::<Vec<_>>()).unwrap();
+    }
+
+    fn names(store: &Store) -> Vec<String> {
+        store.definitions().unwrap().into_iter().map(|(_, definition)| definition.name).collect()
     }
 
     /// A data directory that was written and closed.
     fn written(dir: &Path) -> PathBuf {
         let store = Store::open(dir).unwrap();
-        store.set_definitions(&[definition("zebra"), definition("ant")]).unwrap();
+        keep(&store, &["zebra", "ant"]);
         store.put(Space::Tokens, "a", &"hash").unwrap();
         dir.join(FILE)
     }
@@ -396,12 +500,11 @@ mod tests {
         let deep = dir.path().join("not/there/yet");
         written(&deep);
         let store = Store::open(&deep).unwrap();
-        let names: Vec<_> = store.definitions().unwrap().into_iter().map(|definition| definition.name).collect();
-        assert_eq!(names, ["zebra", "ant"]);
+        assert_eq!(names(&store), ["zebra", "ant"]);
         assert_eq!(store.values::<String>(Space::Tokens).unwrap(), ["hash"]);
         assert!(store.remove(Space::Tokens, "a").unwrap() && !store.remove(Space::Tokens, "a").unwrap());
-        store.set_definitions(&[definition("bee")]).unwrap();
-        assert_eq!(store.definitions().unwrap(), [definition("bee")]);
+        store.change_definitions(&[(0, None), (7, Some(definition("bee"))), (9, None)]).unwrap();
+        assert_eq!(store.definitions().unwrap(), [(1, definition("ant")), (7, definition("bee"))]);
     }
 
     #[test]
@@ -410,7 +513,7 @@ mod tests {
         let mut kept = serde_json::to_value(definition("ant")).unwrap();
         (kept["of"], kept["id"]) = ("table".into(), "ct_1".into());
         store.put(Space::Definitions, "0", &kept).unwrap();
-        assert_eq!(store.definitions().unwrap(), [definition("ant")]);
+        assert_eq!(store.definitions().unwrap(), [(0, definition("ant"))]);
     }
 
     #[test]
@@ -444,6 +547,65 @@ mod tests {
         assert_eq!((mode(&data), mode(&file)), (0o700, 0o600));
     }
 
+    /// What a process that ends on the way may leave of a store that it makes: the next start takes it for new.
+    #[test]
+    fn a_directory_in_which_a_first_start_broke_off_is_taken() {
+        let left = |fill: &dyn Fn(&Path)| {
+            let dir = TempDir::new().unwrap();
+            fill(dir.path());
+            let store = Store::open(dir.path()).unwrap_or_else(|error| panic!("{error}"));
+            assert!(store.definitions().unwrap().is_empty());
+            keep(&store, &["bee"]);
+            drop(store);
+            assert_eq!(names(&Store::open(dir.path()).unwrap()), ["bee"]);
+            assert!(!dir.path().join(UNFINISHED).exists());
+        };
+        let whole = {
+            let dir = TempDir::new().unwrap();
+            std::fs::read(written(dir.path())).unwrap()
+        };
+        left(&|_| {});
+        left(&|dir| std::fs::write(dir.join(LOCK), "").unwrap());
+        for length in [0, 1, 320, 4_096, whole.len() / 2, whole.len()] {
+            left(&|dir| std::fs::write(dir.join(UNFINISHED), &whole[..length]).unwrap());
+        }
+        left(&|dir| std::fs::create_dir_all(dir.join("checkpoints")).unwrap());
+        left(&|dir| {
+            std::fs::create_dir_all(dir.join("checkpoints")).unwrap();
+            std::fs::write(dir.join("checkpoints/lock"), "").unwrap();
+            std::fs::write(dir.join("checkpoints/0000000001.tmp"), "SGCKPT").unwrap();
+        });
+        // A file under its own name that redb has not come to the end of making: as long as it will be, and its head without the magic number.
+        for length in [0, 1, 9, 100, 320, 4_096, 1 << 20] {
+            left(&|dir| {
+                let head: Vec<u8> =
+                    (0..HEAD_BYTES.max(length)).map(|at| u8::from((MAGIC_BYTES..HEAD_BYTES).contains(&at))).collect();
+                std::fs::write(dir.join(FILE), &head[..length]).unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn a_store_that_lost_what_was_in_it_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let file = written(dir.path());
+        let whole = std::fs::read(&file).unwrap();
+        // Its head is gone, and its pages are there.
+        let mut headless = whole.clone();
+        headless[..4_096].fill(0);
+        std::fs::write(&file, headless).unwrap();
+        assert!(refused(dir.path()).contains("is damaged"));
+        // Nothing of it is there, and checkpoints say that there was something.
+        std::fs::create_dir_all(dir.path().join("checkpoints")).unwrap();
+        std::fs::write(dir.path().join("checkpoints/0000000007.ckpt"), "").unwrap();
+        for empty in [0, whole.len()] {
+            std::fs::write(&file, vec![0; empty]).unwrap();
+            assert!(refused(dir.path()).contains("is damaged: nothing is in it, and there are checkpoints beside it"));
+        }
+        std::fs::write(&file, &whole).unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().definitions().unwrap().len(), 2);
+    }
+
     fn refused(dir: &Path) -> String {
         let error = Store::open(dir).expect_err("the store was opened");
         assert_eq!(error.code(), Code::Data);
@@ -475,7 +637,7 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let file = written(dir.path());
         let whole = std::fs::read(&file).unwrap();
-        for length in [0, 1, 100, 320, 4_096, whole.len() / 2, whole.len() - 4_096] {
+        for length in [10, 100, 320, 4_096, whole.len() / 2, whole.len() - 4_096] {
             std::fs::write(&file, &whole[..length]).unwrap();
             assert!(refused(dir.path()).contains("is damaged"), "{length}");
         }
@@ -502,7 +664,7 @@ mod tests {
                 }
                 Ok(store) => {
                     let definitions = store.definitions().unwrap();
-                    let known = [vec![], vec![definition("zebra"), definition("ant")]];
+                    let known = [vec![], vec![(0, definition("zebra")), (1, definition("ant"))]];
                     assert!(known.contains(&definitions), "byte {at}: {definitions:?}");
                 }
             }

@@ -97,7 +97,7 @@ pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Re
     let unserved = |error: io::Error| Error::new(Code::Runtime, format!("the demo's feeds cannot be served: {error}"));
     let feeds = start_feeds(Timestamp::now(), SEED).await.map_err(unserved)?;
     let engine = Engine::new()?;
-    let script = Script { name: "demo.sql".into(), text: script(&feeds) };
+    let script = Script::new("demo.sql", script(&feeds));
     let mut outcome = Outcome::default();
     outcome.run(&engine, &script, &mut |_| {}).await;
     if outcome.errors > 0 {

@@ -3,30 +3,51 @@
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use crate::error::Error;
-use crate::sql::{self, Text};
+use crate::sql::{self, Lines};
 
 /// Widest line that is drawn, in columns; a longer one is cut around the caret.
 const WIDTH: usize = 140;
 
-/// Draws an error of a script, whose secrets are covered. Without a place it is only the sentence and the way out. No line break at the end.
-pub fn render(error: &Error, file: &str, script: &str, color: bool) -> String {
-    let script = &sql::covered(script);
-    let id = error.code().to_string();
-    let title = Level::ERROR.primary_title(error.message()).id(&id);
-    let mut report = match error.span() {
-        Some(span) => {
-            let mut range = Text::new(script).range(span);
-            // A line break is nothing to point at.
-            range.end = range.start + script[range.clone()].trim_end_matches(['\r', '\n']).len();
-            title.element(Snippet::source(script).path(file).annotation(AnnotationKind::Primary.span(range)))
-        }
-        None => title.elements(std::iter::empty::<Snippet<'_, annotate_snippets::Annotation<'_>>>()),
-    };
-    if let Some(hint) = error.way_out() {
-        report = report.element(Level::HELP.message(hint));
+/// A script in which errors are drawn: looked through once, however many they are.
+pub struct Canvas {
+    /// Its secrets are covered.
+    script: String,
+    lines: Lines,
+}
+
+impl Canvas {
+    pub fn new(script: &str) -> Canvas {
+        let script = sql::covered(script);
+        Canvas { lines: Lines::new(&script), script }
     }
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    renderer.term_width(WIDTH).render(&[report])
+
+    /// Draws an error of the script. Without a place it is only the sentence and the way out. No line break at the end.
+    pub fn draw(&self, error: &Error, file: &str, color: bool) -> String {
+        let id = error.code().to_string();
+        let title = Level::ERROR.primary_title(error.message()).id(&id);
+        let mut report = match error.span() {
+            Some(span) => {
+                let mut range = self.lines.range(&self.script, span);
+                // A line break is nothing to point at.
+                range.end = range.start + self.script[range.clone()].trim_end_matches(['\r', '\n']).len();
+                let (line, shown) = self.lines.around(&range);
+                let range = range.start - shown.start..range.end - shown.start;
+                let snippet = Snippet::source(&self.script[shown]).line_start(line).path(file);
+                title.element(snippet.annotation(AnnotationKind::Primary.span(range)))
+            }
+            None => title.elements(std::iter::empty::<Snippet<'_, annotate_snippets::Annotation<'_>>>()),
+        };
+        if let Some(hint) = error.way_out() {
+            report = report.element(Level::HELP.message(hint));
+        }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.term_width(WIDTH).render(&[report])
+    }
+}
+
+/// Draws one error of a script: see [`Canvas::draw`].
+pub fn render(error: &Error, file: &str, script: &str, color: bool) -> String {
+    Canvas::new(script).draw(error, file, color)
 }
 
 /// Shows an error that has no script, or none at hand, on standard error.

@@ -12,7 +12,7 @@ use super::args::Format;
 use super::present::until;
 use super::print::Printer;
 use super::sink::{Place, Sink};
-use crate::checkpoint::{Archive, Loaded, Opened};
+use crate::checkpoint::{Archive, Loaded, Opened, Store};
 use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Ledger, PRINT, Said, Taken};
 use crate::error::{Code, Error, Result};
 use crate::operator::state::Part;
@@ -30,6 +30,11 @@ pub struct State {
 impl State {
     /// Opens a directory and the file that goes with it; both begin here if they are new.
     pub fn open(dir: &Path, output: Option<&Path>, force: bool, format: Format) -> Result<State> {
+        if Store::is_in(dir) {
+            let message = format!("'{}' is the data directory of a server, and no state of a run", dir.display());
+            return Err(Error::new(Code::Data, message)
+                .hint("give another --state directory; streamgauge serve --data goes on with this one"));
+        }
         let Opened { mut archive, loaded, damaged } = Archive::open(dir)?;
         let mut notes: Vec<String> =
             damaged.iter().map(|damaged| format!("{damaged}; the one before is used, if it is whole")).collect();

@@ -18,7 +18,7 @@ use crate::time::TimestampArray;
 /// Runs scripts; the rows of their queries, or of their topmost views, are printed.
 pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let mut scripts = args.files.iter().map(Script::read).collect::<Result<Vec<_>>>()?;
-    scripts.extend(args.command.iter().map(|text| Script { name: "-c".into(), text: text.clone() }));
+    scripts.extend(args.command.iter().map(|text| Script::new("-c", text.clone())));
     let engine = Arc::new(Engine::new()?);
     let is_shown = args.output.is_none() && args.state.is_none() && stdout().is_terminal();
     let format = match &args.output {
@@ -205,7 +205,7 @@ mod tests {
         let told = async |selects: &str, ends: Ends| {
             let mut outcome = Outcome::default();
             let text = if engine.tables().is_empty() { format!("{text}{selects}") } else { selects.into() };
-            outcome.run(&engine, &Script { name: "-c".into(), text }, &mut |_| {}).await;
+            outcome.run(&engine, &Script::new("-c", text), &mut |_| {}).await;
             assert_eq!(outcome.errors, 0, "{selects}");
             never_begun(&outcome.queries, ends).map(|note| note.split(" has").next().unwrap_or_default().to_string())
         };

@@ -1,9 +1,10 @@
 //! SQL scripts as the program reads them: files or standard input, their statements, and their errors shown in place.
 
 use std::io::{IsTerminal, Read};
+use std::sync::OnceLock;
 
 use super::args::Input;
-use super::diagnostic;
+use super::diagnostic::Canvas;
 use crate::engine::{Answer, Attempts, Engine, Query};
 use crate::error::{Code, Error, Result};
 use crate::sql::{self, Kind, Statement};
@@ -15,9 +16,14 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 pub struct Script {
     pub name: String,
     pub text: String,
+    canvas: OnceLock<Canvas>,
 }
 
 impl Script {
+    pub fn new(name: impl Into<String>, text: String) -> Script {
+        Script { name: name.into(), text, canvas: OnceLock::new() }
+    }
+
     pub fn read(input: &Input) -> Result<Script> {
         let (name, bytes) = match input {
             Input::Stdin => {
@@ -34,13 +40,14 @@ impl Script {
         let text = String::from_utf8(bytes.map_err(|error| unreadable(error.to_string()))?);
         let text = text.map_err(|error| unreadable(format!("byte {} is no UTF-8 text", error.utf8_error().valid_up_to() + 1)))?;
         let text = text.strip_prefix(BYTE_ORDER_MARK).map(str::to_string).unwrap_or(text);
-        Ok(Script { name, text })
+        Ok(Script::new(name, text))
     }
 
     /// Shows an error on standard error, with its place if it has one.
     pub fn complain(&self, error: &Error) {
         let color = std::io::stderr().is_terminal();
-        eprintln!("{}", diagnostic::render(error, &self.name, &self.text, color).trim_end());
+        let canvas = self.canvas.get_or_init(|| Canvas::new(&self.text));
+        eprintln!("{}", canvas.draw(error, &self.name, color).trim_end());
     }
 }
 

@@ -32,7 +32,7 @@ pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = 
         true => {
             let unserved = |error: io::Error| Error::new(Code::Runtime, format!("the demo's feeds cannot be served: {error}"));
             let feeds = demo::start_feeds(Timestamp::now(), demo::SEED).await.map_err(unserved)?;
-            scripts.push(Script { name: "demo.sql".into(), text: demo::script(&feeds) });
+            scripts.push(Script::new("demo.sql", demo::script(&feeds)));
             let stream = serde_json::from_str(DEMO_STREAM).map_err(|error| Error::bug(format!("the demo's stream: {error}")))?;
             settings.streams.push(stream);
             settings.feeds.own.extend([feeds.metrics, feeds.trades]);

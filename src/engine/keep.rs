@@ -15,11 +15,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, TableType};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use super::Query;
 use super::output::panic_error;
-use crate::error::Result;
+use super::{Lateness, Query};
+use crate::checkpoint::Vigil;
+use crate::error::{Error, Result};
 use crate::operator::Epoch;
 use crate::operator::state::{self, Frame};
 use crate::plan::Emit;
@@ -39,7 +40,7 @@ pub struct Kept {
 
 impl Kept {
     /// A view over `query`, whose logical plan is `plan`. `retention` is how many results of closed windows stay.
-    pub fn new(name: &str, query: Query, plan: &LogicalPlan, retention: usize) -> Result<Self> {
+    pub fn new(name: &str, query: Query, plan: &LogicalPlan, emit: Emit, lateness: &Lateness, retention: usize) -> Result<Self> {
         let schema = query.schema();
         let continuous = query.continuous().map(|continuous| continuous.plan());
         let is_changelog = continuous.is_some_and(|plan| plan.is_changelog());
@@ -49,14 +50,14 @@ impl Kept {
             (true, false) => Rows::standing(&schema, None)?,
         };
         let order = order(plan, &query.state);
-        let fingerprint = fingerprint(&query, plan, retention);
+        let fingerprint = fingerprint(&query, plan, emit, lateness, retention);
         let live = Arc::new(Live::new(name, schema, is_changelog, rows).ordered(order));
         Ok(Kept { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
     }
 
     /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to
-    /// start when all that shall see their first event have joined.
-    pub fn run(&self, state: Option<Vec<Frame>>, marked: Epoch) -> Result<Vec<Arc<Table>>> {
+    /// start when all that shall see their first event have joined. A vigil over it knows it by the name beside.
+    pub fn run(&self, state: Option<Vec<Frame>>, marked: Epoch, over: Option<(Arc<Vigil>, String)>) -> Result<Vec<Arc<Table>>> {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
         let live = Arc::clone(&self.live);
         let (context, budget) = (query.state.task_ctx(), query.budget);
@@ -70,12 +71,13 @@ impl Kept {
                 run.limit(budget);
                 run.ignore_marks(marked);
                 live.enter(Health::Running);
-                (tokio::spawn(guarded(Arc::clone(&live), live.drive(run, self.fingerprint.clone()))), tables)
+                let task = guarded(Arc::clone(&live), live.drive(run, self.fingerprint.clone()));
+                (spawn(over, task), tables)
             }
             None => {
                 live.enter(Health::Running);
                 let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                (tokio::spawn(guarded(Arc::clone(&live), live.fill(rows))), Vec::new())
+                (spawn(over, guarded(Arc::clone(&live), live.fill(rows))), Vec::new())
             }
         };
         *lock(&self.task) = Some(task.abort_handle());
@@ -95,6 +97,16 @@ impl Kept {
         });
         run.inspect_err(|error| tracing::warn!(view = self.live.name, reason = %error, "its state is lost: the view begins anew"))
             .ok()
+    }
+
+    /// The view is not run: it has failed, and shows what it had said in `state`, if that can be read.
+    pub fn leave_out(&self, state: Option<Vec<Frame>>, error: Error) {
+        drop(lock(&self.query).take());
+        let shown = state.map_or(Ok(()), |state| self.live.load(None, state));
+        if let Err(error) = shown {
+            tracing::warn!(view = self.live.name, reason = %error, "its last rows are lost");
+        }
+        self.live.enter(Health::Failed(error));
     }
 
     /// Shows what the view had said when it ended or failed, instead of running it again; whether that could be read.
@@ -124,6 +136,13 @@ impl Drop for Kept {
 impl fmt::Debug for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.live.fmt(f)
+    }
+}
+
+fn spawn(over: Option<(Arc<Vigil>, String)>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    match over {
+        Some((vigil, view)) => tokio::spawn(vigil.over(view, task)),
+        None => tokio::spawn(task),
     }
 }
 
@@ -176,11 +195,12 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A hash of all that a view's state depends on: its query to the end, and the tables below it.
-pub(super) fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -> String {
-    let emit = query.state.config().get_extension::<Emit>();
+/// A hash of all that a view's state depends on: its query to the end, and the tables below it, with the lateness that it allows them.
+pub(super) fn fingerprint(query: &Query, plan: &LogicalPlan, emit: Emit, lateness: &Lateness, retention: usize) -> String {
+    let emit = Some(emit);
     let tables = crate::plan::tables(plan);
-    let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), table.spec().allowed_lateness)).collect();
+    let allowed = |table: &Table| lateness.get(&table.spec().name).copied().unwrap_or_default();
+    let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), allowed(table))).collect();
     let schema = query.schema();
     let columns: Vec<_> = schema.fields().iter().map(|field| (field.name(), crate::format::infer::field_type(field))).collect();
     let plan = state::zoneless(&plan.display_indent().to_string());
@@ -235,5 +255,135 @@ impl TableProvider for Snapshots {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let rows = self.0.snapshot()?.rows;
         MemTable::try_new(rows.schema(), vec![vec![rows]])?.scan(session, projection, filters, limit).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::Engine;
+    use crate::feed::Policy;
+    use crate::options::{TableOptions, Takes};
+    use crate::sql::{self, Kind};
+    use crate::table::Spec;
+
+    const COLUMNS: &str = "(k TEXT, v BIGINT, ts TIMESTAMP, other TIMESTAMP)";
+    const WINDOWS: &str = "SELECT k, count(*) AS n, TUMBLE(INTERVAL '1 minute') AS window FROM t GROUP BY k, window";
+    const ROWS: &str = "SELECT * FROM t";
+
+    /// A table before and after a change of one option, and a view over it.
+    fn changed(option: &str) -> (String, String, &'static str) {
+        let sse = |columns: &str, options: &str| {
+            format!("CREATE TABLE t {columns} WITH (connector = 'sse', endpoint = 'http://127.0.0.1:9/'{options})")
+        };
+        let file = |path: &str| format!("CREATE TABLE t {COLUMNS} WITH (connector = 'file', path = '{path}')");
+        let plain = |before: &str, after: &str| {
+            let with = |value: &str| sse(COLUMNS, &format!(", '{option}' = '{value}'"));
+            (with(before), with(after), WINDOWS)
+        };
+        let beside = |more: &str, before: &str, after: &str| {
+            let with = |value: &str| sse(COLUMNS, &format!(", {more}, '{option}' = '{value}'"));
+            (with(before), with(after), WINDOWS)
+        };
+        match option {
+            "connector" => (sse(COLUMNS, ""), file("a.ndjson"), WINDOWS),
+            "endpoint" => (sse(COLUMNS, ""), sse(COLUMNS, "").replace(":9/", ":10/"), WINDOWS),
+            "path" => (file("a.ndjson"), file("b.ndjson"), WINDOWS),
+            "format" => (sse("(value TEXT)", ""), sse("(value TEXT)", ", format = 'raw_string'"), ROWS),
+            "primary_key" => (sse(COLUMNS, ""), sse(COLUMNS, ", primary_key = 'k'"), ROWS),
+            "table" => {
+                let of = |name: &str| sse("(k TEXT PRIMARY KEY)", &format!(", format = 'debezium_json', 'table' = '{name}'"));
+                (of("a"), of("b"), ROWS)
+            }
+            "json.unstructured" => (sse("(value JSON)", ""), sse("", ", 'json.unstructured' = 'true'"), ROWS),
+            "terminator" => plain("[DONE]", "[END]"),
+            "watermark_delay" => beside("event_time_field = 'ts'", "1s", "2s"),
+            "body" => beside("method = 'PUT'", "a", "b"),
+            "headers" => plain("A: b", "A: c"),
+            "events" => plain("a", "a,b"),
+            "method" => plain("GET", "PUT"),
+            "reconnect" | "deduplicate" => plain("true", "false"),
+            "reconnect_delay" | "reconnect_max_delay" | "connect_timeout" => plain("10s", "20s"),
+            "max_reconnect_attempts" => plain("1", "2"),
+            "read_timeout" => plain("auto", "45s"),
+            "last_event_id" => plain("1", "2"),
+            "resume" => plain("header", "off"),
+            "max_event_bytes" => plain("1MiB", "2MiB"),
+            "tls_ca_file" | "tls_client_file" => plain("a.pem", "b.pem"),
+            "proxy" => plain("off", "http://127.0.0.1:3128"),
+            "bad_data" => plain("drop", "fail"),
+            "event_time_field" => plain("ts", "other"),
+            "allowed_lateness" => plain("0s", "5s"),
+            "idle_timeout" => plain("10s", "off"),
+            "json.timestamp_format" => plain("rfc3339", "unix_millis"),
+            "framing" => plain("none", "newline"),
+            other => panic!("how does a change of '{other}' look?"),
+        }
+    }
+
+    fn parsed(text: &str) -> sql::Statement {
+        let (mut statements, errors) = sql::parse(text);
+        assert!(errors.is_empty(), "{text}: {errors:?}");
+        statements.remove(0)
+    }
+
+    async fn engine(texts: &[&str]) -> Engine {
+        let engine = Engine::keeping(Policy::default()).unwrap();
+        for text in texts {
+            engine.execute(&parsed(text)).await.map(drop).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+        }
+        engine
+    }
+
+    fn kept(engine: &Engine) -> (String, String, bool) {
+        let view = engine.view("v").unwrap();
+        let kept = view.kept.as_ref().unwrap();
+        (kept.fingerprint.clone(), engine.table("t").unwrap().fingerprint(), kept.live.is_changelog)
+    }
+
+    /// What a change leaves running is known again after a restart; what it does not is made anew for it.
+    #[tokio::test]
+    async fn every_option_takes_effect_when_it_says_also_after_a_restart() {
+        for option in TableOptions::DECLARED {
+            let name = option.name.trim_start_matches("r#");
+            // It has one value only.
+            if name == "type" {
+                continue;
+            }
+            let (before, after, query) = changed(name);
+            let view = format!("CREATE VIEW v AS {query}");
+            let running = engine(&[&before, &view]).await;
+            let was = kept(&running);
+            let Kind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
+            let spec = Spec::new(&create, &running.session().state()).unwrap_or_else(|errors| panic!("{after}: {errors:?}"));
+            let ends_otherwise = spec.finite != running.table("t").unwrap().spec().finite;
+            let taken = running.reconfigure(spec);
+            assert_eq!(taken.is_ok(), option.takes != Takes::Anew, "{name}: {taken:?}");
+            if taken.is_err() {
+                let anew = engine(&[&after, &view]).await;
+                assert!(ends_otherwise || kept(&anew).1 != was.1, "{name}");
+                continue;
+            }
+            assert_eq!(running.made_otherwise("t").is_empty(), option.takes != Takes::LaterViews, "{name}");
+            let again = Engine::keeping(Policy::default()).unwrap();
+            for definition in running.definitions() {
+                again.restore(&definition).await.unwrap();
+            }
+            assert_eq!(kept(&again), was, "{name}");
+            assert_eq!(again.definitions(), running.definitions(), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_view_that_is_made_anew_follows_its_table_again() {
+        let (before, after, query) = changed("allowed_lateness");
+        let running = engine(&[&before, &format!("CREATE VIEW v AS {query}")]).await;
+        let Kind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
+        running.reconfigure(Spec::new(&create, &running.session().state()).unwrap()).unwrap();
+        assert_eq!((running.made_otherwise("t"), kept(&running).2), (vec!["v".to_string()], false));
+        running.execute(&parsed(&format!("CREATE OR REPLACE VIEW v AS {query}"))).await.map(drop).unwrap();
+        assert_eq!((running.made_otherwise("t"), kept(&running).2), (vec![], true));
+        let own = format!("CREATE OR REPLACE VIEW v WITH (allowed_lateness = '1s') AS {query}");
+        running.execute(&parsed(&own)).await.map(drop).unwrap();
+        assert!(running.made_otherwise("t").is_empty());
     }
 }

@@ -184,7 +184,7 @@ impl Engine {
         let mut views = Vec::new();
         for view in self.tops() {
             let query = self.view_query(&view).await?;
-            let fingerprint = fingerprint(&query, &view.plan, 0);
+            let fingerprint = fingerprint(&query, &view.plan, view.emit, &view.lateness, 0);
             views.push((view.name.clone(), fingerprint, query));
         }
         let mut states = std::mem::take(&mut *lock(&self.states));

@@ -29,6 +29,8 @@ impl Engine {
         let mut tables: Vec<Arc<Table>> = Vec::new();
         {
             let marked = lock(&self.marked);
+            let vigil = self.vigil.get();
+            let _turn = vigil.and_then(|vigil| vigil.first_turn());
             for view in self.views() {
                 if let Some(kept) = &view.kept {
                     let ended = states.remove(&kept.live.last_part_name()).filter(|part| part.fingerprint == kept.fingerprint);
@@ -37,7 +39,18 @@ impl Engine {
                     }
                     let Kept { live, fingerprint, .. } = kept;
                     let state = self.state_of(&live.name, &live.part_name(), fingerprint, &mut states, &resumed, &mut anew);
-                    tables.extend(kept.run(state, *marked)?);
+                    let Some(vigil) = vigil else {
+                        tables.extend(kept.run(state, *marked, None)?);
+                        continue;
+                    };
+                    let watched = self.watched_as(&view.name);
+                    match vigil.reason(&watched) {
+                        Some(error) => kept.leave_out(state, error),
+                        None => {
+                            let over = Some((Arc::clone(vigil), watched.clone()));
+                            tables.extend(vigil.during(&watched, || kept.run(state, *marked, over))?);
+                        }
+                    }
                 }
             }
         }

@@ -16,7 +16,7 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use sqlparser::ast;
 
 use super::keep::{Kept, Snapshots};
-use super::{Answer, Engine, Query, View, column, one};
+use super::{Answer, Engine, Lateness, Query, View, column, emission, one};
 use crate::error::{Code, Error, Result, nearest};
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -46,6 +46,11 @@ impl Engine {
     }
 
     pub(super) async fn create_view(&self, create: &CreateView) -> Result<Answer, Vec<Error>> {
+        self.make_view(create, &Lateness::new()).await
+    }
+
+    /// Makes a view over tables whose lateness is as in `before`; where that says nothing, as it is now.
+    pub(super) async fn make_view(&self, create: &CreateView, before: &Lateness) -> Result<Answer, Vec<Error>> {
         let name = &create.name.text;
         if create.if_not_exists && self.catalog().contains(name) {
             return Ok(Answer::Done(vec![format!("view {name} is there already")]));
@@ -54,20 +59,22 @@ impl Engine {
         let emit = emit(create, &options);
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
-        let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
+        let lateness = lateness(&plan, before);
+        let physical = self.physical(&plan, emission(emit, &lateness)).await;
+        let (physical, state) = physical.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
         let budget = Budget::of(&options);
         let query = Query { name: Some(name.clone()), plan: physical, state, budget };
         let reads = self.reads(&create.query).map_err(one)?;
         let notices = query.notices().to_vec();
         let retention = usize::try_from(options.retention).unwrap_or(usize::MAX);
         let kept = match &self.answers {
-            Some(_) => Some(Kept::new(name, query, &plan, retention).map_err(one)?),
+            Some(_) => Some(Kept::new(name, query, &plan, emit, &lateness, retention).map_err(one)?),
             None => None,
         };
         let live = kept.as_ref().map(|kept| Arc::clone(&kept.live));
         let told = notices.iter().map(|notice| format!("view {name}: {notice}")).collect();
         let (text, query) = (create.text.clone(), create.query.to_string());
-        let view = Arc::new(View { name: name.clone(), text, query, plan: plan.clone(), emit, budget, notices, kept });
+        let view = Arc::new(View { name: name.clone(), text, query, plan: plan.clone(), emit, lateness, budget, notices, kept });
         {
             let mut catalog = self.catalog_mut();
             let created = catalog.create_view(name, Arc::clone(&view), reads, create.or_replace, Timestamp::now());
@@ -79,7 +86,8 @@ impl Engine {
         if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
             let tables = {
                 let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.run(None, *marked)
+                let over = self.vigil.get().map(|vigil| (Arc::clone(vigil), self.watched_as(name)));
+                kept.run(None, *marked, over)
             };
             let tables = tables.map_err(|error| {
                 // It would stay without ever running, and without being kept.
@@ -133,7 +141,7 @@ impl Engine {
     }
 
     pub(super) async fn view_query(&self, view: &View) -> Result<Query> {
-        let (plan, state) = self.physical(&view.plan, view.emit).await?;
+        let (plan, state) = self.physical(&view.plan, view.emission()).await?;
         Ok(Query { name: Some(view.name.clone()), plan, state, budget: view.budget })
     }
 
@@ -292,6 +300,15 @@ impl Engine {
     pub(super) fn unknown(&self, name: &Name) -> Error {
         self.catalog().unknown("table or view", &name.text).at(name.span)
     }
+}
+
+/// The lateness of the tables below a plan: as in `before`, else as it is now.
+fn lateness(plan: &LogicalPlan, before: &Lateness) -> Lateness {
+    let of = |table: &Arc<Table>| {
+        let spec = table.spec();
+        (spec.name.clone(), before.get(&spec.name).copied().unwrap_or(spec.allowed_lateness))
+    };
+    plan::tables(plan).iter().map(of).collect()
 }
 
 /// When a view gives results, by its options and its `EMIT CHANGES`.

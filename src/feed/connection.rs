@@ -81,7 +81,10 @@ pub(super) async fn open(
     request.check_bound(&spec.policy, &filled.url)?;
     let mut headers = headers(&filled, request, last_id, &mut warn)?;
     if let (Resume::Query(name), false) = (&request.resume, last_id.is_empty()) {
-        set_query(&mut filled.url, name, last_id);
+        match last_id.len() <= ID_BYTES_MAX {
+            true => set_query(&mut filled.url, name, last_id),
+            false => warn(too_long(last_id)),
+        }
     }
     if let (Some(secret), false) = (secret_header(&headers), request.endpoint.0.scheme() == "https" || is_loopback(&filled.url)) {
         warn(format!("the header '{secret}' goes over plain http to {}: anyone on the way can read it", request.shown()));
@@ -168,9 +171,7 @@ fn headers(filled: &Filled, request: &Request, last_id: &str, warn: &mut impl Fn
             Ok(value) if last_id.len() <= ID_BYTES_MAX => {
                 headers.insert(LAST_EVENT_ID, value);
             }
-            Ok(_) => {
-                warn(format!("the last event id has {} bytes, more than a header should hold: it was not sent", last_id.len()))
-            }
+            Ok(_) => warn(too_long(last_id)),
             Err(_) => warn(
                 "the last event id holds control characters, which a header cannot: it was not sent; resume = 'query:NAME' can"
                     .into(),
@@ -180,9 +181,13 @@ fn headers(filled: &Filled, request: &Request, last_id: &str, warn: &mut impl Fn
     Ok(headers)
 }
 
-/// Whether a header can hold an id.
-pub(super) fn fits_header(id: &str) -> bool {
-    id.len() <= ID_BYTES_MAX && HeaderValue::from_bytes(id.as_bytes()).is_ok()
+fn too_long(last_id: &str) -> String {
+    format!("the last event id has {} bytes, more than a request should hold: it was not sent", last_id.len())
+}
+
+/// Whether a request that resumes so can hold an id.
+pub(super) fn is_sendable(id: &str, resume: &Resume) -> bool {
+    id.len() <= ID_BYTES_MAX && (*resume != Resume::Header || HeaderValue::from_bytes(id.as_bytes()).is_ok())
 }
 
 async fn send(

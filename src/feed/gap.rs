@@ -67,7 +67,7 @@ impl std::fmt::Display for Reason {
         f.write_str(match self {
             Reason::NoIds => "the feed has no id to go on after",
             Reason::ResumeOff => "the option 'resume' is off",
-            Reason::Unsendable => "the last id does not fit into a header",
+            Reason::Unsendable => "the last id does not fit into a request",
             Reason::Elsewhere => "the server said that it went on elsewhere",
             Reason::Skipped => "the server did not go on where it was asked to: ids are left out",
             Reason::MaybeSkipped => "ids are left out; so far too few of them stepped by one to say that each is an event",

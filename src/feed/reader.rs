@@ -17,7 +17,7 @@ use super::parser::{Event, Parser};
 use super::recent::Memory;
 use super::retry::{Loss, Retry};
 use super::spec::{Source, Spec};
-use super::status::{Cause, Counts, RECENT_A_READ, RecentEvent, State, Status};
+use super::status::{Cause, Counts, RECENT_A_READ, RecentEvent, State, Status, cut};
 use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
@@ -286,7 +286,7 @@ impl Feed {
                 self.course.connected(&self.last_id, unresumed);
                 self.connected_once = true;
                 self.status.enter(State::Connected);
-                tracing::info!(feed = self.spec.shown(), last_event_id = self.last_id, "connected");
+                tracing::info!(feed = self.spec.shown(), last_event_id = cut(&self.last_id), "connected");
                 Ok(Reading::Connected)
             }
             Ok(Opened::NoContent) => Ok(self.end("the server answered 204: it asks not to come again")),
@@ -471,7 +471,7 @@ fn unresumed(resume: &Resume, last_id: &str) -> Option<Reason> {
     match resume {
         Resume::Off => Some(Reason::ResumeOff),
         _ if last_id.is_empty() => Some(Reason::NoIds),
-        Resume::Header if !connection::fits_header(last_id) => Some(Reason::Unsendable),
+        _ if !connection::is_sendable(last_id, resume) => Some(Reason::Unsendable),
         Resume::Header | Resume::Query(_) => None,
     }
 }

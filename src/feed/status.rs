@@ -167,7 +167,7 @@ impl RecentEvent {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     match text.len() > RECENT_BYTES {
         true => format!("{}…", &text[..text.floor_char_boundary(RECENT_BYTES)]),
         false => text.into(),

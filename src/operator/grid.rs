@@ -66,8 +66,8 @@ impl GridWindows {
 
     /// The earliest end after `time` of a window that holds rows.
     fn next_end(&self, time: i64) -> Option<i64> {
-        let after = (Bound::Excluded(time.saturating_sub(self.grid.width())), Bound::Unbounded);
-        let (start, _) = self.panes.range(after).next()?;
+        let after = time.checked_sub(self.grid.width()).map_or(Bound::Unbounded, Bound::Excluded);
+        let (start, _) = self.panes.range((after, Bound::Unbounded)).next()?;
         self.grid.next_end(*start, time)
     }
 

@@ -103,6 +103,8 @@ impl Sliding {
     /// come out the same to the last digit.
     pub fn rebuild(&mut self, panes: &BTreeMap<i64, Slot>, bounds: [i64; 3], aggregates: &Aggregates) -> Result<()> {
         let [first, middle, next] = bounds;
+        // Also where there is no front: times before 1970 lie below where new stacks begin.
+        self.middle = middle;
         if first < middle {
             self.turn(panes, first..middle, aggregates)?;
         }

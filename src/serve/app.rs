@@ -10,14 +10,15 @@ use super::once::Once;
 use super::problem::Problem;
 use super::reload::Current;
 use super::stream::Streams;
+use crate::catalog::listed;
 use crate::checkpoint::{Definition, Store};
-use crate::engine::{Answer, Checkpoints, Engine};
+use crate::engine::{self, Answer, Checkpoints, Engine};
 use crate::error::{Code, Error};
 use crate::feed::{Policy, Values};
 use crate::format::infer::identifier;
 use crate::sql::{self, Kind, Statement};
 use crate::table::Spec;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, nanos_of};
 
 /// The server behind its routes.
 pub struct App {
@@ -89,15 +90,19 @@ impl App {
         going
     }
 
-    /// Keeps what is defined, so that a restart finds it.
+    /// Keeps what has changed of what is defined, so that a restart finds it. What cannot be kept is tried again with the next change.
     pub fn keep(&self) -> Result<(), Error> {
-        let definitions = self.engine.kept().into_iter().map(|definition| Definition {
+        let kept = |definition: engine::Definition| Definition {
             name: definition.name,
             text: definition.text,
             created_at: definition.made.created.to_string(),
             updated_at: definition.made.updated.to_string(),
-        });
-        self.store.set_definitions(&definitions.collect::<Vec<_>>())
+            lateness_nanos: definition.lateness.into_iter().map(|(table, lateness)| (table, nanos_of(lateness) as u64)).collect(),
+        };
+        let changed = self.engine.take_changed();
+        let changed: Vec<_> = changed.into_iter().map(|(number, definition)| (number, definition.map(kept))).collect();
+        let done = self.store.change_definitions(&changed);
+        done.inspect_err(|_| self.engine.change_again(changed.iter().map(|(number, _)| *number)))
     }
 }
 
@@ -158,7 +163,7 @@ impl Changing<'_> {
         let in_the_way = |problem: Problem| problem.dependants(self.app.dependants(name, cascade));
         let readers = self.app.engine.readers(name);
         if !cascade && !readers.is_empty() {
-            let error = Error::new(Code::InUse, format!("'{name}' is read by {}", readers.join(", ")));
+            let error = Error::new(Code::InUse, format!("'{name}' is read by {}", listed(&readers)));
             return Err(in_the_way(error.hint("drop those first, or say cascade=true").into()));
         }
         let cascade = if cascade { " CASCADE" } else { "" };

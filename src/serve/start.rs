@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
@@ -20,8 +21,8 @@ use super::settings::{Settings, is_own};
 use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
 use crate::catalog::Made;
-use crate::checkpoint::{Archive, Damaged, Opened, Store};
-use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
+use crate::checkpoint::{Archive, Damaged, Opened, Store, Vigil};
+use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT, PRINT};
 use crate::error::{Code, Error, Kind, Result};
 use crate::feed::{AllowedVariables, Policy, Reach, Values};
 use crate::time::Timestamp;
@@ -41,7 +42,10 @@ impl Server {
     /// scripts can be run first; they may read files, which requests may only by the settings.
     pub async fn open(settings: Settings) -> Result<Server> {
         let store = match &settings.data {
-            Some(dir) => Store::open(dir)?,
+            Some(dir) => {
+                refuse_printed(dir)?;
+                Store::open(dir)?
+            }
             None => Store::in_memory()?,
         };
         if settings.data.is_some() {
@@ -118,23 +122,42 @@ impl Server {
             }
         }
         engine.limit(self.app.policy());
+        if let Some(dir) = &settings.data {
+            engine.watch(Vigil::begin(&self.app.store, dir, &engine.watched())?);
+        }
         engine.start()
     }
 
     /// Answers until the shutdown begins; returns when the last connection has ended, seconds later at the most.
     pub async fn serve(self, shutdown: Shutdown) {
+        let app = Arc::clone(&self.app);
         // They end with this, also if it is broken off.
         let mut beside = JoinSet::new();
         beside.spawn(Arc::clone(&self.app.streams).end_with(shutdown.clone()));
         beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(watch_tokens(Arc::clone(&self.app), shutdown.clone()));
+        beside.spawn(keep_watch(Arc::clone(&self.app), shutdown.clone()));
         serve(self.listeners, self.router, shutdown, self.app.crowd.clone()).await;
         while let Some(ended) = beside.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "the server did not end as it should");
             }
         }
+        if let Some(vigil) = app.engine.vigil() {
+            vigil.end(&app.store);
+        }
     }
+}
+
+/// The state of a run would be let go, and its file would not be written on.
+fn refuse_printed(dir: &Path) -> Result<()> {
+    if !Store::is_in(dir) && Archive::parts_in(dir).iter().any(|part| part == PRINT) {
+        let message = format!("'{}' is the --state directory of a run, and no data directory", dir.display());
+        return Err(
+            Error::new(Code::Data, message).hint("give another --data DIR; streamgauge run --state goes on with this one")
+        );
+    }
+    Ok(())
 }
 
 /// Takes checkpoints until the shutdown begins, and then the last one.
@@ -149,6 +172,15 @@ async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
         // What went wrong has been told.
         _ = taken => {}
         () = over => tracing::warn!("the last checkpoint took too long: the next start goes on from the one before"),
+    }
+}
+
+/// Watches over the views until all is well, or the server ends as it should.
+async fn keep_watch(app: Arc<App>, shutdown: Shutdown) {
+    let Some(vigil) = app.engine.vigil() else { return };
+    tokio::select! {
+        () = vigil.calm(&app.store) => {}
+        () = shutdown.begun() => {}
     }
 }
 
@@ -189,9 +221,10 @@ pub fn policy(settings: &Settings, files: bool, values: &Values) -> Policy {
 /// Makes tables and views again. One whose statement is not taken any more is left out and stays kept; any other that cannot be made ends
 /// the start: the settings may be what is wrong.
 async fn restore(engine: &Engine, store: &Store) -> Result<()> {
-    for kept in store.definitions()? {
+    for (number, kept) in store.definitions()? {
         let made = Made { created: time(&kept.created_at), updated: time(&kept.updated_at) };
-        let definition = Definition { name: kept.name.clone(), text: kept.text, made };
+        let lateness = kept.lateness_nanos.into_iter().map(|(table, nanos)| (table, Duration::from_nanos(nanos))).collect();
+        let definition = Definition { number, name: kept.name.clone(), text: kept.text, made, lateness };
         let Err(errors) = engine.restore(&definition).await else { continue };
         let reason = errors.first().map(Error::to_string).unwrap_or_default();
         let is_statement = |error: &Error| matches!(error.code().kind(), Kind::Statement | Kind::Missing);
@@ -206,6 +239,8 @@ async fn restore(engine: &Engine, store: &Store) -> Result<()> {
         )
         .hint("correct the settings, or start with another data directory"));
     }
+    // All of it is kept.
+    engine.take_changed();
     Ok(())
 }
 

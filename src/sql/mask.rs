@@ -65,12 +65,13 @@ fn masked(script: &str, cover: impl Fn(&str) -> String) -> String {
         let span = sqlparser::tokenizer::Span::new(error.location, error.location);
         parts.push(text.range(span.into()).start..script.len());
     }
-    let mut shown = script.to_string();
-    for part in parts.into_iter().rev() {
-        let cover = cover(&script[part.clone()]);
-        shown.replace_range(part, &cover);
+    let (mut shown, mut end) = (String::with_capacity(script.len()), 0);
+    for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        shown.push_str(&script[end..part.start]);
+        shown.push_str(&cover(&script[part.clone()]));
+        end = part.end;
     }
-    shown
+    shown + &script[end..]
 }
 
 fn name(token: &Token) -> Option<&str> {

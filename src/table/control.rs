@@ -3,13 +3,12 @@
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use datafusion::physical_expr::PhysicalExpr;
 use tokio::sync::watch;
 
 use super::journals::Journals;
 use super::mark::{self, Asked, Holder, Mark};
 use super::saved::Beginning;
-use super::spec::{EventTime, Source, Spec};
+use super::spec::Spec;
 use super::status::Status;
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, State};
@@ -195,27 +194,8 @@ impl Drop for Serving {
 
 /// What readers would notice if the one spec took the place of the other.
 fn difference(old: &Spec, new: &Spec) -> Option<&'static str> {
-    let expressions = |spec: &Spec| -> Vec<Option<Arc<dyn PhysicalExpr>>> {
-        let expression = |source: &Source| match source {
-            Source::Decoded(_) => None,
-            Source::Generated(generated) => Some(Arc::clone(&generated.expr)),
-        };
-        spec.columns.iter().map(expression).collect()
-    };
-    let time = |spec: &Spec| match spec.time {
-        EventTime::Arrival => (0, 0),
-        EventTime::Column(at) => (1, at),
-        EventTime::Computed(at) => (2, at),
-    };
-    [
-        (old.name != new.name, "name"),
-        (!old.feed.is_same_place(&new.feed), "endpoint"),
-        (old.schema != new.schema || expressions(old) != expressions(new), "schema"),
-        (old.format != new.format || old.source_table != new.source_table, "format"),
-        (old.key != new.key, "primary key"),
-        (time(old) != time(new), "event time"),
-        (old.finite != new.finite, "end"),
-    ]
-    .into_iter()
-    .find_map(|(differs, what)| differs.then_some(what))
+    let parts = old.essence().into_iter().zip(new.essence());
+    let differing = parts.into_iter().find_map(|((what, old), (_, new))| (old != new).then_some(what));
+    let rest = [(old.schema != new.schema, "schema"), (old.finite != new.finite, "end")];
+    differing.or_else(|| rest.into_iter().find_map(|(differs, what)| differs.then_some(what)))
 }

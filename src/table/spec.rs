@@ -67,8 +67,15 @@ impl Spec {
         format!("table/{}", self.name)
     }
 
-    /// A hash of all that the rows and their times depend on: where the feed is, what is read from it, and how.
+    /// A hash of [`Spec::essence`].
     pub fn fingerprint(&self) -> String {
+        state::fingerprint(&self.essence().map(|(_, text)| text).join(" "))
+    }
+
+    /// All that the rows and their times depend on, part by part: where the feed is, what is read from it, and how. A table that lives
+    /// cannot take over a spec in which a part of this differs, and its state cannot either: whatever else an option says takes
+    /// effect while the table lives, and state outlives it.
+    pub fn essence(&self) -> [(&'static str, String); 7] {
         let Spec { name, schema, columns, feed, format, key, source_table, time, .. } = self;
         // As text that is the same in every process.
         let fields: Vec<_> = schema.fields().iter().map(|field| (field.name(), format::infer::field_type(field))).collect();
@@ -77,9 +84,15 @@ impl Spec {
             Source::Generated(generated) => state::zoneless(&fmt_sql(generated.expr.as_ref()).to_string()),
         });
         let columns: Vec<String> = columns.collect();
-        let format = state::zoneless(&format!("{format:?}"));
-        let text = format!("{name} {} {fields:?} {columns:?} {format} {key:?} {source_table:?} {time:?}", feed.place());
-        state::fingerprint(&text)
+        [
+            ("name", name.clone()),
+            ("endpoint", feed.place()),
+            ("schema", format!("{fields:?} {columns:?}")),
+            ("format", state::zoneless(&format!("{format:?}"))),
+            ("primary key", format!("{key:?}")),
+            ("table of the database", format!("{source_table:?}")),
+            ("event time", format!("{time:?}")),
+        ]
     }
 }
 

@@ -216,6 +216,38 @@ mod tests {
         assert_eq!(gap.claim(i64::MAX - 10), Some(Window { start: i64::MAX - 10, end: i64::MAX }));
     }
 
+    /// Against numbers that have room for everything.
+    #[test]
+    fn windows_at_all_times_are_those_of_the_floor() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let most = [1, 10, 1 << 20, 1 << 40][random.usize(0..4)];
+            let slide = random.i64(1..=most);
+            let grid = grid(slide, slide * random.i64(1..=6));
+            let edge = [i64::MIN, -86_400_000_000_000, 0, i64::MAX][random.usize(0..4)];
+            let time = edge.saturating_add(random.i64(-20..=20).saturating_mul(random.i64(1..=slide)));
+            let (wide_slide, wide_width) = (i128::from(slide), i128::from(grid.width()));
+            let pane = i128::from(time).div_euclid(wide_slide) * wide_slide;
+            let ends: Vec<i128> = (1..=grid.panes()).map(|n| pane + wide_slide * i128::from(n)).collect();
+            let fits = |at: i128| i64::try_from(at).is_ok();
+            let is_in_range = fits(ends[0] - wide_width) && ends.iter().all(|end| fits(*end));
+            assert_eq!(grid.pane_of(time).is_some(), is_in_range, "HOP({slide}, {}) at {time}", grid.width());
+            let Some(start) = grid.pane_of(time) else { continue };
+            assert_eq!(grid.ends_of(start).map(i128::from).collect::<Vec<_>>(), ends);
+            for (end, window) in ends.iter().zip(windows(grid, time)) {
+                assert!(window.0 <= time && time < window.1 && i128::from(window.1) == *end);
+            }
+            let asked = edge.saturating_add(random.i64(-30..=30).saturating_mul(slide));
+            let next = ends.iter().copied().find(|end| *end > i128::from(asked));
+            assert_eq!(
+                grid.next_end(start, asked).map(i128::from),
+                next,
+                "HOP({slide}, {}) of {start} after {asked}",
+                grid.width()
+            );
+        }
+    }
+
     #[test]
     fn the_next_end_is_the_first_after_a_time() {
         let grid = grid(5, 15);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use streamgauge::options::{TableOptions, ViewOptions, table};
+use streamgauge::options::{TableOptions, ViewOptions, changes, table};
 use streamgauge::serve::metrics;
 
 /// Rewrites the tables with `UPDATE_README=1 cargo test readme`.
@@ -13,6 +13,7 @@ fn the_tables_are_those_of_the_code() {
     let mut fresh = readme.clone();
     for (name, text) in [
         ("table options", table(TableOptions::DECLARED)),
+        ("table changes", changes(TableOptions::DECLARED)),
         ("view options", table(ViewOptions::DECLARED)),
         ("metrics", metrics::described()),
     ] {

@@ -21,6 +21,7 @@ use super::post::ConnectionTablePost;
 use super::shown::{ConnectionTable, id, status};
 use super::statement::{Fault, Rendered};
 use super::{mask, steer, trial};
+use crate::catalog::listed;
 use crate::engine::Engine;
 use crate::error::{Code, Error};
 use crate::serve::App;
@@ -222,7 +223,8 @@ async fn replace(
 
 /// Changes a table by a merge patch (RFC 7396).
 ///
-/// Headers, events, reconnecting and timeouts change while the table lives. Endpoint and fields need a new table: `recreate=true`.
+/// Headers, events, reconnecting and timeouts change while the table lives, and views keep their rows, also over a restart. Endpoint and
+/// fields need a new table: `recreate=true`. What counts only for views that are made later is told among the warnings.
 #[utoipa::path(patch, operation_id = "patch_table", path = "/connection_tables/{id}", tag = "tables",
     request_body(content = Object, content_type = "application/merge-patch+json"),
     params(("id" = String, Path, description = "Name or id"), Changing,
@@ -377,7 +379,23 @@ async fn alter(
         done => done?,
     }
     let table = find(&app.engine, &post.name)?;
-    answer(&app.engine, &table, StatusCode::OK, completed.warnings)
+    let warnings = completed.warnings.into_iter().chain(otherwise(&app.engine, &table)).collect();
+    answer(&app.engine, &table, StatusCode::OK, warnings)
+}
+
+/// That views go on with what they were made with, where they do.
+fn otherwise(engine: &Engine, table: &Table) -> Option<String> {
+    let spec = table.spec();
+    let views = engine.made_otherwise(&spec.name);
+    (!views.is_empty()).then(|| {
+        let lateness = humantime::format_duration(spec.allowed_lateness);
+        format!(
+            "an allowed lateness of {lateness} counts for views that are made from now on; {} {} on with what it was before, also after a \
+             restart: make them anew to change that",
+            listed(&views),
+            if views.len() == 1 { "goes" } else { "go" },
+        )
+    })
 }
 
 fn same_name(post: &ConnectionTablePost, name: &str) -> Result<()> {

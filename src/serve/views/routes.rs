@@ -25,6 +25,7 @@ use crate::serve::page::{Page, Part};
 use crate::serve::precondition::{check, tag};
 use crate::serve::problem::{Problem, Result};
 use crate::serve::rows;
+use crate::view::Health;
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -95,6 +96,8 @@ async fn create(
 }
 
 /// Makes a view, or another in the place of that of its name, which the body may leave out. One that is so already goes on running.
+///
+/// One that has failed is made anew also if it is so already.
 #[utoipa::path(put, operation_id = "put_view", path = "/views/{id}", tag = "views", request_body = ViewPost,
     params(("id" = String, Path, description = "Name or id"), Writing,
         ("If-Match" = Option<String>, Header, description = "Only from the state of this ETag"),
@@ -132,11 +135,16 @@ async fn replace(
     }
     let statement = post.statement(there.is_some())?;
     match &there {
-        Some(view) if plain(&view.text) == plain(&statement.text) => answer(&app.engine, &view.name, StatusCode::OK),
+        Some(view) if plain(&view.text) == plain(&statement.text) && !has_failed(view) => {
+            answer(&app.engine, &view.name, StatusCode::OK)
+        }
         _ => {
             let done = turn.execute(&statement).await;
             done.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
-            answer(&app.engine, &post.name, if there.is_some() { StatusCode::OK } else { StatusCode::CREATED })
+            match there {
+                Some(_) => answer_with(&app.engine, &post.name, StatusCode::OK, Some(ANEW)),
+                None => answer(&app.engine, &post.name, StatusCode::CREATED),
+            }
         }
     }
 }
@@ -246,15 +254,29 @@ fn graph(lines: &[String]) -> (Vec<Node>, Vec<Edge>) {
     (nodes, edges)
 }
 
+/// Whether it runs only when it is made anew.
+fn has_failed(view: &View) -> bool {
+    view.live().is_some_and(|live| matches!(live.health(), Health::Failed(_)))
+}
+
 /// A statement but for whether it may replace.
 fn plain(text: &str) -> String {
     text.replacen("CREATE OR REPLACE VIEW", "CREATE VIEW", 1)
 }
 
+/// What becomes of a view whose query or options change.
+const ANEW: &str = "it is made anew: its rows are those of what comes from now on";
+
 /// The view of this name.
 fn answer(engine: &Engine, name: &str, status: StatusCode) -> Result<Response> {
+    answer_with(engine, name, status, None)
+}
+
+fn answer_with(engine: &Engine, name: &str, status: StatusCode, warning: Option<&str>) -> Result<Response> {
     let view = find(engine, name)?;
-    let mut response = (status, [(ETAG, tag_of(engine, &view))], Json(shown(engine, &view))).into_response();
+    let mut shown = shown(engine, &view);
+    shown.warnings.extend(warning.map(str::to_string));
+    let mut response = (status, [(ETAG, tag_of(engine, &view))], Json(shown)).into_response();
     if let (StatusCode::CREATED, Ok(location)) = (status, HeaderValue::from_str(&format!("/v1/views/{name}"))) {
         response.headers_mut().insert(LOCATION, location);
     }

@@ -35,7 +35,7 @@ pub struct Shown {
     silent_because: Option<String>,
     stats: Stats,
     /// What its author may not expect of it.
-    warnings: Vec<String>,
+    pub warnings: Vec<String>,
     created_at: String,
     updated_at: String,
 }

@@ -16,20 +16,20 @@ use super::{HUNG, Service, send};
 use crate::support::server::{Answer as Feed, Request, Server};
 
 /// Where no view needs more.
-const SCHEMA: &str = "k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '0 seconds'";
+pub(super) const SCHEMA: &str = "k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '0 seconds'";
 
-const SUMS: &str = "CREATE VIEW sums AS SELECT k, count(*) AS c, sum(v) AS s, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, window";
+pub(super) const SUMS: &str = "CREATE VIEW sums AS SELECT k, count(*) AS c, sum(v) AS s, TUMBLE(INTERVAL '10 seconds') AS window FROM feed GROUP BY k, window";
 
 const RAW: &str = "CREATE VIEW raw AS SELECT k, v FROM feed";
 
 /// A feed whose events are numbered from 1 in their ids. It sends those that are out, after `Last-Event-ID`, and then is silent.
-struct Numbered {
+pub(super) struct Numbered {
     server: Server,
     out: Arc<AtomicUsize>,
 }
 
 impl Numbered {
-    async fn start() -> Numbered {
+    pub(super) async fn start() -> Numbered {
         let key = |n: usize| ["a", "b", "c"][n % 3];
         Numbered::of(0, move |n| json!({"k": key(n), "v": n, "ts": 1_000 * n}).to_string()).await
     }
@@ -62,7 +62,7 @@ impl Numbered {
 
 impl Service {
     /// Makes views over a table `feed` of this, and lets its events out when all of them are there.
-    async fn define(&self, feed: &Numbered, views: &[&str], events: usize) {
+    pub(super) async fn define(&self, feed: &Numbered, views: &[&str], events: usize) {
         self.sql(&feed.table("feed", SCHEMA)).await;
         for view in views {
             self.sql(view).await;
@@ -70,13 +70,13 @@ impl Service {
         self.release(feed, events);
     }
 
-    fn release(&self, feed: &Numbered, events: usize) {
+    pub(super) fn release(&self, feed: &Numbered, events: usize) {
         feed.release(events);
         self.app.engine.table("feed").unwrap().reconnect();
     }
 
     /// Waits until a view has so many rows in these results; gives them in an order of their own.
-    async fn rows(&self, view: &str, count: usize) -> Vec<String> {
+    pub(super) async fn rows(&self, view: &str, count: usize) -> Vec<String> {
         let look = async {
             loop {
                 let page = self.get(&format!("/v1/views/{view}/results?limit=10000")).await.with(200);
@@ -124,7 +124,7 @@ impl Process {
         self.post("/v1/sql", json!({"sql": statement})).await;
     }
 
-    async fn rows(&self, view: &str, count: usize) -> Vec<String> {
+    pub(super) async fn rows(&self, view: &str, count: usize) -> Vec<String> {
         let look = async {
             loop {
                 let page = self.get(&format!("/v1/views/{view}/results?limit=10000")).await;
@@ -467,7 +467,7 @@ async fn a_disk_that_fails_fails_checkpoints_and_nothing_else() {
 }
 
 /// Nobody else takes checkpoints meanwhile.
-const ON_DEMAND: (&str, &str) = ("STREAMGAUGE_CHECKPOINT_INTERVAL", "1h");
+pub(super) const ON_DEMAND: (&str, &str) = ("STREAMGAUGE_CHECKPOINT_INTERVAL", "1h");
 
 #[tokio::test]
 async fn a_full_disk_costs_checkpoints_until_there_is_room_and_nothing_else() {

@@ -12,6 +12,7 @@ mod program;
 mod restart;
 mod secrets;
 mod sql;
+mod starts;
 mod stream;
 mod tables;
 mod views;

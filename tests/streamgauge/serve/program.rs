@@ -140,8 +140,7 @@ impl Process {
 /// The server on a disk that has room for so many KiB in a file.
 pub(super) fn within(kib: u32, args: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new("bash");
-    // The signal would end it before the write could fail.
-    command.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$0\" serve --bind 127.0.0.1:0 \"$@\"")]);
+    command.args(["-c", &format!("ulimit -S -f {kib}; exec \"$0\" serve --bind 127.0.0.1:0 \"$@\"")]);
     command.arg(program().get_program()).args(args).envs(environment.iter().copied()).stdin(Stdio::null());
     command
 }
@@ -338,8 +337,9 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
     let taken = process.address().to_string();
     std::fs::create_dir(path("damaged")).unwrap();
     write("damaged/streamgauge.redb", &"garbage".repeat(1_000));
-    std::fs::create_dir(path("empty")).unwrap();
+    std::fs::create_dir_all(path("empty/checkpoints")).unwrap();
     write("empty/streamgauge.redb", "");
+    write("empty/checkpoints/0000000007.ckpt", "");
     let token = write("token", "short");
     for (args, code, expect) in [
         (&["--bidn", "x"][..], 2, "--bind"),
@@ -352,7 +352,7 @@ async fn wrong_flags_and_taken_places_are_told_with_a_way_out() {
         // Nobody can make a directory there, not even root.
         (&["--data", "/proc/streamgauge"], 1, "'/proc/streamgauge' cannot be used"),
         (&["--data", &path("damaged")], 1, "is damaged"),
-        (&["--data", &path("empty")], 1, "it is empty"),
+        (&["--data", &path("empty")], 1, "nothing is in it, and there are checkpoints beside it"),
         (&["--init", &path("none.sql")], 2, "none.sql' cannot be read"),
         (&["--init", &write("bad.sql", "SELECT 1;\nCREATE VIEW v AS SELECT x FROM nothing;")], 2, "bad.sql:2:32"),
         (&["--token-file", &token], 2, "less than 16 characters"),
