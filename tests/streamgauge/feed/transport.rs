@@ -76,7 +76,7 @@ async fn codings_have_many_names_and_members() {
         let answer = Answer::stream().header("Content-Encoding", name).bytes(body);
         let server = Server::start([answer, Answer::status(204)]).await;
         let run = run(feed(&server.url(), &[])).await;
-        assert_eq!((run.data(), run.error), (vec!["1", "2", "3", "4", "5"], None), "{name}");
+        assert_eq!((run.data(), &run.error), (vec!["1", "2", "3", "4", "5"], &None), "{name}");
     }
 }
 
