@@ -255,6 +255,9 @@ impl Grouped {
     }
 }
 
+/// The numbers of the keys, the arguments of each aggregate, and what follows them.
+type Parted = (Vec<usize>, Vec<Vec<ArrayRef>>, std::vec::IntoIter<ArrayRef>);
+
 /// Computes keys, arguments and filters of input rows.
 struct Reader {
     /// Keys, then the arguments of all aggregates, then the filters.
@@ -344,12 +347,7 @@ impl Reader {
     }
 
     /// The numbers of the keys, the arguments of each aggregate, and what follows them.
-    fn split(
-        &self,
-        basis: &mut Basis,
-        rows: usize,
-        columns: Vec<ArrayRef>,
-    ) -> Result<(Vec<usize>, Vec<Vec<ArrayRef>>, std::vec::IntoIter<ArrayRef>)> {
+    fn split(&self, basis: &mut Basis, rows: usize, columns: Vec<ArrayRef>) -> Result<Parted> {
         let mut columns = columns.into_iter();
         let keys: Vec<ArrayRef> = columns.by_ref().take(self.keys).collect();
         let mut ids = Vec::new();
