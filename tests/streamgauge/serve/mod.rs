@@ -2,6 +2,7 @@
 
 mod access;
 mod checkpoints;
+mod conditions;
 pub(crate) mod crash;
 mod describe;
 mod gaps;
