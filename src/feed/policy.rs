@@ -198,7 +198,7 @@ impl Resolve for Guard {
 mod tests {
     use super::*;
 
-    pub(crate) fn policy(reach: Reach, allow_hosts: &[&str]) -> Policy {
+    fn policy(reach: Reach, allow_hosts: &[&str]) -> Policy {
         Policy { reach, allow_hosts: allow_hosts.iter().map(|host| host.to_string()).collect(), ..Policy::default() }
     }
 

@@ -121,7 +121,9 @@ fn lead_below(response: &mut Response, base_path: &str, path: &str) {
     let Some(location) = location.filter(|_| !base_path.is_empty()) else { return };
     let joined = Url::parse("http://server/").and_then(|base| base.join(path)).and_then(|base| base.join(location));
     let below = joined.ok().and_then(|joined| HeaderValue::from_str(&format!("{base_path}{}", joined.path())).ok());
-    response.headers_mut().extend(below.map(|below| (LOCATION, below)));
+    if let Some(below) = below {
+        response.headers_mut().insert(LOCATION, below);
+    }
 }
 
 /// The answer with the headers that all have. A problem learns what it is about; what a part of the framework refuses becomes one.

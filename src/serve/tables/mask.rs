@@ -45,7 +45,9 @@ pub fn is_same_way(old: &ConnectionTablePost, new: &ConnectionTablePost) -> bool
         spelled.filter_map(|(_, value)| value.as_str()).map(|text| text.trim().to_string()).collect()
     };
     // What is no URL leads nowhere.
-    let urls = |post, option| texts(post, option).iter().filter_map(|text| Url::parse(text).ok()).collect::<Vec<_>>();
+    let urls = |post: &ConnectionTablePost, option: &str| {
+        texts(post, option).iter().filter_map(|text| Url::parse(text).ok()).collect::<Vec<_>>()
+    };
     let place = |url: &Url| (url.scheme().to_string(), url.host_str().map(str::to_string), url.port_or_known_default());
     let stays = |option: &str| {
         let known: Vec<_> = urls(old, option).iter().map(place).collect();

@@ -242,7 +242,7 @@ async fn silence_ends_a_connection_whatever_it_is_in_the_middle_of() {
         }
     };
     timeout(HUNG, dripped).await.expect("the server closes");
-    while service.app.crowd.len() > 0 {
+    while !service.app.crowd.is_empty() {
         tokio::task::yield_now().await;
     }
 }
@@ -281,7 +281,7 @@ async fn who_reads_nothing_of_a_long_answer_is_let_go() {
     socket.write_all(b"GET /v1/views/orders/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     read_until(&mut socket, "200 OK").await;
     let ended = async {
-        while service.app.streams.clients() > 0 || service.app.crowd.len() > 0 {
+        while service.app.streams.clients() > 0 || !service.app.crowd.is_empty() {
             tokio::task::yield_now().await;
         }
     };
