@@ -19,7 +19,7 @@ use datafusion::prelude::SessionConfig;
 use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
 use crate::function;
-use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
+use crate::plan::{self, Clocks, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
 use crate::time::UTC;
 use crate::zone;
@@ -33,6 +33,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     let state = SessionStateBuilder::new_from_existing(state)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(FindWindows))
+        .with_analyzer_rule(Arc::new(Clocks))
         .with_query_planner(Arc::new(ContinuousPlanner))
         .build();
     *session.state_ref().write() = state;
