@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(translated(pattern).unwrap(), expect);
         }
         assert_eq!(translated("YYYY Month"), Err("Month".into()));
-        assert_eq!(translated("HH24:MI TZ"), Err("TZ".into()));
+        assert_eq!(translated("HH24:MI TZ"), Err("Z".into()));
         assert_eq!(translated("yyyy"), Err("yyyy".into()));
     }
 }
