@@ -23,7 +23,7 @@ impl Default for ToChar {
 }
 
 /// PostgreSQL's patterns, the longer before those they begin with, as they stand and behind `FM`, which leaves padding out.
-const PATTERNS: [(&str, &str, &str); 24] = [
+const PATTERNS: [(&str, &str, &str); 22] = [
     ("YYYY", "%Y", "%-Y"),
     ("YY", "%y", "%-y"),
     ("IYYY", "%G", "%-G"),
@@ -46,8 +46,6 @@ const PATTERNS: [(&str, &str, &str); 24] = [
     ("SS", "%S", "%-S"),
     ("AM", "%p", "%p"),
     ("PM", "%p", "%p"),
-    ("TZ", "%Z", "%Z"),
-    ("OF", "%:z", "%:z"),
 ];
 
 /// A pattern of PostgreSQL's in the words of `strftime`. The error is the part that has none.
@@ -137,13 +135,14 @@ mod tests {
     fn patterns_of_postgresql_are_those_of_strftime() {
         for (pattern, expect) in [
             ("YYYY-MM-DD HH24:MI:SS.US", "%Y-%m-%d %H:%M:%S.%6f"),
-            ("YYYY-MM-DD\"T\"HH24:MI:SSOF", "%Y-%m-%dT%H:%M:%S%:z"),
+            ("YYYY-MM-DD\"T\"HH24:MI:SS", "%Y-%m-%dT%H:%M:%S"),
             ("YYYY-MM-DDTHH12:MI AM", "%Y-%m-%dT%I:%M %p"),
             ("FMMonth FMDD, IYYY-IW", "%B %-d, %G-%V"),
         ] {
             assert_eq!(translated(pattern).unwrap(), expect);
         }
         assert_eq!(translated("YYYY Month"), Err("Month".into()));
+        assert_eq!(translated("HH24:MI TZ"), Err("Z".into()));
         assert_eq!(translated("yyyy"), Err("yyyy".into()));
     }
 }

@@ -92,7 +92,6 @@ PLAIN = [
     "to_char(TIMESTAMPTZ '2026-03-29 01:05:09.25Z' AT TIME ZONE 'Europe/Berlin', 'YYYY-MM-DD HH24:MI:SS.MS')",
     "to_char(TIMESTAMPTZ '1965-12-31 13:05:09Z', 'DD.MM.YY HH12:MI PM')",
     "to_char(TIMESTAMPTZ '2026-03-01 13:05:09Z', 'FMDD Mon YYYY, IYYY-IW, DDD')",
-    "to_char(TIMESTAMPTZ '2026-03-01 13:05:09Z', 'FMDay, FMMonth TZ')",
 ]
 
 
