@@ -20,6 +20,10 @@ const SAMPLES_MAX: usize = 1_000;
 const SAMPLE_BYTES_MAX: usize = 16 << 20;
 /// Event types told apart; a feed with more names something else in that place. The rest count as `(others)`.
 const TYPES_MAX: usize = 64;
+/// How far rows of an event time that was found may be out of order.
+pub const DELAY: &str = "5 seconds";
+/// The last event of feeds that say that they are at their end.
+const DONE: &str = "[DONE]";
 /// Characters of a sample that are shown.
 const SAMPLE_CHARS: usize = 100;
 /// Ids looked at for their style.
@@ -82,6 +86,11 @@ impl Summary {
 
     /// The columns of a table over such events, from those types whose data are rows; none where no type's are.
     pub fn columns(&self) -> Vec<ColumnLine> {
+        self.fields().into_iter().filter(|field| infer::is_name(&field.name)).collect()
+    }
+
+    /// The same with a field that can name no column.
+    fn fields(&self) -> Vec<ColumnLine> {
         let wanted = self.wanted();
         let mut samples = Samples::default();
         for (_, data) in self.samples.iter().filter(|(kind, _)| wanted[*kind]) {
@@ -99,6 +108,25 @@ impl Summary {
             unix: column.unix,
         };
         samples.columns().into_iter().map(line).collect()
+    }
+
+    /// The options that a table with these columns needs to read the events, beside those that say where they are.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let types = names(&self.types, &self.wanted(), true);
+        let mut options = Vec::new();
+        // A comma cannot be part of a list of names.
+        if !types.is_empty() && types != ["message"] && !types.iter().any(|name| name.contains(',') || *name == "(others)") {
+            options.push(("events", types.join(",")));
+        }
+        let columns = self.columns();
+        options.push(("format", if columns.is_empty() { "raw_string" } else { "json" }.into()));
+        if let Some(unix) = columns.iter().find_map(|column| column.unix) {
+            options.push(("json.timestamp_format", unix.into()));
+        }
+        if self.samples.last().is_some_and(|(_, data)| data == DONE) {
+            options.push(("terminator", DONE.into()));
+        }
+        options
     }
 
     /// Types and data of the first events.
@@ -131,15 +159,12 @@ impl Summary {
         } else if !columns.iter().any(|column| column.event_time) {
             notes.push("no column is a time in every event, so rows count by the time of their arrival".into());
         }
-        let unnamed = columns.iter().filter(|column| !infer::is_name(&column.name)).count();
-        let columns: Vec<ColumnLine> = columns.into_iter().filter(|column| infer::is_name(&column.name)).collect();
-        if unnamed > 0 {
+        if rows && self.fields().len() > columns.len() {
             notes.push(
                 "left out of the table: the field with the empty name, which cannot name a column (METADATA FROM 'data' has it)"
                     .into(),
             );
         }
-        let done = self.samples.last().is_some_and(|(_, data)| data == "[DONE]");
         let types = self.types.iter().enumerate().map(|(place, kind)| TypeLine {
             name: kind.name.clone(),
             count: kind.count,
@@ -153,7 +178,7 @@ impl Summary {
             ids: self.id_style(),
             heartbeat_seconds: heartbeat.map(|gap| gap.as_secs_f64()),
             types: types.collect(),
-            create_table: source.create_table(&columns, &names(&self.types, &wanted, true), done),
+            create_table: source.create_table(&columns, &self.options()),
             columns,
             notes,
         }
@@ -257,7 +282,7 @@ pub struct Place {
 
 impl Place {
     /// The table's statement: columns, event time, connector options.
-    fn create_table(&self, columns: &[ColumnLine], types: &[&str], done: bool) -> String {
+    fn create_table(&self, columns: &[ColumnLine], options: &[(&str, String)]) -> String {
         let mut text = format!("CREATE TABLE {} (\n", identifier(&self.table_name()));
         let mut lines: Vec<String> =
             columns.iter().map(|column| format!("    {} {}", identifier(&column.name), column.sql_type)).collect();
@@ -266,7 +291,7 @@ impl Place {
         }
         if let Some(time) = columns.iter().find(|column| column.event_time) {
             let name = identifier(&time.name);
-            lines.push(format!("    WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'"));
+            lines.push(format!("    WATERMARK FOR {name} AS {name} - INTERVAL '{DELAY}'"));
         }
         text += &lines.join(",\n");
         text += match self.at {
@@ -280,16 +305,8 @@ impl Place {
         if let Some(headers) = &self.headers {
             option("headers", headers);
         }
-        // A comma cannot be part of a list of names.
-        if !types.is_empty() && types != ["message"] && !types.iter().any(|name| name.contains(',') || *name == "(others)") {
-            option("events", &types.join(","));
-        }
-        option("format", if columns.is_empty() { "raw_string" } else { "json" });
-        if let Some(unix) = columns.iter().find_map(|column| column.unix) {
-            option("json.timestamp_format", unix);
-        }
-        if done {
-            option("terminator", "[DONE]");
+        for (name, value) in options {
+            option(name, value);
         }
         text += "\n);\n";
         text
