@@ -86,6 +86,11 @@ impl Summary {
 
     /// The columns of a table over such events, from those types whose data are rows; none where no type's are.
     pub fn columns(&self) -> Vec<ColumnLine> {
+        self.fields().into_iter().filter(|field| infer::is_name(&field.name)).collect()
+    }
+
+    /// The same with a field that can name no column.
+    fn fields(&self) -> Vec<ColumnLine> {
         let wanted = self.wanted();
         let mut samples = Samples::default();
         for (_, data) in self.samples.iter().filter(|(kind, _)| wanted[*kind]) {
@@ -154,9 +159,7 @@ impl Summary {
         } else if !columns.iter().any(|column| column.event_time) {
             notes.push("no column is a time in every event, so rows count by the time of their arrival".into());
         }
-        let unnamed = columns.iter().filter(|column| !infer::is_name(&column.name)).count();
-        let columns: Vec<ColumnLine> = columns.into_iter().filter(|column| infer::is_name(&column.name)).collect();
-        if unnamed > 0 {
+        if rows && self.fields().len() > columns.len() {
             notes.push(
                 "left out of the table: the field with the empty name, which cannot name a column (METADATA FROM 'data' has it)"
                     .into(),
