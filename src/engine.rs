@@ -1,6 +1,8 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+mod attempt;
 mod checkpoints;
+mod condition;
 mod keep;
 mod ledger;
 mod mark;
@@ -17,11 +19,12 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 
+pub use self::attempt::Attempts;
 pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
@@ -35,7 +38,7 @@ use crate::feed::Policy;
 use crate::operator::Epoch;
 use crate::operator::state::Part;
 use crate::plan::Emit;
-use crate::sql::{self, Kind, Names, Statement};
+use crate::sql::{self, Kind, Statement};
 use crate::table::{Follow, Spec, Table};
 use crate::time::Timestamp;
 use crate::view::{self, Budget, ContinuousExec, Live};
@@ -56,6 +59,8 @@ pub struct Engine {
     printing: Mutex<Option<ledger::Printing>>,
     /// Who watches over the views, where the process before may have died of one.
     vigil: OnceLock<Arc<Vigil>>,
+    /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
+    passed: Mutex<Vec<Definition>>,
 }
 
 /// A named query over tables and other views.
@@ -165,6 +170,7 @@ impl Engine {
             states: Mutex::default(),
             printing: Mutex::default(),
             vigil: OnceLock::new(),
+            passed: Mutex::default(),
         })
     }
 
@@ -274,43 +280,6 @@ impl Engine {
         catalog.sources(name).into_iter().filter_map(|name| catalog.table(name).cloned()).collect()
     }
 
-    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
-    pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
-        if filter.is_none() && order.is_none() {
-            return Ok(rows);
-        }
-        let schema = rows.schema();
-        let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-        let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
-        let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
-        if let Some(error) = errors.into_iter().next() {
-            return Err(error);
-        }
-        let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
-            return Err(
-                Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
-            );
-        };
-        // Whoever may read a view may not have its rows multiplied with themselves.
-        if !sql::is_single(query) {
-            return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
-                .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
-        }
-        // In a session of its own: a condition sees these rows and nothing else.
-        let alone = session()?;
-        alone.register_batch("rows", rows)?;
-        let state = alone.state();
-        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        let mut query = query.as_ref().clone();
-        sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
-        let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
-            let functions: Vec<String> = state.udfs().into_iter().collect();
-            sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
-        })?;
-        let batches = alone.execute_logical_plan(plan).await?.collect().await?;
-        Ok(arrow::compute::concat_batches(&schema, &batches)?)
-    }
-
     /// That there is no such table or view, with the nearest name.
     pub fn missing(&self, what: &str, name: &str) -> Error {
         self.catalog().unknown(what, name)
@@ -352,12 +321,23 @@ impl Engine {
         let mut catalog = self.catalog_mut();
         let touched = catalog.take_touched();
         let now = |number: u64| catalog.name(number).and_then(|name| definition(&catalog, name));
-        touched.into_iter().map(|number| (number, now(number))).collect()
+        let mut changed: Vec<(u64, Option<Definition>)> = touched.into_iter().map(|number| (number, now(number))).collect();
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (over, still) = std::mem::take(&mut *passed).into_iter().partition(|passed| catalog.contains(&passed.name));
+        *passed = still;
+        changed.extend(Vec::<Definition>::into_iter(over).map(|passed| (passed.number, None)));
+        changed
     }
 
     /// What [`Engine::take_changed`] gave could not be kept: the next call gives it again.
     pub fn change_again(&self, numbers: impl Iterator<Item = u64>) {
         self.catalog_mut().touch_again(numbers.collect::<BTreeSet<_>>());
+    }
+
+    /// Leaves out a definition that cannot be made again. It stays kept by its number until something of its name is made.
+    pub fn pass_over(&self, definition: Definition) {
+        self.catalog_mut().skip_to(definition.number + 1);
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(definition);
     }
 
     /// Makes a table or view again as it was kept.

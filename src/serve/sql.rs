@@ -28,7 +28,7 @@ use super::rows::{self, Form, Writer};
 use super::stream::Visitor;
 use super::turnstile::Permit;
 use crate::change::Changes;
-use crate::engine::{Answer, Output, Query};
+use crate::engine::{Answer, Attempts, Output, Query};
 use crate::error::{Code, Error};
 use crate::format::encode::{Change, JsonRows};
 use crate::format::infer::field_type;
@@ -388,10 +388,12 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
         parse(&checked.sql)?;
     }
     let trial = app.trial().await?;
-    let (statements, mut errors) = sql::parse(&checked.sql);
+    let (statements, mut errors, unread) = sql::parse_all(&checked.sql);
+    let mut attempts = Attempts::default();
+    attempts.expect(&unread);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {
-        match trial.execute(statement).await {
+        match attempts.execute(&trial, statement).await {
             Ok(Answer::Done(told)) => notices.extend(told),
             Ok(Answer::Query(query)) => {
                 notices.extend(query.notices().iter().cloned());

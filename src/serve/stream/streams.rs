@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use axum::Router;
-use datafusion::common::DFSchema;
 use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlparser::ast::ExprWithAlias;
 
 use super::ask::Ask;
 use super::channel::{Channel, End};
@@ -34,7 +32,6 @@ use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::{Permit, Turnstile};
 use crate::serve::views::find;
-use crate::sql;
 use crate::time::Timestamp;
 use crate::view::Live;
 
@@ -370,28 +367,12 @@ impl Streams {
         Ok((live, encoder.filtered(filter)))
     }
 
-    /// A condition over the columns of a schema.
+    /// A condition over the columns of a schema. Whatever it names, the view itself is there.
     fn filter(&self, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
-        let wrong = |error: Error| {
+        self.engine.condition(schema, text).map_err(|error| {
             let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
             told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
-        };
-        // Read as any statement: DataFusion's own reader knows no bounds, and long chains end the program.
-        let parsed = sql::expression(text).map_err(wrong)?;
-        let read = || -> datafusion::error::Result<_> {
-            let state = self.engine.session().state();
-            let columns = DFSchema::try_from(Arc::clone(schema))?;
-            let expr = ExprWithAlias { expr: parsed, alias: None };
-            let expr = state.create_logical_expr_from_sql_expr(expr, &columns)?;
-            let expr = state.create_physical_expr(expr, &columns)?;
-            let kind = expr.data_type(schema)?;
-            Ok((expr, kind))
-        };
-        match read() {
-            Ok((expr, DataType::Boolean)) => Ok(expr),
-            Ok((_, kind)) => Err(wrong(Error::new(Code::BadOption, format!("'{text}' is no condition but of type {kind}")))),
-            Err(error) => Err(wrong(error.into())),
-        }
+        })
     }
 
     fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
