@@ -58,12 +58,12 @@ pub struct Engine {
     states: Mutex<HashMap<String, Part>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
     printing: Mutex<Option<ledger::Printing>>,
+    /// Who watches over the views, where the process before may have died of one.
+    vigil: OnceLock<Arc<Vigil>>,
     /// By which clocks instants are printed: `SET TIME ZONE`.
     zone: RwLock<Zone>,
     /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
     passed: Mutex<Vec<Definition>>,
-    /// Who watches over the views, where the process before may have died of one.
-    vigil: OnceLock<Arc<Vigil>>,
 }
 
 /// A named query over tables and other views.
@@ -172,9 +172,9 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
+            vigil: OnceLock::new(),
             zone: RwLock::new(Zone::UTC),
             passed: Mutex::default(),
-            vigil: OnceLock::new(),
         })
     }
 
@@ -341,7 +341,7 @@ impl Engine {
         self.catalog_mut().touch_again(numbers.collect::<BTreeSet<_>>());
     }
 
-    /// Leaves out a definition that cannot be made again, and keeps it all the same.
+    /// Leaves out a definition that cannot be made again. It stays kept by its number until something of its name is made.
     pub fn pass_over(&self, definition: Definition) {
         self.catalog_mut().skip_to(definition.number + 1);
         self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(definition);
