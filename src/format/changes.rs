@@ -208,7 +208,7 @@ impl ChangeDecoder {
     fn learn(&mut self, data: &str, record: Part) -> Result<(), Fault> {
         let Some(known) = &mut self.schema else { return Ok(()) };
         let mut slot = [None];
-        object::fields(data, record, &self.schema_name, &mut slot)?;
+        object::fields(data, record, &self.schema_name, &mut slot, &mut NearFields::default())?;
         let text = slot[0].map(|part| part.of(data)).unwrap_or_default();
         if known != text {
             text.clone_into(known);

@@ -122,7 +122,7 @@ impl Server {
             }
         }
         engine.limit(self.app.policy());
-        if let Some(dir) = &settings.data {
+        if let Some(dir) = &settings.now().data {
             engine.watch(Vigil::begin(&self.app.store, dir, &engine.watched())?);
         }
         engine.start()
