@@ -50,7 +50,7 @@ fn admit(filter: Option<&Expr>, args: &mut [Expr], order_by: &mut [Sort]) -> boo
             _ => false,
         };
         if !settled {
-            let then = std::mem::replace(expr, Expr::default());
+            let then = std::mem::take(expr);
             let admitted = ScalarUDF::new_from_impl(Admitted {
                 text: then.schema_name().to_string(),
                 signature: Signature::any(1, Volatility::Immutable),

@@ -29,7 +29,6 @@ use crate::zone;
 ///
 /// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
-    session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
     datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
     function::register(session)?;
     let state = plan::session(session.state(), settings);
@@ -43,6 +42,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     for function in plan::functions().into_iter().chain(zone::functions()) {
         session.register_udf(function);
     }
+    session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
     Ok(())
 }
 

@@ -57,7 +57,8 @@ async fn a_division_by_zero_costs_one_row_wherever_it_stands() {
     for (sql, rows) in [
         ("SELECT k, 10 / v AS y FROM t", 2),
         ("SELECT k FROM t WHERE 10 / v > 0", 2),
-        (&format!("SELECT k, sum(10 / v) AS y, {window}"), 2),
+        // The row is lost to this sum; its group is there.
+        (&format!("SELECT k, sum(10 / v) AS y, {window}"), 3),
         (&format!("SELECT k, 10 / sum(v) AS y, {window}"), 2),
         (&format!("SELECT k, {window} HAVING 10 / sum(v) > 0"), 2),
         (&format!("SELECT k, 10 / sum(v) AS y, {window} ORDER BY y DESC LIMIT 5"), 2),

@@ -99,9 +99,7 @@ impl Safe {
             Kind::Average => true,
             Kind::Moment(_) | Kind::Xor => return None,
         };
-        if with_types!(of, sum_type(of), None).is_none() {
-            return None;
-        }
+        let _ = with_types!(of, sum_type(of), None)?;
         Some(What { of: of.clone(), result: args.return_type().clone(), average, name: args.name.into() })
     }
 
