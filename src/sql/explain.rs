@@ -87,6 +87,11 @@ fn planned(error: Error, query: &Query) -> Error {
         let error = Error::new(Code::Query, "a window, or another STRUCT, is no order for OVER (… ORDER BY …)");
         return placed(error, find(query, &is_over, &|_| None)).hint("order by one of its fields: ORDER BY window.start");
     }
+    if error.message().contains(" { ")
+        && let Some(unknown) = unsupported(error.message())
+    {
+        return unknown;
+    }
     if error.code() != Code::Runtime {
         return error;
     }
@@ -219,6 +224,12 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
         let name = if name.contains('(') { name } else { name.rsplit('.').next().unwrap_or(name) };
         return Some(
             Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
+        );
+    }
+    if text.starts_with("Cannot access field at argument") && text.contains("Utf8View") {
+        return Some(
+            Error::new(Code::Query, "a text has no fields to be read by `.` or `[…]`")
+                .hint("of a JSON column a field is read with ->>, as in d ->> 'name'"),
         );
     }
     if let Some(field) = between(text, "Field ", " not found in struct") {

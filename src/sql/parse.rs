@@ -218,6 +218,15 @@ fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
                 Some("a feed is CREATE TABLE name (columns…) WITH (connector = 'sse', …)")
             }
             "SINK" => Some("results leave through a view: CREATE VIEW name AS SELECT …, then SUBSCRIBE name"),
+            "INDEX" | "PROJECTION" | "CLUSTER" => Some("leave it out: a view keeps what it needs by itself"),
+            "FUNCTION" | "AGGREGATE" | "PROCEDURE" | "TYPE" => {
+                Some("functions and types come from DataFusion; a Rust program registers more in its session")
+            }
+            "SECRET" | "CONNECTION" | "CREDENTIAL" => {
+                Some("a secret is named in an option, as in headers = 'Authorization: Bearer {{ TOKEN }}'")
+            }
+            "DATABASE" | "SCHEMA" | "CATALOG" => Some("leave it out: tables and views have plain names"),
+            "TASK" | "PIPE" | "DYNAMIC" | "TRIGGER" => Some("a view is kept up to date by itself: CREATE VIEW name AS SELECT …"),
             "TEMP" | "TEMPORARY" | "LIVE" | "CONTINUOUS" | "UNLOGGED" => Some("leave that word out"),
             _ => None,
         },
