@@ -320,7 +320,7 @@ fn form(text: &str) -> Option<&str> {
 
 /// Arrow's names of types as SQL's.
 fn in_sql(text: &str) -> String {
-    const WORDS: [(&str, &str); 13] = [
+    const WORDS: [(&str, &str); 14] = [
         ("Utf8View", "TEXT"),
         ("LargeUtf8", "TEXT"),
         ("Utf8", "TEXT"),
@@ -331,7 +331,8 @@ fn in_sql(text: &str) -> String {
         ("Int32", "INT"),
         ("Float64", "DOUBLE"),
         ("Float32", "REAL"),
-        ("Timestamp(ns)", "TIMESTAMP"),
+        ("Timestamp(ns, \"UTC\")", "TIMESTAMP"),
+        ("Timestamp(ns)", "TIMESTAMP WITHOUT TIME ZONE"),
         ("Interval(MonthDayNano)", "INTERVAL"),
         ("Date32", "DATE"),
     ];

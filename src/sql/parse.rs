@@ -399,10 +399,16 @@ fn subscribe(cursor: &mut Cursor) -> Result<Kind> {
 
 fn set(cursor: &mut Cursor) -> Result<Kind> {
     let start = cursor.here();
-    let name = option_name(cursor)?;
-    if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
-        return Err(cursor.expected("`=`"));
-    }
+    let name = match cursor.takes("TIME ZONE") {
+        true => "timezone".to_string(),
+        false => {
+            let name = option_name(cursor)?;
+            if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
+                return Err(cursor.expected("`=`"));
+            }
+            name
+        }
+    };
     let name = Name { text: name.to_ascii_lowercase(), span: cursor.since(start), written: name };
     let value = match cursor.peek() {
         Token::Word(word) => {
