@@ -8,6 +8,7 @@ const ROOMS: &[&str] = &[
     "options",
     "time",
     "change",
+    "zone",
     "feed",
     "format",
     "window",
@@ -26,7 +27,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["change", "format", "window", "sql", "function", "operator", "plan"];
+const PURE: &[&str] = &["change", "zone", "format", "window", "sql", "function", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[
