@@ -1,10 +1,13 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+mod aside;
 mod checkpoints;
 mod keep;
 mod ledger;
 mod mark;
+mod memory;
 mod output;
+mod question;
 mod show;
 mod sized;
 mod statements;
@@ -17,15 +20,21 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{FunctionRegistry, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::time::Instant;
 
+pub use self::aside::{Aside, Asking};
 pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
+use self::question::Question;
 pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
+pub use self::memory::{Held, memory_max_default};
 pub use self::output::Output;
 use self::statements::statement;
 use crate::catalog::{Catalog, Made};
@@ -45,6 +54,9 @@ pub struct Engine {
     catalog: RwLock<Catalog<Arc<Table>, Arc<View>>>,
     /// Where views are kept running: the session in which a view is a table of its rows.
     answers: Option<SessionContext>,
+    memory: memory::Memory,
+    /// Where questions are answered, if not where they are asked.
+    aside: Option<Aside>,
     /// Whether kept views run from their creation on, or wait for [`Engine::start`].
     started: AtomicBool,
     /// The last mark that was sent. Held while a view joins its tables: it meets a mark at all of them or at none.
@@ -136,6 +148,8 @@ impl Engine {
             session: session()?,
             catalog: RwLock::default(),
             answers: None,
+            memory: memory::Memory::default(),
+            aside: None,
             started: AtomicBool::new(false),
             marked: Mutex::default(),
             states: Mutex::default(),
@@ -145,9 +159,43 @@ impl Engine {
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
     pub fn keeping(policy: Policy) -> Result<Self> {
-        let engine = Engine { answers: Some(session()?), ..Engine::new()? };
+        let engine = Engine { answers: Some(answers()?), ..Engine::new()? };
         engine.limit(policy);
         Ok(engine)
+    }
+
+    /// The same with questions on threads of their own.
+    pub fn beside(self, aside: Aside) -> Self {
+        Engine { aside: Some(aside), ..self }
+    }
+
+    /// What comes of `work`, a question: see [`Aside::ask`].
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        asking: Asking,
+        deadline: Instant,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        match &self.aside {
+            Some(aside) => aside.ask(asking, deadline, work).await,
+            None => Ok(work.await),
+        }
+    }
+
+    /// As [`Engine::execute`], as a question.
+    pub async fn asked(self: &Arc<Self>, asking: Asking, deadline: Instant, statement: &Statement) -> Result<Answer, Vec<Error>> {
+        let (engine, statement) = (Arc::clone(self), statement.clone());
+        self.ask(asking, deadline, async move { engine.execute(&statement).await }).await.map_err(one)?
+    }
+
+    /// The rows of a query that DataFusion answers by itself, with memory of their own: to be read within [`Engine::ask`].
+    pub fn rows(&self, query: &Query) -> Result<SendableRecordBatchStream> {
+        let context = TaskContext::from(&query.state);
+        let context = match &self.aside {
+            Some(aside) => context.with_runtime(aside.memory()?),
+            None => context,
+        };
+        Ok(execute_stream(Arc::clone(&query.plan), Arc::new(context))?)
     }
 
     /// What the feeds of tables to come may use and reach.
@@ -231,40 +279,18 @@ impl Engine {
     }
 
     /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
-    pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
+    pub async fn select(
+        &self,
+        rows: RecordBatch,
+        filter: Option<String>,
+        order: Option<String>,
+        deadline: Instant,
+    ) -> Result<RecordBatch> {
         if filter.is_none() && order.is_none() {
             return Ok(rows);
         }
-        let schema = rows.schema();
-        let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-        let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
-        let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
-        if let Some(error) = errors.into_iter().next() {
-            return Err(error);
-        }
-        let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
-            return Err(
-                Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
-            );
-        };
-        // Whoever may read a view may not have its rows multiplied with themselves.
-        if !sql::is_single(query) {
-            return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
-                .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
-        }
-        // In a session of its own: a condition sees these rows and nothing else.
-        let alone = session()?;
-        alone.register_batch("rows", rows)?;
-        let state = alone.state();
-        let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-        let mut query = query.as_ref().clone();
-        sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
-        let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
-            let functions: Vec<String> = state.udfs().into_iter().collect();
-            sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
-        })?;
-        let batches = alone.execute_logical_plan(plan).await?.collect().await?;
-        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+        let memory = self.aside.as_ref().map_or_else(|| Ok(Arc::default()), Aside::memory)?;
+        self.ask(Asking::Reader, deadline, selected(rows, filter, order, memory)).await?
     }
 
     /// That there is no such table or view, with the nearest name.
@@ -348,9 +374,60 @@ impl Engine {
     }
 }
 
+/// Some of `rows`, see [`Engine::select`].
+async fn selected(
+    rows: RecordBatch,
+    filter: Option<String>,
+    order: Option<String>,
+    memory: Arc<RuntimeEnv>,
+) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
+    let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
+    let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error);
+    }
+    let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
+        return Err(
+            Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
+        );
+    };
+    // Whoever may read a view may not have its rows multiplied with themselves.
+    if !sql::is_single(query) {
+        return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
+            .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
+    }
+    // In a session of its own: a condition sees these rows and nothing else.
+    let alone = session_within(memory)?;
+    alone.register_batch("rows", rows)?;
+    let state = alone.state();
+    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let mut query = query.as_ref().clone();
+    sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
+    let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
+        let functions: Vec<String> = state.udfs().into_iter().collect();
+        sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
+    })?;
+    let batches = alone.execute_logical_plan(plan).await?.collect().await?;
+    Ok(arrow::compute::concat_batches(&schema, &batches)?)
+}
+
+/// A session for what is asked once.
+fn answers() -> Result<SessionContext> {
+    let session = session()?;
+    let state = SessionStateBuilder::new_from_existing(session.state()).with_physical_optimizer_rule(Arc::new(Question));
+    *session.state_ref().write() = state.build();
+    Ok(session)
+}
+
 fn session() -> Result<SessionContext> {
+    session_within(Arc::default())
+}
+
+fn session_within(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
     let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
-    let session = SessionContext::new_with_config(config);
+    let session = SessionContext::new_with_config_rt(config, memory);
     view::register(&session)?;
     sized::bound(&session)?;
     Ok(session)

@@ -79,6 +79,7 @@ pub mod format;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod memory;
 pub mod operator;
 pub mod options;
 pub mod plan;

@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::Query;
 use super::output::panic_error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::operator::Epoch;
 use crate::operator::state::{self, Frame};
 use crate::plan::Emit;
@@ -108,6 +108,19 @@ impl Kept {
                 tracing::warn!(view = self.live.name, reason = %error, "its last rows are lost: the view begins anew");
                 false
             }
+        }
+    }
+}
+
+impl Kept {
+    /// Ends the view as failed, and lets all go that it holds.
+    pub fn give_up(&self, error: Error) {
+        if let Some(task) = lock(&self.task).take() {
+            task.abort();
+        }
+        self.live.enter(Health::Failed(error));
+        if let Err(error) = self.live.clear() {
+            tracing::error!(view = self.live.name, %error, "the rows of the view stay");
         }
     }
 }

@@ -53,6 +53,8 @@ impl Engine {
         let plan = self.logical(&create.query).await.map_err(one)?;
         // Planned once to the end, so that what cannot run is refused here and not when it is read.
         let (physical, state) = self.physical(&plan, emit).await.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
+        // Planning may have taken so long that nobody waits for the view any more: then nothing is made.
+        tokio::task::yield_now().await;
         let budget = Budget::of(&options);
         let query = Query { name: Some(name.clone()), plan: physical, state, budget };
         let reads = self.reads(&create.query).map_err(one)?;

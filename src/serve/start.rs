@@ -17,7 +17,7 @@ use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
 use crate::catalog::Made;
 use crate::checkpoint::{Archive, Damaged, Opened, Store};
-use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
+use crate::engine::{Aside, Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
 use crate::error::{Code, Error, Result};
 use crate::feed::{AllowedVariables, Policy, Reach};
 use crate::time::Timestamp;
@@ -47,7 +47,8 @@ impl Server {
             addresses.push(listener.local_addr().unwrap_or(address));
             listeners.push(listener);
         }
-        let engine = Arc::new(Engine::keeping(policy(&settings, true))?);
+        let engine = Arc::new(Engine::keeping(policy(&settings, true))?.beside(Aside::new(settings.memory_max)?));
+        engine.allow(settings.memory_max);
         restore(&engine, &store).await?;
         let checkpoints = match &settings.data {
             Some(dir) => Some(Arc::new(resume(&engine, dir)?)),
@@ -97,6 +98,7 @@ impl Server {
         // They end with this, also if it is broken off.
         let mut beside = JoinSet::new();
         beside.spawn(Arc::clone(&self.app.streams).end_with(shutdown.clone()));
+        beside.spawn(keep_memory(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         serve(self.listeners, self.router, shutdown).await;
         while let Some(ended) = beside.join_next().await {
@@ -104,6 +106,14 @@ impl Server {
                 tracing::error!(%error, "the server did not end as it should");
             }
         }
+    }
+}
+
+/// Keeps what tables and views hold within the settings until the shutdown begins.
+async fn keep_memory(app: Arc<App>, shutdown: Shutdown) {
+    tokio::select! {
+        () = app.engine.keep_memory() => {}
+        () = shutdown.begun() => {}
     }
 }
 

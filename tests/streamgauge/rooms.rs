@@ -7,6 +7,7 @@ const ROOMS: &[&str] = &[
     "error",
     "options",
     "time",
+    "memory",
     "change",
     "feed",
     "format",
@@ -25,7 +26,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["change", "format", "window", "sql", "operator", "plan"];
+const PURE: &[&str] = &["memory", "change", "format", "window", "sql", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[

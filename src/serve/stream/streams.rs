@@ -6,13 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::{DataType, SchemaRef};
 use axum::Router;
-use datafusion::common::DFSchema;
-use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlparser::ast::ExprWithAlias;
 
 use super::ask::Ask;
 use super::channel::{Channel, End};
@@ -20,6 +16,7 @@ use super::client::{Client, Greeting};
 use super::counters::{Counters, Open};
 use super::encode::Encoder;
 use super::fields::Issue;
+use super::filter::Filters;
 use super::http::Visitor;
 use super::listen::Listener;
 use super::log::Log;
@@ -34,7 +31,6 @@ use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
 use crate::serve::turnstile::{Permit, Turnstile};
 use crate::serve::views::find;
-use crate::sql;
 use crate::time::Timestamp;
 use crate::view::Live;
 
@@ -53,7 +49,8 @@ pub struct Limits {
 
 /// The streams of a server.
 pub struct Streams {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) filters: Filters,
     store: Store,
     limits: Limits,
     clients: Arc<AtomicU64>,
@@ -103,6 +100,7 @@ impl Streams {
     pub fn new(engine: Arc<Engine>, store: Store, limits: Limits) -> Arc<Streams> {
         Arc::new(Streams {
             engine,
+            filters: Filters::default(),
             store,
             limits,
             clients: Arc::default(),
@@ -365,33 +363,9 @@ impl Streams {
     /// A view, and what writes its changes in a shape.
     pub fn encoder(&self, view: &str, shape: Shape, templates: Option<Arc<Templates>>) -> Result<(Arc<Live>, Encoder)> {
         let live = self.live(view)?;
-        let filter = shape.filter.as_ref().map(|text| self.filter(&live.schema, text)).transpose()?;
+        let filter = shape.filter.as_ref().map(|text| self.filter(live.epoch(), &live.schema, text)).transpose()?;
         let encoder = Encoder::new(&live.name, &live.schema, shape, templates)?.keyed(&live.schema, live.key.as_deref())?;
         Ok((live, encoder.filtered(filter)))
-    }
-
-    /// A condition over the columns of a schema.
-    fn filter(&self, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
-        let wrong = |error: Error| {
-            let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
-            told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
-        };
-        // Read as any statement: DataFusion's own reader knows no bounds, and long chains end the program.
-        let parsed = sql::expression(text).map_err(wrong)?;
-        let read = || -> datafusion::error::Result<_> {
-            let state = self.engine.session().state();
-            let columns = DFSchema::try_from(Arc::clone(schema))?;
-            let expr = ExprWithAlias { expr: parsed, alias: None };
-            let expr = state.create_logical_expr_from_sql_expr(expr, &columns)?;
-            let expr = state.create_physical_expr(expr, &columns)?;
-            let kind = expr.data_type(schema)?;
-            Ok((expr, kind))
-        };
-        match read() {
-            Ok((expr, DataType::Boolean)) => Ok(expr),
-            Ok((_, kind)) => Err(wrong(Error::new(Code::BadOption, format!("'{text}' is no condition but of type {kind}")))),
-            Err(error) => Err(wrong(error.into())),
-        }
     }
 
     fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
@@ -540,6 +514,6 @@ struct View<'a> {
     templates: Option<Arc<Templates>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
