@@ -9,7 +9,6 @@ mod memory;
 mod output;
 mod question;
 mod show;
-mod sized;
 mod statements;
 
 use std::collections::HashMap;
@@ -159,7 +158,7 @@ impl Engine {
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
     pub fn keeping(policy: Policy) -> Result<Self> {
-        let engine = Engine { answers: Some(answers()?), ..Engine::new()? };
+        let engine = Engine { answers: Some(for_questions(Arc::default())?), ..Engine::new()? };
         engine.limit(policy);
         Ok(engine)
     }
@@ -399,7 +398,7 @@ async fn selected(
             .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
     }
     // In a session of its own: a condition sees these rows and nothing else.
-    let alone = session_within(memory)?;
+    let alone = for_questions(memory)?;
     alone.register_batch("rows", rows)?;
     let state = alone.state();
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
@@ -414,8 +413,8 @@ async fn selected(
 }
 
 /// A session for what is asked once.
-fn answers() -> Result<SessionContext> {
-    let session = session()?;
+fn for_questions(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
+    let session = session_within(memory)?;
     let state = SessionStateBuilder::new_from_existing(session.state()).with_physical_optimizer_rule(Arc::new(Question));
     *session.state_ref().write() = state.build();
     Ok(session)
@@ -429,7 +428,6 @@ fn session_within(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
     let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
     let session = SessionContext::new_with_config_rt(config, memory);
     view::register(&session)?;
-    sized::bound(&session)?;
     Ok(session)
 }
 

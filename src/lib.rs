@@ -76,6 +76,7 @@ pub mod engine;
 pub mod error;
 pub mod feed;
 pub mod format;
+pub mod function;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;

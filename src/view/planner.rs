@@ -17,12 +17,13 @@ use datafusion::prelude::SessionConfig;
 
 use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
+use crate::function;
 use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
 
 /// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, and to run queries over feeds continuously.
 ///
-/// Everything else of the session stays as it is.
+/// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
     let state = plan::session(session.state(), settings);
     let state = SessionStateBuilder::new_from_existing(state)
@@ -35,7 +36,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
         session.register_udf(function);
     }
     datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
-    Ok(())
+    function::register(session)
 }
 
 /// The settings that streams need: text as views, places in errors, and hash joins that can be run again.

@@ -13,6 +13,7 @@ const ROOMS: &[&str] = &[
     "format",
     "window",
     "sql",
+    "function",
     "operator",
     "table",
     "catalog",
@@ -26,7 +27,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["memory", "change", "format", "window", "sql", "operator", "plan"];
+const PURE: &[&str] = &["memory", "change", "format", "window", "sql", "function", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[

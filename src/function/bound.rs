@@ -27,7 +27,7 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 const MONTH_NANOS: u64 = 28 * 86_400_000_000_000;
 
 /// Puts the functions that take a number of letters or elements under a bound.
-pub fn bound(session: &SessionContext) -> Result<()> {
+pub fn register(session: &SessionContext) -> Result<()> {
     for (name, size) in [
         ("repeat", Size::Times),
         ("array_repeat", Size::Times),
@@ -240,17 +240,7 @@ impl ScalarUDFImpl for Held {
 
 #[cfg(test)]
 mod tests {
-    use arrow::util::pretty::pretty_format_batches;
-
-    use super::*;
-
-    async fn value(expression: &str) -> Result<String, String> {
-        let session = super::super::session().unwrap();
-        let rows = async { session.sql(&format!("SELECT {expression} AS x")).await?.collect().await }.await;
-        let rows = rows.map_err(|error| Error::from(error).message().to_string())?;
-        let shown = pretty_format_batches(&rows).unwrap().to_string();
-        Ok(shown.lines().nth(3).unwrap().trim_matches(['|', ' ']).to_string())
-    }
+    use super::super::testing::value;
 
     #[tokio::test]
     async fn what_would_not_fit_is_refused_and_all_else_is_as_it_was() {
