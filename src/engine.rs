@@ -19,7 +19,8 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::execution::{FunctionRegistry, SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -31,10 +32,10 @@ pub use self::aside::{Aside, Asking};
 pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
-use self::question::Question;
 pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
 pub use self::memory::{Held, memory_max_default};
 pub use self::output::Output;
+use self::question::Question;
 use self::statements::statement;
 use crate::catalog::{Catalog, Made};
 use crate::error::{Code, Error, Result};
@@ -154,6 +155,13 @@ impl Engine {
             states: Mutex::default(),
             printing: Mutex::default(),
         })
+    }
+
+    /// The same where the rows that a query puts in order, groups or joins may take so much memory: what does not fit goes to the disk for
+    /// the time, as far as DataFusion can put it there, and else fails.
+    pub fn within(bytes: usize) -> Result<Self> {
+        let memory = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).build_arc()?;
+        Ok(Engine { session: for_questions(memory)?, ..Engine::new()? })
     }
 
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.

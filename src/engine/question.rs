@@ -25,6 +25,7 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use crate::memory::shown_by;
+use crate::plan::SlotExec;
 use crate::view::ContinuousExec;
 
 /// How long a question may go on before it looks whether it is to end.
@@ -40,8 +41,8 @@ impl PhysicalOptimizerRule for Question {
             let any = plan.as_ref() as &dyn Any;
             let over = |input, role| Arc::new(QuestionExec { input, role }) as Arc<dyn ExecutionPlan>;
             if plan.children().is_empty() {
-                // A query over feeds waits for those by itself.
-                return Ok(match any.is::<ContinuousExec>() {
+                // A query over feeds waits for those by itself, and so does a step of it.
+                return Ok(match any.is::<ContinuousExec>() || any.is::<SlotExec>() {
                     true => Transformed::no(plan),
                     false => Transformed::yes(over(plan, Role::GiveWay)),
                 });
@@ -62,6 +63,15 @@ impl PhysicalOptimizerRule for Question {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// The plan as DataFusion made it, for people to read.
+pub fn bare(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+    let bare = plan.transform_up(|plan| match (plan.as_ref() as &dyn Any).downcast_ref::<QuestionExec>() {
+        Some(watch) => Ok(Transformed::yes(Arc::clone(&watch.input))),
+        None => Ok(Transformed::no(plan)),
+    });
+    bare.data()
 }
 
 /// Passes rows on.

@@ -15,7 +15,7 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use sqlparser::ast;
 
 use super::keep::{Kept, Snapshots};
-use super::{Answer, Engine, Query, View, column, one};
+use super::{Answer, Engine, Query, View, column, one, question};
 use crate::error::{Code, Error, Result, nearest};
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -205,7 +205,10 @@ impl Engine {
         let query = self.query(query, emit).await.map_err(one)?;
         let text = match query.continuous() {
             Some(continuous) => continuous.plan().describe().map_err(one)?,
-            None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
+            None => {
+                let bare = question::bare(Arc::clone(&query.plan)).map_err(|error| one(error.into()))?;
+                plan::readable(&datafusion::physical_plan::displayable(bare.as_ref()).indent(false).to_string())
+            }
         };
         column("plan", text.lines().map(str::to_string)).map_err(one)
     }

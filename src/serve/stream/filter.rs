@@ -53,7 +53,7 @@ impl Filters {
 impl Streams {
     /// Plans and tries the condition of a shape for each view, so that [`Streams::encoder`] finds it. A view that is not there is left to
     /// that.
-    pub async fn prepare(&self, views: impl IntoIterator<Item = &str>, shape: &Shape) -> Result<()> {
+    pub async fn prepare(&self, views: &[String], shape: &Shape) -> Result<()> {
         let Some(text) = &shape.filter else { return Ok(()) };
         for view in views {
             let Ok(live) = self.live(view) else { continue };

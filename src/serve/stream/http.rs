@@ -107,8 +107,8 @@ pub async fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &
         }
     }
     let ask = ask(parts, named.shape())?;
-    let views = endpoint.views.iter().map(|(view, _)| named.spec.views[*view].as_str());
-    streams.prepare(views, &ask.shape).await?;
+    let views: Vec<String> = endpoint.views.iter().map(|(view, _)| named.spec.views[*view].clone()).collect();
+    streams.prepare(&views, &ask.shape).await?;
     stream(streams.connect_named(&named, &endpoint, &ask, &Visitor::of(parts)), &ask)
 }
 
