@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayData, ArrayRef, AsArray, GenericByteArray, GenericByteViewArray, GenericListArray, MapArray, OffsetSizeTrait,
-    RecordBatch, RecordBatchOptions, StructArray, UInt32Array, types::ByteArrayType, types::ByteViewType,
+    Array, ArrayData, ArrayRef, AsArray, FixedSizeListArray, GenericByteArray, GenericByteViewArray, GenericListArray, MapArray,
+    OffsetSizeTrait, RecordBatch, RecordBatchOptions, StructArray, UInt32Array, types::ByteArrayType, types::ByteViewType,
 };
-use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::{cast, take};
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 /// What an array may waste beside as much again as it shows: less is not worth a copy.
@@ -110,51 +110,59 @@ pub fn detached_rows(rows: &RecordBatch) -> RecordBatch {
 }
 
 fn copied(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let all = || UInt32Array::from_iter_values(0..array.len() as u32);
-    match array.data_type() {
-        DataType::Utf8View => Ok(alone(array.as_string_view())),
-        DataType::BinaryView => Ok(alone(array.as_binary_view())),
-        // Its values are copied with it only where they are looked up.
-        DataType::Dictionary(_, values) => cast(&cast(array, values)?, array.data_type()),
-        _ => Ok(with_own_views(take(array, &all(), None)?)),
-    }
-}
-
-/// What [`take`] gave, which copies all but what is seen through views.
-fn with_own_views(array: ArrayRef) -> ArrayRef {
-    match array.data_type() {
-        data_type if !has_views(data_type) => array,
-        DataType::Utf8View => alone(array.as_string_view()),
-        DataType::BinaryView => alone(array.as_binary_view()),
-        DataType::List(item) => list_with_own_views(item, array.as_list::<i32>()),
-        DataType::LargeList(item) => list_with_own_views(item, array.as_list::<i64>()),
+    let nulls = || array.nulls().map(|nulls| nulls.iter().collect::<NullBuffer>());
+    Ok(match array.data_type() {
+        DataType::Utf8View => alone(array.as_string_view())?,
+        DataType::BinaryView => alone(array.as_binary_view())?,
+        DataType::List(item) => {
+            let (offsets, values) = parts(array.as_list::<i32>().offsets(), array.as_list::<i32>().values());
+            Arc::new(GenericListArray::try_new(item.clone(), offsets, values, nulls())?)
+        }
+        DataType::LargeList(item) => {
+            let (offsets, values) = parts(array.as_list::<i64>().offsets(), array.as_list::<i64>().values());
+            Arc::new(GenericListArray::try_new(item.clone(), offsets, values, nulls())?)
+        }
         DataType::Map(entries, sorted) => {
             let map = array.as_map();
-            let parts = struct_with_own_views(map.entries());
-            Arc::new(MapArray::new(entries.clone(), map.offsets().clone(), parts, map.nulls().cloned(), *sorted))
+            let all: ArrayRef = Arc::new(map.entries().clone());
+            let (offsets, pairs) = parts(map.offsets(), &all);
+            Arc::new(MapArray::try_new(entries.clone(), offsets, pairs.as_struct().clone(), nulls(), *sorted)?)
         }
-        DataType::Struct(_) => Arc::new(struct_with_own_views(array.as_struct())),
-        _ => array,
-    }
+        DataType::FixedSizeList(item, size) => {
+            let values = detached(Arc::clone(array.as_fixed_size_list().values()));
+            Arc::new(FixedSizeListArray::try_new(item.clone(), *size, values, nulls())?)
+        }
+        DataType::Struct(fields) if !fields.is_empty() => {
+            let columns = array.as_struct().columns().iter().cloned().map(detached).collect();
+            Arc::new(StructArray::try_new(fields.clone(), columns, nulls())?)
+        }
+        DataType::Dictionary(_, values) => {
+            // Only the words that are looked up; room for more is let go.
+            let own = cast(&cast(array, values)?, array.data_type())?;
+            own.as_any_dictionary().with_values(all_of(own.as_any_dictionary().values())?)
+        }
+        _ => all_of(array)?,
+    })
 }
 
-fn alone<T: ByteViewType>(views: &GenericByteViewArray<T>) -> ArrayRef {
+fn all_of(array: &dyn Array) -> Result<ArrayRef, ArrowError> {
+    take(array, &UInt32Array::from_iter_values(0..array.len() as u32), None)
+}
+
+fn alone<T: ByteViewType>(views: &GenericByteViewArray<T>) -> Result<ArrayRef, ArrowError> {
     let own = views.gc();
     // Where all texts are short they are in the views themselves, which may be a slice.
     match own.data_buffers().is_empty() {
-        true => take(&own, &UInt32Array::from_iter_values(0..own.len() as u32), None).unwrap_or_else(|_| Arc::new(own)),
-        false => Arc::new(own),
+        true => all_of(&own),
+        false => Ok(Arc::new(own)),
     }
 }
 
-fn list_with_own_views<O: OffsetSizeTrait>(item: &FieldRef, list: &GenericListArray<O>) -> ArrayRef {
-    let values = with_own_views(Arc::clone(list.values()));
-    Arc::new(GenericListArray::new(item.clone(), list.offsets().clone(), values, list.nulls().cloned()))
-}
-
-fn struct_with_own_views(record: &StructArray) -> StructArray {
-    let columns = record.columns().iter().cloned().map(with_own_views).collect();
-    StructArray::new(record.fields().clone(), columns, record.nulls().cloned())
+/// The values that lists show, and where each list begins among them.
+fn parts<O: OffsetSizeTrait>(offsets: &OffsetBuffer<O>, values: &ArrayRef) -> (OffsetBuffer<O>, ArrayRef) {
+    let (start, end) = ends(offsets);
+    let lengths = offsets.windows(2).map(|two| two[1].as_usize() - two[0].as_usize());
+    (OffsetBuffer::from_lengths(lengths), detached(values.slice(start, end - start)))
 }
 
 fn has_views(data_type: &DataType) -> bool {

@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::app::changes_definitions;
 use super::auth::{Identity, Scope};
 use super::body::Body;
 use super::listen::Shutdown;
@@ -154,7 +155,12 @@ async fn run(
     for (index, statement) in statements.iter().enumerate() {
         let begun = Instant::now();
         let (deadline, planned_by) = (begun + timeout, begun + timeout.max(PLANNING_TIME_MIN));
-        let answer = shutdown.or(app.execute(statement, planned_by).map_err(|errors| wrong(errors, statement))).await?;
+        let executed = app.execute(statement, planned_by).map_err(|errors| wrong(errors, statement));
+        let answer = match changes_definitions(&statement.kind) {
+            // What is begun is also kept.
+            true => executed.await?,
+            false => shutdown.or(executed).await?,
+        };
         if index + 1 == count && form != Form::Json {
             return shutdown.or(stream(&app, answer, form, script.limit, &parts)).await;
         }

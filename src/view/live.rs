@@ -249,6 +249,10 @@ impl Live {
             state.snapshot = None;
             state.rows_kept.changed();
         }
+        // What both have is free only when neither has it.
+        while state.rows.are_appended() && state.history.len() > 1 && state.history_bytes > state.rows.bytes() {
+            state.forget_oldest();
+        }
         before.saturating_sub(self.held_in(&state).all)
     }
 

