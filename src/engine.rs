@@ -1,7 +1,9 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
 mod aside;
+mod attempt;
 mod checkpoints;
+mod condition;
 mod keep;
 mod ledger;
 mod mark;
@@ -22,13 +24,14 @@ use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::execution::{FunctionRegistry, SessionState, TaskContext};
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::time::Instant;
 
 pub use self::aside::{Aside, Asking};
+pub use self::attempt::Attempts;
 pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
@@ -43,7 +46,7 @@ use crate::feed::Policy;
 use crate::operator::Epoch;
 use crate::operator::state::Part;
 use crate::plan::Emit;
-use crate::sql::{self, Kind, Names, Statement};
+use crate::sql::{self, Kind, Statement};
 use crate::table::{Follow, Spec, Table};
 use crate::time::Timestamp;
 use crate::view::{self, Budget, ContinuousExec, Live};
@@ -65,6 +68,8 @@ pub struct Engine {
     states: Mutex<HashMap<String, Part>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
     printing: Mutex<Option<ledger::Printing>>,
+    /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
+    passed: Mutex<Vec<Definition>>,
 }
 
 /// A named query over tables and other views.
@@ -154,6 +159,7 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
+            passed: Mutex::default(),
         })
     }
 
@@ -285,21 +291,6 @@ impl Engine {
         catalog.sources(name).into_iter().filter_map(|name| catalog.table(name).cloned()).collect()
     }
 
-    /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
-    pub async fn select(
-        &self,
-        rows: RecordBatch,
-        filter: Option<String>,
-        order: Option<String>,
-        deadline: Instant,
-    ) -> Result<RecordBatch> {
-        if filter.is_none() && order.is_none() {
-            return Ok(rows);
-        }
-        let memory = self.aside.as_ref().map_or_else(|| Ok(Arc::default()), Aside::memory)?;
-        self.ask(Asking::Reader, deadline, selected(rows, filter, order, memory)).await?
-    }
-
     /// That there is no such table or view, with the nearest name.
     pub fn missing(&self, what: &str, name: &str) -> Error {
         self.catalog().unknown(what, name)
@@ -326,6 +317,20 @@ impl Engine {
         };
         let definition = |name: &str| Some(Definition { name: name.into(), text: text(name)?, made: catalog.made(name)? });
         catalog.names().filter_map(definition).collect()
+    }
+
+    /// What is to be kept: the definitions, and those that were passed over, unless something of their name was made since.
+    pub fn kept(&self) -> Vec<Definition> {
+        let mut definitions = self.definitions();
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = |passed: &&Definition| self.made(&passed.name).is_none();
+        definitions.extend(passed.iter().filter(is_gone).cloned());
+        definitions
+    }
+
+    /// Leaves out a definition that cannot be made again, and keeps it all the same.
+    pub fn pass_over(&self, definition: Definition) {
+        self.passed.lock().unwrap_or_else(PoisonError::into_inner).push(definition);
     }
 
     /// Makes a table or view again as it was kept.
@@ -379,45 +384,6 @@ impl Engine {
     fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog<Arc<Table>, Arc<View>>> {
         self.catalog.write().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Some of `rows`, see [`Engine::select`].
-async fn selected(
-    rows: RecordBatch,
-    filter: Option<String>,
-    order: Option<String>,
-    memory: Arc<RuntimeEnv>,
-) -> Result<RecordBatch> {
-    let schema = rows.schema();
-    let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
-    let order = order.map(|order| format!(" ORDER BY {order}")).unwrap_or_default();
-    let (statements, errors) = sql::parse(&format!("SELECT * FROM rows{filter}{order}"));
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error);
-    }
-    let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
-        return Err(
-            Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
-        );
-    };
-    // Whoever may read a view may not have its rows multiplied with themselves.
-    if !sql::is_single(query) {
-        return Err(Error::new(Code::Query, "a condition or an order holds a query of its own")
-            .hint("compare columns with values; what needs more is a view: CREATE VIEW … AS SELECT …"));
-    }
-    // In a session of its own: a condition sees these rows and nothing else.
-    let alone = for_questions(memory)?;
-    alone.register_batch("rows", rows)?;
-    let state = alone.state();
-    let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    let mut query = query.as_ref().clone();
-    sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
-    let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
-        let functions: Vec<String> = state.udfs().into_iter().collect();
-        sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
-    })?;
-    let batches = alone.execute_logical_plan(plan).await?.collect().await?;
-    Ok(arrow::compute::concat_batches(&schema, &batches)?)
 }
 
 /// A session for what is asked once.

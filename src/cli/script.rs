@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read};
 
 use super::args::Input;
 use super::diagnostic;
-use crate::engine::{Answer, Engine, Query};
+use crate::engine::{Answer, Attempts, Engine, Query};
 use crate::error::{Code, Error, Result};
 use crate::sql::{self, Kind, Statement};
 
@@ -51,6 +51,7 @@ pub struct Outcome {
     pub queries: Vec<Query>,
     /// Errors shown so far.
     pub errors: usize,
+    attempts: Attempts,
 }
 
 impl Outcome {
@@ -79,14 +80,15 @@ impl Outcome {
 
     /// What can be read of a script; what cannot is shown.
     fn statements(&mut self, script: &Script) -> Vec<Statement> {
-        let (statements, errors) = sql::parse(&script.text);
+        let (statements, errors, unread) = sql::parse_all(&script.text);
+        self.attempts.expect(&unread);
         self.errors += errors.len();
         errors.iter().for_each(|error| script.complain(error));
         statements
     }
 
     async fn execute(&mut self, engine: &Engine, script: &Script, statement: &Statement, each: &mut dyn FnMut(Answer)) {
-        match engine.execute(statement).await {
+        match self.attempts.execute(engine, statement).await {
             Ok(Answer::Query(query)) => self.queries.push(*query),
             Ok(answer) => each(answer),
             Err(errors) => {

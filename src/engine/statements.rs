@@ -1,5 +1,6 @@
 //! What each statement does: names are resolved, queries planned, tables and views made and dropped.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
@@ -154,6 +155,11 @@ impl Engine {
             let functions: Vec<String> = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs()).collect();
             sql::explain_error(error, &query, Names { tables: &tables, functions: &functions })
         })?;
+        let mut names = HashSet::new();
+        if let Some(name) = plan.schema().fields().iter().map(|field| field.name()).find(|name| !names.insert(*name)) {
+            return Err(Error::new(Code::Query, format!("'{name}' is twice in the result"))
+                .hint("give one of them another name with AS, or name the columns in the place of `*`"));
+        }
         let mut nodes = 0;
         plan.apply(|_| {
             nodes += 1;

@@ -22,6 +22,7 @@ use datafusion::physical_planner::PhysicalPlanner;
 use datafusion::prelude::SessionConfig;
 
 use super::bounded::{BoundedPlan, SlotNode};
+use super::clocks;
 use super::finish::{self, Finished};
 use super::lookup;
 use super::marker;
@@ -30,6 +31,7 @@ use super::step::{Plan, Step, WindowStep};
 use crate::error::{Code, Error, Result};
 use crate::operator::over::window_function;
 use crate::operator::{Emission, Order, OverSpec};
+use crate::sql::unsteady;
 use crate::table::{EventTime, Table};
 
 /// When the windows of a query give results.
@@ -53,7 +55,11 @@ pub fn tables(plan: &LogicalPlan) -> Vec<Arc<Table>> {
     found
 }
 
-fn table(scan: &TableScan) -> Option<Arc<Table>> {
+/// The streaming table that a scan reads.
+pub(super) fn table(scan: &TableScan) -> Option<Arc<Table>> {
+    if let Some(arriving) = clocks::arriving(scan) {
+        return Some(Arc::clone(&arriving.table));
+    }
     let provider = source_as_provider(&scan.source).ok()?;
     (provider as Arc<dyn std::any::Any + Send + Sync>).downcast::<Table>().ok()
 }
@@ -125,11 +131,13 @@ impl Compiler<'_> {
             LogicalPlan::SubqueryAlias(alias) => Box::pin(self.step(&alias.input, place)).await,
             LogicalPlan::Projection(projection) => {
                 let input = Box::pin(self.step(&projection.input, place)).await?;
+                steady(plan, &input)?;
                 let exprs = self.exprs(&projection.expr, projection.input.schema())?;
                 Ok(Step::Project { input: Box::new(input), exprs, schema: Arc::clone(plan.schema().inner()) })
             }
             LogicalPlan::Filter(filter) => {
                 let input = Box::pin(self.step(&filter.input, place)).await?;
+                steady(plan, &input)?;
                 Ok(Step::Filter { input: Box::new(input), predicate: self.expr(&filter.predicate, filter.input.schema())? })
             }
             LogicalPlan::Window(window) => Box::pin(self.over(window, plan)).await,
@@ -165,7 +173,7 @@ impl Compiler<'_> {
             Error::new(Code::NotYet, format!("'{}' is no feed, and a query over feeds can only join it", scan.table_name))
                 .hint("read it in a JOIN … ON …, or in a query of its own")
         })?;
-        let all = || (0..table.spec().schema.fields().len()).collect();
+        let all = || (0..scan.source.schema().fields().len()).collect();
         let projection = scan.projection.clone().unwrap_or_else(all);
         Ok(Step::Source { schema: Arc::clone(scan.projected_schema.inner()), table, projection })
     }
@@ -190,6 +198,9 @@ impl Compiler<'_> {
             Place::Top => (Emission { early: self.early, allowed_lateness: self.lateness }, Duration::ZERO),
             Place::Inner => (Emission { early: None, allowed_lateness: Duration::ZERO }, self.lateness),
         };
+        if emission.updates() {
+            finish::above(top, &mut |plan| refuse_unsteady(plan, "results that are said again"))?;
+        }
         let finish = self.finish(top, node).await?;
         let input = if hold.is_zero() { input } else { Step::Hold { input: Box::new(input), by: hold } };
         Ok(Step::Window(Box::new(WindowStep {
@@ -318,6 +329,7 @@ impl Compiler<'_> {
             .hint("keep the stream's rows instead: stream LEFT JOIN table, or an inner JOIN"));
         }
         let input = Box::pin(self.step(stream, place)).await?;
+        steady(plan, &input)?;
         let numbered = lookup::numbered(stream.schema())?;
         let (on_stream, on_fixed) =
             (SlotNode::plan(lookup::STREAM, numbered), SlotNode::plan(lookup::FIXED, Arc::clone(fixed.schema())));
@@ -365,6 +377,25 @@ impl Compiler<'_> {
     }
 }
 
+/// Refuses what gives another value whenever it is asked, over rows that change: what is taken back would not be what was sent.
+fn steady(plan: &LogicalPlan, input: &Step) -> Result<()> {
+    if input.is_changelog() { refuse_unsteady(plan, "rows that change") } else { Ok(()) }
+}
+
+fn refuse_unsteady(plan: &LogicalPlan, over: &str) -> Result<()> {
+    let mut found = None;
+    plan.apply_expressions(|expr| {
+        found = unsteady(expr);
+        Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    let Some(name) = found else { return Ok(()) };
+    Err(Error::new(
+        Code::Query,
+        format!("{name}() gives another value whenever it is asked, over {over}: a row would be taken back that was never sent"),
+    )
+    .hint("leave it out here, and compute it where the rows are read: SELECT … FROM the view; or, for windows, leave out EMIT CHANGES, emit = 'changes' and allowed_lateness"))
+}
+
 /// Whether a plan reads a table whose rows change.
 fn is_keyed(plan: &LogicalPlan) -> bool {
     tables(plan).iter().any(|table| table.spec().key.is_some())
@@ -378,7 +409,7 @@ fn over_changes(what: &str, input: &LogicalPlan) -> Error {
         .hint("keep to SELECT and WHERE here; or read the change events themselves, by a table with format = 'json' and without PRIMARY KEY")
 }
 
-fn streams(plan: &LogicalPlan) -> bool {
+pub(super) fn streams(plan: &LogicalPlan) -> bool {
     !tables(plan).is_empty()
 }
 

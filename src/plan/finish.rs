@@ -84,6 +84,15 @@ pub fn row_by_row(top: &LogicalPlan) -> Option<Vec<&LogicalPlan>> {
     Some(nodes)
 }
 
+/// Each node between `top` and its window.
+pub fn above(top: &LogicalPlan, each: &mut dyn FnMut(&LogicalPlan) -> Result<()>) -> Result<()> {
+    if WindowNode::of(top).is_some() {
+        return Ok(());
+    }
+    each(top)?;
+    top.inputs().into_iter().try_for_each(|input| above(input, each))
+}
+
 /// `top` with its window replaced by rows that are put there.
 pub fn over_slot(top: &LogicalPlan) -> Result<LogicalPlan> {
     let plan = top.clone().transform_down(|plan| match WindowNode::of(&plan) {

@@ -10,11 +10,14 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result as DataFusionResult;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate, Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::finish::window_under;
 use super::marker::{self, Call};
 use crate::error::{Code, Error, Result};
+use crate::sql::unsteady;
 use crate::window::Shape;
 
 /// An aggregate by a window and further keys. Its schema is that of the aggregate it came from: the group columns, among them
@@ -118,13 +121,19 @@ impl UserDefinedLogicalNodeCore for WindowNode {
         self.keys.iter().chain(&self.aggregates).cloned().collect()
     }
 
-    /// A filter by a key may go below; one by the window or by an aggregate may not.
+    /// A filter by a key that is a column of the rows may go below: it has the same name there. One by the window, by an aggregate or by a
+    /// key that is computed may not: below there is no such column.
     fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
-        let keys = 0..=self.keys.len();
+        let is_column = |index: usize| match index.cmp(&self.window_index) {
+            Ordering::Equal => false,
+            side => {
+                let key = if side == Ordering::Less { index } else { index - 1 };
+                let (qualifier, field) = self.schema.qualified_field(index);
+                matches!(self.keys.get(key), Some(Expr::Column(column)) if *column == Column::from((qualifier, field)))
+            }
+        };
         let all = self.schema.fields().iter().enumerate();
-        all.filter(|(index, _)| *index == self.window_index || !keys.contains(index))
-            .map(|(_, field)| field.name().clone())
-            .collect()
+        all.filter(|(index, _)| !is_column(*index)).map(|(_, field)| field.name().clone()).collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -171,6 +180,10 @@ impl AnalyzerRule for FindWindows {
             _ => Ok(Transformed::no(plan)),
         })?;
         plan.data.apply_with_subqueries(|plan| {
+            match plan {
+                LogicalPlan::Filter(filter) if window_under(&filter.input).is_some() => refuse_chance(&filter.predicate)?,
+                _ => {}
+            }
             plan.apply_expressions(|expr| match marker::contains_call(expr) {
                 true => Err(marker::outside(name_in(expr)).into()),
                 false => Ok(TreeNodeRecursion::Continue),
@@ -178,6 +191,15 @@ impl AnalyzerRule for FindWindows {
         })?;
         Ok(plan.data)
     }
+}
+
+/// Refuses a condition of chance alone on the results of a window: it holds no column of them, so that it would be asked of the rows below.
+fn refuse_chance(predicate: &Expr) -> Result<()> {
+    let by_chance = |part: &&Expr| part.column_refs().is_empty() && unsteady(part).is_some();
+    let Some(name) = split_conjunction(predicate).into_iter().find(by_chance).and_then(unsteady) else { return Ok(()) };
+    Err(Error::new(Code::NotYet, format!("{name}() alone as a condition on the results of a window is not built yet")).hint(
+        format!("select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5"),
+    ))
 }
 
 /// The name of the window function in an expression that holds one.

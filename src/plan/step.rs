@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::operator::{
     Chain, Emission, Filter, Hold, Limit, Merge, Over, OverSpec, Project, Tree, WindowAggregate, WindowAggregateSpec,
 };
-use crate::table::Table;
+use crate::table::{ARRIVAL, Table};
 use crate::window::Shape;
 
 /// A whole query over streams.
@@ -144,7 +144,7 @@ impl Plan {
 
     /// The chain for `EXPLAIN`: a line an operator, the last one first, two blanks a level.
     pub fn describe(&self) -> Result<String> {
-        Ok(readable(&self.instance()?.chain.describe()))
+        Ok(readable(&self.instance()?.chain.describe()).replace(ARRIVAL, "time of arrival"))
     }
 }
 
@@ -154,7 +154,9 @@ impl Step {
         Ok(match self {
             Step::Source { table, projection, .. } => {
                 let spec = table.spec();
-                let names: Vec<&str> = projection.iter().map(|index| spec.schema.field(*index).name().as_str()).collect();
+                // The place behind the last column is the time of arrival.
+                let name = |index: &usize| spec.schema.fields().get(*index).map_or(ARRIVAL, |field| field.name().as_str());
+                let names: Vec<&str> = projection.iter().map(name).collect();
                 let key = spec.key_text().map_or(String::new(), |key| format!(", primary key ({key})"));
                 let line = format!("Feed: {} [{}], {}{key}", spec.name, names.join(", "), spec.time_text());
                 sources.push((Arc::clone(table), projection.clone()));

@@ -127,7 +127,7 @@ impl App {
 
     /// Keeps what is defined, so that a restart finds it.
     pub fn keep(&self) -> Result<(), Error> {
-        let definitions = self.engine.definitions().into_iter().map(|definition| Definition {
+        let definitions = self.engine.kept().into_iter().map(|definition| Definition {
             name: definition.name,
             text: definition.text,
             created_at: definition.made.created.to_string(),

@@ -29,7 +29,7 @@ use super::rows::{self, Form, Writer};
 use super::stream::Visitor;
 use super::turnstile::Permit;
 use crate::change::Changes;
-use crate::engine::{Answer, Asking, Engine, Output, Query};
+use crate::engine::{Answer, Asking, Attempts, Engine, Output, Query};
 use crate::error::{Code, Error};
 use crate::format::encode::{Change, JsonRows};
 use crate::format::infer::field_type;
@@ -474,10 +474,12 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
 
 /// What is wrong with statements, which are run by an engine of their own.
 async fn validated(trial: &Engine, text: &str) -> Validated {
-    let (statements, mut errors) = sql::parse(text);
+    let (statements, mut errors, unread) = sql::parse_all(text);
+    let mut attempts = Attempts::default();
+    attempts.expect(&unread);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {
-        match trial.execute(statement).await {
+        match attempts.execute(trial, statement).await {
             Ok(Answer::Done(told)) => notices.extend(told),
             Ok(Answer::Query(query)) => {
                 notices.extend(query.notices().iter().cloned());

@@ -18,7 +18,7 @@ use super::turnstile::Turnstile;
 use crate::catalog::Made;
 use crate::checkpoint::{Archive, Damaged, Opened, Store};
 use crate::engine::{Aside, Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Kind, Result};
 use crate::feed::{AllowedVariables, Policy, Reach};
 use crate::time::Timestamp;
 
@@ -163,16 +163,25 @@ pub fn policy(settings: &Settings, files: bool) -> Policy {
     }
 }
 
-/// Makes tables and views again. One that cannot be made ends the start: going on without it would forget it.
+/// Makes tables and views again. One whose statement is not taken any more is left out and stays kept; any other that cannot be made ends
+/// the start: the settings may be what is wrong.
 async fn restore(engine: &Engine, store: &Store) -> Result<()> {
     for kept in store.definitions()? {
         let made = Made { created: time(&kept.created_at), updated: time(&kept.updated_at) };
         let definition = Definition { name: kept.name.clone(), text: kept.text, made };
-        engine.restore(&definition).await.map_err(|errors| {
-            let reason = errors.first().map(Error::to_string).unwrap_or_default();
-            Error::new(Code::Data, format!("'{}', which the data directory keeps, cannot be made again: {reason}", kept.name))
-                .hint("correct the settings, or start with another data directory")
-        })?;
+        let Err(errors) = engine.restore(&definition).await else { continue };
+        let reason = errors.first().map(Error::to_string).unwrap_or_default();
+        let is_statement = |error: &Error| matches!(error.code().kind(), Kind::Statement | Kind::Missing);
+        if errors.iter().all(is_statement) {
+            tracing::warn!(name = kept.name, %reason, "left out: its statement is not taken any more; it is kept until something of its name is made");
+            engine.pass_over(definition);
+            continue;
+        }
+        return Err(Error::new(
+            Code::Data,
+            format!("'{}', which the data directory keeps, cannot be made again: {reason}", kept.name),
+        )
+        .hint("correct the settings, or start with another data directory"));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
 use sqlparser::ast::{Expr, FunctionArguments, Ident, ObjectName, Query, Spanned, Visit, Visitor};
 
+use super::foreign;
 use super::statement::fold;
 use super::syntax::small;
 use crate::error::{Code, Error, Span, nearest};
@@ -54,8 +55,26 @@ pub fn explain_plan(error: Error, query: &Query) -> Error {
         }
         _ => false,
     };
-    let place = find(query, &|expr| is_meant(expr).then(|| super::rewrite::place(expr)), &|_| None);
+    // A sentence that begins with a call is about that.
+    let called = text.split_once("()").map(|(name, _)| name);
+    let is_called = |expr: &Expr| match expr {
+        Expr::Function(function) => called.is_some_and(|called| called == by_its_name(&function.name)),
+        _ => false,
+    };
+    let at = |meant: &dyn Fn(&Expr) -> bool| find(query, &|expr| meant(expr).then(|| super::rewrite::place(expr)), &|_| None);
+    let place = at(&is_called).or_else(|| at(&is_meant));
     placed(error, place)
+}
+
+/// The name that DataFusion gives to a function whatever it is called in a query.
+fn by_its_name(name: &ObjectName) -> String {
+    let name = name.to_string().to_ascii_lowercase();
+    match name.as_str() {
+        "current_timestamp" => "now".into(),
+        "today" => "current_date".into(),
+        "rand" => "random".into(),
+        _ => name,
+    }
 }
 
 /// Nothing runs yet: what fails here is the statement's fault.
@@ -100,6 +119,10 @@ fn schema(error: &SchemaError, query: &Query) -> Option<Error> {
 fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
     let place = find_column(query, field);
     let relation = field.relation.as_ref().map(|relation| relation.table());
+    if relation.unwrap_or(&field.name) == "window" && !valid.iter().any(|column| column.name == "window") {
+        return placed(Error::new(Code::UnknownColumn, "column 'window' is not there"), place)
+            .hint("SELECT the window under that name: TUMBLE(INTERVAL '1 minute') AS window, and GROUP BY window");
+    }
     if let Some(table) = relation
         && !valid.iter().any(|column| column.relation.as_ref().is_some_and(|relation| relation.table() == table))
         && valid.iter().any(|column| column.relation.is_some())
@@ -117,7 +140,16 @@ fn unknown_column(field: &Column, valid: &[Column], query: &Query) -> Error {
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(*name));
     let error = placed(Error::new(Code::UnknownColumn, format!("column '{}' is not there", field.name)), place);
-    match names.iter().find(|name| name.eq_ignore_ascii_case(&field.name)) {
+    let same = names.iter().find(|name| name.eq_ignore_ascii_case(&field.name));
+    if same.is_none() && relation.is_none() {
+        if let Some(hint) = foreign::column(&field.name) {
+            return error.hint(hint);
+        }
+        if nearest(&field.name, names.iter().copied()).is_none() && is_quoted(query, &field.name) {
+            return error.hint(format!("a text stands in single quotes: '{}'", field.name.replace('\'', "''")));
+        }
+    }
+    match same {
         // Only upper and lower case keep them apart.
         Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => error.hint(format!("did you mean \"{name}\"?")),
         Some(name) => error.hint(format!("did you mean {name}?")),
@@ -182,6 +214,9 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
         );
     }
     if let Some(name) = between(text, "Projections require unique expression names but the expression \"", "\" at position") {
+        // As in `stocks.price` and `stocks.price AS p`.
+        let name = name.rsplit(" AS ").next().unwrap_or(name);
+        let name = if name.contains('(') { name } else { name.rsplit('.').next().unwrap_or(name) };
         return Some(
             Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
         );
@@ -225,14 +260,6 @@ fn arguments(before: &str, after: &str, query: &Query) -> Error {
 
 /// DataFusion suggests the function that is nearest however far it is; ours must be near.
 fn function_hint(name: &str, known: Names) -> Option<String> {
-    const WINDOWS: [(&str, &str); 6] = [
-        ("tumble_start", "window.start"),
-        ("tumble_end", "window.end"),
-        ("hop_start", "window.start"),
-        ("hop_end", "window.end"),
-        ("session_start", "window.start"),
-        ("session_end", "window.end"),
-    ];
     const OVER: [&str; 11] = [
         "lag",
         "lead",
@@ -247,8 +274,8 @@ fn function_hint(name: &str, known: Names) -> Option<String> {
         "nth_value",
     ];
     let lower = name.to_ascii_lowercase();
-    if let Some((_, field)) = WINDOWS.iter().find(|(wrong, _)| *wrong == lower) {
-        return Some(format!("give the window a name, as in TUMBLE(INTERVAL '1 minute') AS window, and write {field}"));
+    if let Some(hint) = foreign::function(&lower) {
+        return Some(hint);
     }
     if OVER.contains(&lower.as_str()) {
         return Some(format!("it needs an OVER, as in {name}(…) OVER (PARTITION BY … ORDER BY …)"));
@@ -257,7 +284,27 @@ fn function_hint(name: &str, known: Names) -> Option<String> {
 }
 
 fn unsupported(text: &str) -> Option<Error> {
-    text.strip_prefix("Unsupported SQL type ").map(|name| Error::new(Code::Type, format!("type {name} is not known")))
+    if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
+        return Some(Error::new(Code::Type, format!("type {name} is not known")));
+    }
+    let name = form(text)?;
+    let hint = foreign::form(name).unwrap_or("write it with SELECT, WHERE, GROUP BY a window, and joins");
+    Some(Error::new(Code::NotYet, format!("{} is not known in a query here", name.to_ascii_uppercase())).hint(hint))
+}
+
+/// The form of SQL that a text shows as the parser's own tree, which is no text for people; `None` where it shows none.
+fn form(text: &str) -> Option<&str> {
+    let opens = |at: usize| {
+        let before = text[..at].trim_end();
+        let word = before.rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+        word.starts_with(char::is_uppercase) && word.contains(char::is_lowercase)
+    };
+    let begin = text.match_indices([' ', '(']).find_map(|(at, sign)| match sign {
+        "(" if opens(at) => Some(at),
+        " " if text[at..].starts_with(" {") && opens(at) => Some(at),
+        _ => None,
+    })?;
+    text[..begin].trim_end().rsplit(|letter: char| !letter.is_alphanumeric()).next()
 }
 
 /// Arrow's names of types as SQL's.
@@ -313,6 +360,15 @@ fn find_column(query: &Query, column: &Column) -> Option<Span> {
     };
     let qualified = |expr: &Expr| exactly(expr).filter(|_| table.is_none() || matches!(expr, Expr::CompoundIdentifier(_)));
     find(query, &qualified, &|_| None).or_else(|| find(query, &exactly, &|_| None))
+}
+
+/// Whether a query names a column in double quotes, as other programs write a text.
+fn is_quoted(query: &Query, name: &str) -> bool {
+    let quoted = |expr: &Expr| match expr {
+        Expr::Identifier(ident) if ident.quote_style == Some('"') && ident.value == name => Some(Span::from(ident.span)),
+        _ => None,
+    };
+    find(query, &quoted, &|_| None).is_some()
 }
 
 /// The first place where a query reads a field of this name.

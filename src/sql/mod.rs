@@ -1,21 +1,25 @@
 //! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
 
+mod clauses;
 mod columns;
 mod dialect;
 mod explain;
+mod foreign;
 mod mask;
 mod parse;
 mod rewrite;
 mod statement;
+mod steady;
 mod syntax;
 mod text;
 mod types;
 
 pub use explain::{Names, explain_error, explain_plan};
 pub use mask::covered;
-pub use parse::{data_type, expression, parse};
+pub use parse::{Unread, data_type, expression, parse, parse_all};
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;
+pub use steady::{first_clock, frozen, is_clock, unsteady};
 pub use text::Text;
 pub use types::{Types, arrow_type};
 

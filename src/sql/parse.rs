@@ -5,15 +5,29 @@ use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Wor
 
 use super::columns;
 use super::dialect::Sql;
-use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement};
+use super::foreign;
+use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement, fold};
 use super::syntax::{Cursor, is_word, untokenizable};
 use super::text::Text;
 use crate::error::{Code, Error, Place, Result, Span, nearest};
 use crate::options::Given;
 
+/// A definition that could not be read: its name, and where the mistake is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unread {
+    pub name: String,
+    pub span: Option<Span>,
+}
+
 /// Reads a whole script. An error costs only its own statement: reading goes on after the next `;`.
 pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
-    let (mut statements, mut errors) = (Vec::new(), Vec::new());
+    let (statements, errors, _) = parse_all(script);
+    (statements, errors)
+}
+
+/// As [`parse`], with the names of what could not be read.
+pub fn parse_all(script: &str) -> (Vec<Statement>, Vec<Error>, Vec<Unread>) {
+    let (mut statements, mut errors, mut unread) = (Vec::new(), Vec::new(), Vec::new());
     let mut tokens = Vec::new();
     let cut = Tokenizer::new(&Sql, script).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
@@ -29,11 +43,32 @@ pub fn parse(script: &str) -> (Vec<Statement>, Vec<Error>) {
         let span = Span { start: first.start, end: last.end };
         match statement(part, text.of(span)) {
             Ok(kind) => statements.push(Statement { kind, span, text: text.of(span).into() }),
-            Err(error) => errors.push(error),
+            Err(error) => {
+                unread.extend(defined(part).map(|name| Unread { name, span: error.span() }));
+                errors.push(error);
+            }
         }
     }
     errors.sort_by_key(|error| error.span().map(|span| span.start));
-    (statements, errors)
+    (statements, errors, unread)
+}
+
+/// The name of what a statement would make, however wrong the rest of it is.
+fn defined(tokens: &[TokenWithSpan]) -> Option<String> {
+    let mut rest = tokens.iter().skip_while(|token| is_word(&token.token, "EXPLAIN"));
+    let mut next = || rest.next().map(|token| &token.token);
+    if !is_word(next()?, "CREATE") {
+        return None;
+    }
+    const BEFORE: [&str; 9] = ["OR", "REPLACE", "MATERIALIZED", "TEMPORARY", "TABLE", "VIEW", "SOURCE", "STREAM", "EXTERNAL"];
+    const CONDITION: [&str; 3] = ["IF", "NOT", "EXISTS"];
+    loop {
+        let token = next()?;
+        let Token::Word(word) = token else { return None };
+        if !BEFORE.iter().chain(&CONDITION).any(|before| is_word(token, before)) {
+            return Some(fold(&word.to_ident(Between::empty())));
+        }
+    }
 }
 
 /// Reads the text of a type that stands alone, such as `DECIMAL(18, 6)`.
@@ -70,6 +105,9 @@ fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<Kind> {
         return Err(Error::new(Code::Syntax, "`EMIT CHANGES` stands alone")
             .at(suffix)
             .hint("write it after a query: SELECT … EMIT CHANGES"));
+    }
+    if let Some(error) = foreign::phrase(tokens) {
+        return Err(error);
     }
     let emit_changes = suffix.is_some();
     let mut cursor = Cursor::new(tokens)?;

@@ -1,6 +1,7 @@
 //! Events to rows of all the columns that some reader needs: decoded ones, and those computed from them.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
+use super::arriving;
 use super::current::CurrentRows;
 use super::readers::Reader;
 use super::spec::{EventTime, Source, Spec};
@@ -32,7 +34,8 @@ pub(super) struct Decode {
     /// end of the table.
     starts: Vec<usize>,
     failure: Option<Failure>,
-    /// For each column of the table that some reader needs: where it is among the decoded or the computed ones.
+    /// For each column of the table that some reader needs, and behind them for the time of arrival: where it is among the decoded or the
+    /// computed ones.
     columns: Vec<Option<Place>>,
     computed: Vec<Arc<dyn PhysicalExpr>>,
     /// The event time where it is a computed column: its place among those, and its name.
@@ -137,6 +140,13 @@ impl Decode {
                 }
             });
         }
+        let mut format = Cow::Borrowed(&spec.format);
+        if spec.key.is_none() && wanted.contains(&spec.columns.len()) {
+            let at = format.columns.len();
+            format.to_mut().columns.push(arriving::column());
+            decoded.insert(at);
+            places.push(Some(Place::Decoded(at)));
+        }
         let decoded: Vec<usize> = decoded.into_iter().collect();
         let moved = |place: Place| match place {
             Place::Decoded(at) => place_of(at, &decoded).map(Place::Decoded),
@@ -153,7 +163,7 @@ impl Decode {
         Ok(Decode {
             events: match &spec.key {
                 Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
-                None => Events::Rows(Box::new(Decoder::new(&spec.format, &decoded)?)),
+                None => Events::Rows(Box::new(Decoder::new(&format, &decoded)?)),
             },
             rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None },
             starts: Vec::new(),

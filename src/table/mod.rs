@@ -1,5 +1,6 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
+mod arriving;
 mod clock;
 mod control;
 mod current;
@@ -14,6 +15,7 @@ mod saved;
 mod spec;
 mod status;
 
+pub use arriving::{ARRIVAL, Arriving};
 pub use mark::{Given, Holder, Mark, Written, next_holder};
 pub use provider::Table;
 pub use readers::{Delivery, Follow, Subscription};

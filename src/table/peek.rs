@@ -19,6 +19,10 @@ const SAMPLES_MAX: usize = 1_000;
 const SAMPLE_BYTES_MAX: usize = 16 << 20;
 /// Event types told apart; a feed with more names something else in that place. The rest count as `(others)`.
 const TYPES_MAX: usize = 64;
+/// How far rows of an event time that was found may be out of order.
+pub const DELAY: &str = "5 seconds";
+/// The last event of feeds that say that they are at their end.
+const DONE: &str = "[DONE]";
 /// Characters of a sample that are shown.
 const SAMPLE_CHARS: usize = 100;
 /// Ids looked at for their style.
@@ -100,6 +104,25 @@ impl Summary {
         samples.columns().into_iter().map(line).collect()
     }
 
+    /// The options that a table with these columns needs to read the events, beside those that say where they are.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        let types = names(&self.types, &self.wanted(), true);
+        let mut options = Vec::new();
+        // A comma cannot be part of a list of names.
+        if !types.is_empty() && types != ["message"] && !types.iter().any(|name| name.contains(',') || *name == "(others)") {
+            options.push(("events", types.join(",")));
+        }
+        let columns = self.columns();
+        options.push(("format", if columns.is_empty() { "raw_string" } else { "json" }.into()));
+        if let Some(unix) = columns.iter().find_map(|column| column.unix) {
+            options.push(("json.timestamp_format", unix.into()));
+        }
+        if self.samples.last().is_some_and(|(_, data)| data == DONE) {
+            options.push(("terminator", DONE.into()));
+        }
+        options
+    }
+
     /// Types and data of the first events.
     pub fn data(&self) -> impl Iterator<Item = (&str, &str)> {
         self.samples.iter().map(|(kind, data)| (self.types[*kind].name.as_str(), data.as_str()))
@@ -130,7 +153,6 @@ impl Summary {
         } else if !columns.iter().any(|column| column.event_time) {
             notes.push("no column is a time in every event, so rows count by the time of their arrival".into());
         }
-        let done = self.samples.last().is_some_and(|(_, data)| data == "[DONE]");
         let types = self.types.iter().enumerate().map(|(place, kind)| TypeLine {
             name: kind.name.clone(),
             count: kind.count,
@@ -144,7 +166,7 @@ impl Summary {
             ids: self.id_style(),
             heartbeat_seconds: heartbeat.map(|gap| gap.as_secs_f64()),
             types: types.collect(),
-            create_table: source.create_table(&columns, &names(&self.types, &wanted, true), done),
+            create_table: source.create_table(&columns, &self.options()),
             columns,
             notes,
         }
@@ -238,7 +260,7 @@ pub struct Place {
 
 impl Place {
     /// The table's statement: columns, event time, connector options.
-    fn create_table(&self, columns: &[ColumnLine], types: &[&str], done: bool) -> String {
+    fn create_table(&self, columns: &[ColumnLine], options: &[(&str, String)]) -> String {
         let mut text = format!("CREATE TABLE {} (\n", identifier(&self.table_name()));
         let mut lines: Vec<String> =
             columns.iter().map(|column| format!("    {} {}", identifier(&column.name), column.sql_type)).collect();
@@ -247,7 +269,7 @@ impl Place {
         }
         if let Some(time) = columns.iter().find(|column| column.event_time) {
             let name = identifier(&time.name);
-            lines.push(format!("    WATERMARK FOR {name} AS {name} - INTERVAL '5 seconds'"));
+            lines.push(format!("    WATERMARK FOR {name} AS {name} - INTERVAL '{DELAY}'"));
         }
         text += &lines.join(",\n");
         text += "\n) WITH (\n    connector = 'sse'";
@@ -258,16 +280,8 @@ impl Place {
         if let Some(headers) = &self.headers {
             option("headers", headers);
         }
-        // A comma cannot be part of a list of names.
-        if !types.is_empty() && types != ["message"] && !types.iter().any(|name| name.contains(',') || *name == "(others)") {
-            option("events", &types.join(","));
-        }
-        option("format", if columns.is_empty() { "raw_string" } else { "json" });
-        if let Some(unix) = columns.iter().find_map(|column| column.unix) {
-            option("json.timestamp_format", unix);
-        }
-        if done {
-            option("terminator", "[DONE]");
+        for (name, value) in options {
+            option(name, value);
         }
         text += "\n);\n";
         text

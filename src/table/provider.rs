@@ -18,6 +18,7 @@ use futures::{TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
+use super::arriving;
 use super::control::{Shared, Stand};
 use super::hub;
 use super::journals;
@@ -129,7 +130,8 @@ impl Table {
         }
     }
 
-    /// A reader of the columns in `projection`. It gets nothing before [`Table::start`], unless an endless feed runs already: that is
+    /// A reader of the columns in `projection`, by their places; the place behind the last column is the time of arrival, which a keyed
+    /// table does not have. It gets nothing before [`Table::start`], unless an endless feed runs already: that is
     /// joined at once.
     pub fn subscribe(self: &Arc<Self>, projection: Vec<usize>, follow: Follow) -> Result<Subscription> {
         let (reader, subscription) = Reader::new(self, &self.shared.spec(), projection, follow)?;
@@ -239,6 +241,13 @@ impl Table {
         drop(self.shared.take_beginning());
     }
 
+    /// The rows as plain DataFusion reads them; the column behind those of the table is the time of arrival.
+    pub(super) fn rows(&self, projection: Vec<usize>, limit: Option<usize>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
+        let schema = Arc::new(arriving::readable(&self.schema).project(&projection)?);
+        let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec().finite, limit)?))
+    }
+
     /// The same table with a connection of its own: a bounded plan reads a table several times, each at its own pace.
     fn apart(&self) -> Arc<Table> {
         Table::over(Arc::clone(&self.shared))
@@ -280,9 +289,7 @@ impl TableProvider for Table {
                 .into());
         }
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&projection)?);
-        let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec().finite, limit)?))
+        self.rows(projection, limit)
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::arriving;
 use super::mark::Mark;
 use super::provider::Table;
 use super::spec::Spec;
@@ -121,7 +122,7 @@ impl Reader {
             _ => (READER_QUEUE, None),
         };
         let (sender, messages) = mpsc::channel(queue);
-        let schema = Arc::new(spec.schema.project(&projection)?);
+        let schema = Arc::new(arriving::readable(&spec.schema).project(&projection)?);
         let shared = Arc::new(Between { failure: OnceLock::new(), room });
         let reader = Reader { projection, schema, follow, messages: sender, shared: Arc::clone(&shared) };
         let subscription = Subscription { messages, shared, ended: false, handed_out: Instant::now(), _table: Arc::clone(table) };

@@ -254,13 +254,24 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
                     .hint("declare the columns that you need, and leave the option out"),
             ]);
         }
+        let declared = create.columns.iter().filter(|column| matches!(column.origin, Declared::Payload)).collect::<Vec<_>>();
+        if let [column] = declared[..]
+            && column.name.text == "value"
+            && column.field().is_ok_and(|field| field.as_ref().is_some_and(format::is_json))
+        {
+            return fields(create, Vec::new(), Origin::Whole);
+        }
         if payload {
             return Err(vec![
                 Error::new(Code::BadOption, "with json.unstructured the payload is one column, 'value JSON'")
                     .hint("leave the payload columns out, or the option"),
             ]);
         }
-        return fields(create, vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)]);
+        return fields(
+            create,
+            vec![value(sql::arrow_type(&ast::DataType::JSON).map_err(|error| vec![error])?, Origin::Whole)],
+            Origin::Payload,
+        );
     }
     match options.format {
         format if format.is_change_feed() && create.columns.is_empty() => Err(vec![
@@ -268,18 +279,18 @@ fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<Declared
                 .hint("declare the columns of the database's table that you need, and its PRIMARY KEY"),
         ]),
         Format::RawString if !payload => {
-            fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)])
+            fields(create, vec![value(Arc::new(Field::new("value", DataType::Utf8View, true)), Origin::Payload)], Origin::Payload)
         }
         Format::Json if create.columns.is_empty() => Err(vec![
             Error::new(Code::Query, format!("table '{}' has no columns", create.name))
                 .hint("declare the fields to decode, or set 'json.unstructured' = 'true' for one column 'value JSON'"),
         ]),
-        Format::RawString | Format::Json | Format::Debezium | Format::Wal2json => fields(create, Vec::new()),
+        Format::RawString | Format::Json | Format::Debezium | Format::Wal2json => fields(create, Vec::new(), Origin::Payload),
     }
 }
 
-/// The declared columns after those in `columns`.
-fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
+/// The declared columns after those in `columns`; the ones of the payload come from `payload`.
+fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>, payload: Origin) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let mut errors = Vec::new();
     for column in &create.columns {
         let name = &column.name.text;
@@ -292,7 +303,7 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>) -> Result<Vec<
             continue;
         }
         let given = match &column.origin {
-            Declared::Payload => Ok(Given::Decoded(Origin::Payload, column.name.written.clone())),
+            Declared::Payload => Ok(Given::Decoded(payload, column.name.written.clone())),
             Declared::Metadata { key, span } => Metadata::from_name(key)
                 .map(|metadata| Given::Decoded(Origin::Metadata(metadata), String::new()))
                 .map_err(|error| error.at(*span)),
@@ -381,7 +392,12 @@ fn generate(
 
 fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Result<Expr> {
     let expr = sqlparser::ast::ExprWithAlias { expr: expr.clone(), alias: None };
-    session.create_logical_expr_from_sql_expr(expr, schema).map_err(|error| error.into())
+    let expr = session.create_logical_expr_from_sql_expr(expr, schema)?;
+    match sql::frozen(&expr) {
+        Some(name) => Err(Error::new(Code::Query, format!("{name}() would stand still at the time at which the table is made"))
+            .hint("declare the time of arrival: received_at TIMESTAMP METADATA FROM 'received_at'")),
+        None => Ok(expr),
+    }
 }
 
 /// The columns that name a row, by `PRIMARY KEY` or `primary_key`.

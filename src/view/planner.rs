@@ -18,7 +18,7 @@ use datafusion::prelude::SessionConfig;
 use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
 use crate::function;
-use crate::plan::{self, Emit, FindWindows, SlotNode, WindowNode};
+use crate::plan::{self, Clocks, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
 
 /// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, and to run queries over feeds continuously.
@@ -29,6 +29,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     let state = SessionStateBuilder::new_from_existing(state)
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(FindWindows))
+        .with_analyzer_rule(Arc::new(Clocks))
         .with_query_planner(Arc::new(ContinuousPlanner))
         .build();
     *session.state_ref().write() = state;

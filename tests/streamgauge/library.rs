@@ -1,7 +1,8 @@
 //! Streamgauge as a guest of a plain DataFusion session, as the README shows it.
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimestampNanosecondType};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::prelude::SessionContext;
 use futures::StreamExt;
 
@@ -85,4 +86,70 @@ async fn a_statement_that_is_wrong_says_so() {
     let refused = async { session.sql("SELECT host, count(*) FROM metrics GROUP BY host").await?.execute_stream().await };
     let text = refused.await.err().unwrap().to_string();
     assert!(text.contains("never has its last word"), "{text}");
+}
+
+/// `now()` is the time of arrival where it is selected, and refused where it would stand still.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_in_a_query_that_runs_on_is_that_of_arrival() {
+    let next = Signal::default();
+    let stream = Answer::stream().event("message", READY).wait(&next).event("message", &READY.replace("\"a\"", "\"b\"")).stall();
+    let server = Server::start([stream]).await;
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    streamgauge::create_table(&session, &table(&server.url(), "")).unwrap();
+    for (sql, says) in [
+        ("SELECT host FROM metrics WHERE ts > now() - INTERVAL '2 seconds'", "now() would stand still"),
+        ("SELECT host, now() AS n, TUMBLE(INTERVAL '10 seconds') AS w FROM metrics GROUP BY host, w", "no time of arrival"),
+    ] {
+        let refused = async { session.sql(sql).await?.execute_stream().await };
+        let text = refused.await.err().unwrap_or_else(|| panic!("{sql} runs")).to_string();
+        assert!(text.contains(says), "{sql}: {text}");
+    }
+    let nanos = |batch: &RecordBatch| batch.column(1).as_primitive::<TimestampNanosecondType>().value(0);
+    let mut rows = session.sql("SELECT host, now() AS seen FROM metrics").await.unwrap().execute_stream().await.unwrap();
+    let first = nanos(&rows.next().await.unwrap().unwrap());
+    let between = streamgauge::time::Timestamp::now().nanos();
+    next.notify_one();
+    let second = nanos(&rows.next().await.unwrap().unwrap());
+    assert!(first <= between && between <= second, "{first} {between} {second}");
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Dice(Signature);
+
+impl ScalarUDFImpl for Dice {
+    fn name(&self) -> &str {
+        "dice"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _: &[DataType]) -> datafusion::error::Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> datafusion::error::Result<ColumnarValue> {
+        Ok(ColumnarValue::Scalar(4_i64.into()))
+    }
+}
+
+/// A function that a program registers is held to what it says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volatile_function_of_a_program_is_refused_over_rows_that_change() {
+    let server = Server::start([Answer::stream().event("message", READY).stall()]).await;
+    let session = SessionContext::new();
+    streamgauge::register(&session).unwrap();
+    session.register_udf(ScalarUDF::from(Dice(Signature::any(1, Volatility::Volatile))));
+    streamgauge::create_table(&session, &table(&server.url(), "")).unwrap();
+    let keyed = table(&server.url(), "").replace("TABLE metrics (host TEXT", "TABLE hosts (host TEXT PRIMARY KEY");
+    streamgauge::create_table(&session, &keyed).unwrap();
+    for sql in ["SELECT host, dice(value) FROM hosts", "SELECT host FROM hosts WHERE dice(value) > 3"] {
+        let refused = async { session.sql(sql).await?.execute_stream().await };
+        let text = refused.await.err().unwrap_or_else(|| panic!("{sql} runs")).to_string();
+        assert!(text.contains("dice() gives another value"), "{sql}: {text}");
+    }
+    let mut rows = session.sql("SELECT host, dice(value) FROM metrics").await.unwrap().execute_stream().await.unwrap();
+    assert_eq!(rows.next().await.unwrap().unwrap().column(1).as_primitive::<Int64Type>().value(0), 4);
 }

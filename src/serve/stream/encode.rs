@@ -15,7 +15,8 @@ use super::template::{Subject, Templates};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::{Change, JsonRows};
-use crate::time::Timestamp;
+use crate::operator::rows::{BadRows, evaluate_rows};
+use crate::time::{Timestamp, TimestampArray};
 
 /// Bytes of one event's data. What is longer is told as an event `error` with the id of the change: a browser would keep it all in memory.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
@@ -110,11 +111,19 @@ impl Encoder {
         Ok(events.finish())
     }
 
-    /// Which rows meet the filter; `None` where there is none.
+    /// Which rows meet the filter; `None` where there is none. One for which it cannot be computed does not.
     fn met(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>> {
         let Some(filter) = &self.filter else { return Ok(None) };
-        let met = filter.evaluate(rows)?.into_array(rows.num_rows())?;
-        Ok(Some(met.as_boolean_opt().ok_or_else(|| Error::bug("a filter is no condition"))?.clone()))
+        let changes = Changes::inserts(rows.clone(), TimestampArray::from_value(0, rows.num_rows()));
+        let found = evaluate_rows(std::slice::from_ref(filter), &changes, &mut BadRows::default())?;
+        let met =
+            found.columns.first().and_then(|met| met.as_boolean_opt()).ok_or_else(|| Error::bug("a filter is no condition"))?;
+        let Some(kept) = found.kept else { return Ok(Some(met.clone())) };
+        let mut all = vec![false; rows.num_rows()];
+        for (at, row) in kept.values().iter().enumerate() {
+            all[*row as usize] = met.is_valid(at) && met.value(at);
+        }
+        Ok(Some(all.into()))
     }
 
     fn projected(&self, rows: &RecordBatch) -> Result<RecordBatch> {

@@ -5,18 +5,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, SchemaRef};
-use datafusion::common::DFSchema;
-use datafusion::execution::SessionState;
+use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::PhysicalExpr;
-use sqlparser::ast::ExprWithAlias;
 use tokio::time::Instant;
 
 use super::shape::Shape;
 use super::streams::{Streams, lock};
-use crate::engine::Asking;
+use crate::engine::{Asking, Engine};
 use crate::error::{Code, Error, Result};
-use crate::sql;
 
 /// How long a condition may take to be planned and to be computed for all rows of a view.
 const TRIAL_TIME_MAX: Duration = Duration::from_secs(2);
@@ -61,9 +57,9 @@ impl Streams {
             if self.filters.find(epoch, text).is_some() {
                 continue;
             }
-            let (state, text) = (self.engine.session().state(), text.clone());
+            let (engine, text) = (Arc::clone(&self.engine), text.clone());
             let work = async move {
-                let expr = planned(&state, &live.schema, &text)?;
+                let expr = planned(&engine, &live.schema, &text)?;
                 let rows = live.snapshot()?.rows;
                 // Rows on which it fails are the stream's matter.
                 let _ = expr.evaluate(&rows);
@@ -84,30 +80,15 @@ impl Streams {
     pub(super) fn filter(&self, epoch: u64, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
         match self.filters.find(epoch, text) {
             Some(known) => Ok(known),
-            None => planned(&self.engine.session().state(), schema, text),
+            None => planned(&self.engine, schema, text),
         }
     }
 }
 
-/// A condition over the columns of a schema.
-fn planned(state: &SessionState, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
-    let wrong = |error: Error| {
+/// A condition over the columns of a schema. Whatever it names, the view itself is there.
+fn planned(engine: &Engine, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
+    engine.condition(schema, text).map_err(|error| {
         let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
         told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
-    };
-    // Read as any statement: DataFusion's own reader knows no bounds, and long chains end the program.
-    let parsed = sql::expression(text).map_err(wrong)?;
-    let read = || -> datafusion::error::Result<_> {
-        let columns = DFSchema::try_from(Arc::clone(schema))?;
-        let expr = ExprWithAlias { expr: parsed, alias: None };
-        let expr = state.create_logical_expr_from_sql_expr(expr, &columns)?;
-        let expr = state.create_physical_expr(expr, &columns)?;
-        let kind = expr.data_type(schema)?;
-        Ok((expr, kind))
-    };
-    match read() {
-        Ok((expr, DataType::Boolean)) => Ok(expr),
-        Ok((_, kind)) => Err(wrong(Error::new(Code::BadOption, format!("'{text}' is no condition but of type {kind}")))),
-        Err(error) => Err(wrong(error.into())),
-    }
+    })
 }

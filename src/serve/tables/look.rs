@@ -5,14 +5,14 @@ use std::time::Duration;
 use datafusion::execution::SessionState;
 use serde_json::{Map, Value, json};
 
-use super::post::{ConnectionTablePost, FieldPost, Inference};
+use super::post::{ConnectionTablePost, FieldPost, Inference, is_same};
 use super::shown::NOT_INFERRED;
 use super::statement::{Fault, Rendered, word};
 use crate::error::{Code, Error, Result};
 use crate::feed;
 use crate::sql::Kind;
 use crate::table::Spec;
-use crate::table::peek::{ColumnLine, Peek};
+use crate::table::peek::{ColumnLine, DELAY, Peek, Summary};
 
 /// Events that a look takes: more say little new.
 pub const EVENTS_MAX: u64 = 100;
@@ -42,10 +42,9 @@ impl ConnectionTablePost {
             Inference::None => "inference is off".to_string(),
             Inference::BestEffort | Inference::Required => {
                 let mut peek = Peek::new(feed);
-                let columns = peek.read(EVENTS_MAX, TIME_MAX).await.map(|()| peek.summary.columns());
-                match columns {
-                    Ok(columns) if !columns.is_empty() => return Ok(self.with_columns(&columns)),
-                    Ok(_) => "the data of its events are no JSON objects".to_string(),
+                match peek.read(EVENTS_MAX, TIME_MAX).await {
+                    Ok(()) if !peek.summary.columns().is_empty() => return Ok(self.with_columns(&peek.summary)),
+                    Ok(()) => "the data of its events are no JSON objects".to_string(),
                     Err(error) => error.to_string(),
                 }
             }
@@ -79,11 +78,18 @@ impl ConnectionTablePost {
         self.schema.fields.is_empty() && name.eq_ignore_ascii_case("json") && unstructured != Some(true) && !by_option
     }
 
-    fn with_columns(&self, columns: &[ColumnLine]) -> Completed {
+    /// The body with what a look has found, as `peek` proposes it; what the body says itself stays.
+    fn with_columns(&self, found: &Summary) -> Completed {
         let mut post = self.clone();
+        let columns = &found.columns();
         let unix = columns.iter().find_map(|column| column.unix);
         let (name, mut settings) = post.json_settings();
-        let given = ["timestamp_format", "timestampFormat"].iter().find_map(|key| settings.get(*key)).and_then(Value::as_str);
+        let given = ["timestamp_format", "timestampFormat"]
+            .iter()
+            .find_map(|key| settings.get(*key))
+            .and_then(Value::as_str)
+            .map(str::to_string);
+        let given = given.as_deref();
         // Who says how times are written gets only those as times.
         let fits = |column: &ColumnLine| column.unix.is_none() || given.is_none() || column.unix == given;
         let field = |column: &ColumnLine| match fits(column) {
@@ -95,6 +101,24 @@ impl ConnectionTablePost {
             settings.insert("timestamp_format".into(), unix.into());
         }
         post.schema.format = Some(json!({ name: settings }));
+        let mut config = std::mem::take(&mut post.config.0);
+        let is_given = |config: &Map<String, Value>, name: &str| config.keys().any(|known| is_same(known, name));
+        for (name, value) in found.options() {
+            let is_of_schema = ["format", "json.timestamp_format"].contains(&name);
+            if !is_of_schema && !is_given(&config, name) {
+                config.insert(name.into(), value.into());
+            }
+        }
+        if let Some(time) = columns.iter().find(|column| column.event_time && fits(column))
+            && post.event_time_field.is_none()
+            && !is_given(&config, "event_time_field")
+        {
+            post.event_time_field = Some(time.name.clone());
+            if post.watermark_delay.is_none() && !is_given(&config, "watermark_delay") {
+                post.watermark_delay = Some(DELAY.into());
+            }
+        }
+        post.config.0 = config;
         post.schema.inferred = Some(true);
         Completed { post, inferred: true, warnings: Vec::new() }
     }

@@ -28,7 +28,8 @@ pub struct ConnectionTablePost {
     pub config: Config,
     #[serde(default, skip_serializing_if = "SchemaPost::is_empty")]
     pub schema: SchemaPost,
-    /// The TIMESTAMP column that is the event time; without one it is the time of arrival.
+    /// The TIMESTAMP column that is the event time; without one it is the time of arrival, or, where the fields are found by a look at the
+    /// feed, the time that every event has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time_field: Option<String>,
     /// How far rows may be out of order, such as `5 seconds`.

@@ -16,6 +16,7 @@ use self::named::Named;
 pub use self::scope::Columns;
 use self::scope::Scopes;
 pub use self::windows::{is_call as is_window_call, place};
+use super::clauses;
 use super::statement::fold;
 use crate::error::{Code, Error, Result};
 
@@ -23,7 +24,7 @@ use crate::error::{Code, Error, Result};
 ///
 /// - `TUMBLE/HOP/SESSION(…)` is grouped by as a whole, however `GROUP BY` names it; `window.start` reads its field. A window that is not
 ///   given its own name is called `window`.
-/// - An alias can be used in the items after its own, in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
+/// - An alias can be used in the items after its own, that of a window in all items, and both in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
 /// - A condition of `WHERE` that holds an `OVER` moves to `QUALIFY`.
 /// - `OVER w` and `OVER (w …)` are spelled out.
 ///
@@ -48,6 +49,9 @@ impl VisitorMut for Pass<'_> {
     type Break = Error;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        if let Err(error) = clauses::check_query(query) {
+            return ControlFlow::Break(error);
+        }
         self.scopes.enter(query);
         ControlFlow::Continue(())
     }
@@ -76,6 +80,7 @@ impl Pass<'_> {
     }
 
     fn select(&mut self, select: &mut Select, mut order_by: Option<&mut OrderBy>) -> Result<()> {
+        clauses::check_select(select)?;
         windows::refuse_in_from(&select.from)?;
         let named = Named::take(select)?;
         named.expand(&mut select.projection)?;
@@ -89,6 +94,14 @@ impl Pass<'_> {
         let unnamed = unnamed_window(select, &aliases);
         if let Some(window) = &unnamed {
             aliases.add(&Ident::new(windows::NAME), window);
+        }
+        // The window is that of all items, wherever it stands among them.
+        for item in &select.projection {
+            if let SelectItem::ExprWithAlias { expr, alias } = item
+                && windows::is_call(expr)
+            {
+                aliases.add(alias, expr);
+            }
         }
         for item in &mut select.projection {
             match item {

@@ -114,6 +114,8 @@ impl<'a> Scopes<'a> {
                 SelectItem::UnnamedExpr(Expr::Identifier(ident)) => columns.push(fold(ident)),
                 SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => columns.extend(parts.last().map(fold)),
                 SelectItem::UnnamedExpr(expr) if windows::is_call(expr) => columns.push(windows::NAME.into()),
+                // It has a place among the others, and no name that a query could write.
+                SelectItem::UnnamedExpr(expr) => columns.push(expr.to_string()),
                 SelectItem::Wildcard(_) => columns.extend(tables.iter().flat_map(|(_, columns)| columns.clone())),
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
                     let name = name.0.last().and_then(|part| part.as_ident()).map(fold);

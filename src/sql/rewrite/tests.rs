@@ -426,7 +426,7 @@ fn reasons_of_datafusion_become_errors_with_a_place() {
             "SELECT price FROM stocks WHERE symbol",
             "the condition stocks.symbol is TEXT, neither true nor false; compare it with something",
         ),
-        ("SELECT price, price FROM stocks", "'stocks.price' is twice in the result; give one of them another name with AS"),
+        ("SELECT price, price FROM stocks", "'price' is twice in the result; give one of them another name with AS"),
         (
             "SELECT price FROM stocks UNION SELECT 1, 2",
             "the queries of a UNION have different numbers of columns; select as many columns in each, in the same order; \

@@ -1,6 +1,7 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
 mod checkpoints;
+mod conditions;
 pub(crate) mod crash;
 mod describe;
 mod gaps;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use streamgauge::checkpoint::{Definition, Store};
 use streamgauge::serve::Server as Opened;
 use streamgauge::serve::settings::{Settings, Words};
 
@@ -105,6 +106,38 @@ async fn an_idempotency_key_and_a_dry_run_leave_nothing_behind() {
     service.stop().await;
     let service = Service::start_with(kept_in(dir.path())).await;
     assert!(service.app.engine.views().is_empty());
+}
+
+#[tokio::test]
+async fn a_view_whose_statement_is_not_taken_any_more_is_left_out_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start_with(kept_in(dir.path())).await;
+    let _server = service.with_feed(&[]).await;
+    service.sql("CREATE VIEW a AS SELECT id FROM feed").await;
+    service.stop().await;
+    let kept = |dir: &Path| Store::open(dir).unwrap().definitions().unwrap();
+    let mut definitions = kept(dir.path());
+    for (name, text) in [
+        ("old", "CREATE VIEW old AS SELECT id FROM feed WHERE now() > '2020-01-01'"),
+        ("over", "CREATE VIEW over AS SELECT id FROM old"),
+    ] {
+        definitions.push(Definition { name: name.into(), text: text.into(), ..definitions[0].clone() });
+    }
+    Store::open(dir.path()).unwrap().set_definitions(&definitions).unwrap();
+    for _ in 0..2 {
+        let service = Service::start_with(kept_in(dir.path())).await;
+        assert_eq!(service.app.engine.views().iter().map(|view| view.name.clone()).collect::<Vec<_>>(), ["a"]);
+        service.sql("CREATE VIEW b AS SELECT id FROM a").await;
+        service.sql("DROP VIEW b").await;
+        service.stop().await;
+        assert_eq!(kept(dir.path()), definitions);
+    }
+    // What is made in its place is what is kept.
+    let service = Service::start_with(kept_in(dir.path())).await;
+    service.sql("CREATE VIEW old AS SELECT total FROM feed").await;
+    service.stop().await;
+    let service = Service::start_with(kept_in(dir.path())).await;
+    assert_eq!(service.get("/v1/views/old").await.with(200)["columns"][0]["name"], "total");
 }
 
 #[tokio::test]

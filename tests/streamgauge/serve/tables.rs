@@ -112,7 +112,9 @@ async fn without_fields_a_look_at_the_feed_finds_them() {
         made["schema"]["fields"].as_array().unwrap().iter().map(|field| field["type"].as_str().unwrap()).collect();
     assert_eq!((types, &made["schema"]["inferred"]), (vec!["BIGINT", "DOUBLE", "TIMESTAMP"], &json!(true)));
     assert!(made["sql"].as_str().unwrap().contains("-- inferred from the feed"), "{made}");
-    assert!(made["warnings"].to_string().contains("event_time_field = 'at'"), "{made}");
+    // What `peek` proposes: the time that every event has, and only the events that are rows.
+    assert_eq!((&made["event_time_field"], &made["config"]["events"]), (&json!("at"), &json!("update")), "{made}");
+    assert_eq!(made["watermark_delay"], "5 seconds");
     assert_eq!(server.requests().len(), 1);
     let none = service.post(TABLES, body("b", "none")).await.with(201);
     assert_eq!((none["schema"]["fields"][0]["type"].as_str(), server.requests().len()), (Some("JSON"), 1));
