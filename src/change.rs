@@ -4,14 +4,16 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, make_comparator};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions, UInt32Array, make_array, make_comparator,
+};
 use arrow::compute::{concat, concat_batches, take, take_record_batch};
-use arrow::datatypes::{Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampNanosecondType};
 use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::error::{Code, Error, Result};
 use crate::memory::{detached, detached_rows, held};
-use crate::time::TimestampArray;
+use crate::time::{TimestampArray, UTC};
 
 /// A batch of changes: `rows`, the event time of each in `times`, and how often each counts in `weights`.
 ///
@@ -166,6 +168,11 @@ impl Changes {
         let times = columns.pop().ok_or_else(wrong)?;
         let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(wrong)?.clone();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        if columns.len() != schema.fields().len() {
+            return Err(wrong());
+        }
+        let columns = columns.iter().zip(schema.fields()).map(|(column, field)| adopted(column, field.data_type()));
+        let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(wrong)?;
         let rows = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|_| wrong())?;
         let is_one = weights.iter().all(|weight| weight.unwrap_or(1) == 1);
         let weights = match weights.null_count() {
@@ -287,6 +294,36 @@ impl Encoded {
     }
 }
 
+/// A column that was kept, as the type that is asked for now. Earlier versions kept instants without their zone, at any depth: they are
+/// the same numbers. `None` where the types differ in anything else.
+pub fn adopted(column: &ArrayRef, wanted: &DataType) -> Option<ArrayRef> {
+    match column.data_type() == wanted {
+        true => Some(Arc::clone(column)),
+        false => zoned(column.to_data(), wanted).map(make_array),
+    }
+}
+
+fn zoned(data: ArrayData, wanted: &DataType) -> Option<ArrayData> {
+    let parts: Vec<&DataType> = match (data.data_type(), wanted) {
+        (kept, wanted) if kept == wanted => return Some(data),
+        (DataType::Timestamp(kept, None), DataType::Timestamp(unit, Some(zone))) if kept == unit && zone.as_ref() == UTC => {
+            vec![]
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => fields.iter().map(|field| field.data_type()).collect(),
+        (DataType::List(_), DataType::List(item))
+        | (DataType::LargeList(_), DataType::LargeList(item))
+        | (DataType::FixedSizeList(_, _), DataType::FixedSizeList(item, _))
+        | (DataType::Map(_, _), DataType::Map(item, _)) => vec![item.data_type()],
+        _ => return None,
+    };
+    if parts.len() != data.child_data().len() {
+        return None;
+    }
+    let children = data.child_data().iter().cloned().zip(parts).map(|(child, part)| zoned(child, part));
+    let children = children.collect::<Option<Vec<_>>>()?;
+    data.into_builder().data_type(wanted.clone()).child_data(children).build().ok()
+}
+
 fn times_of(array: &dyn Array) -> TimestampArray {
     array.as_any().downcast_ref::<TimestampArray>().expect("taken from a TimestampArray").clone()
 }
@@ -299,14 +336,39 @@ fn weights_of(array: &dyn Array) -> Int64Array {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, StringArray};
+    use arrow::array::{ArrayRef, StringArray, StructArray};
+    use arrow::datatypes::TimeUnit;
 
     use super::*;
+    use crate::time::instant_ns;
 
     fn batch(rows: &[(&str, i64)]) -> RecordBatch {
         let keys: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
         let values: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1)));
         RecordBatch::try_from_iter([("key", keys), ("value", values)]).unwrap()
+    }
+
+    #[test]
+    fn instants_that_were_kept_without_their_zone_are_the_same_instants() {
+        let times: ArrayRef = Arc::new(TimestampArray::from(vec![Some(1), None, Some(-3)]));
+        let local = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), true);
+        let window = StructArray::try_new(vec![local("start"), local("end")].into(), vec![times.clone(), times.clone()], None);
+        let window: ArrayRef = Arc::new(window.unwrap());
+        let instant = |name: &str| Field::new(name, instant_ns(), true);
+        let wanted = DataType::Struct(vec![instant("start"), instant("end")].into());
+        let adopted_window = adopted(&window, &wanted).unwrap();
+        assert_eq!(adopted_window.data_type(), &wanted);
+        let ends = adopted_window.as_struct().column(1).as_primitive::<TimestampNanosecondType>();
+        assert_eq!(ends.iter().collect::<Vec<_>>(), [Some(1), None, Some(-3)]);
+        assert_eq!(adopted(&times, &DataType::Int64), None, "another type is another column");
+        let back = adopted(&times, &instant_ns()).unwrap();
+        assert_eq!(adopted(&back, times.data_type()), None, "what is no instant any more is another column");
+        // Rows and changes are read so.
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("window", wanted, false), instant("at")]));
+        let kept = RecordBatch::try_from_iter([("window", window), ("at", times)]).unwrap();
+        let kept = Changes::inserts(kept, TimestampArray::from_value(7, 3)).to_batch().unwrap();
+        let read = Changes::from_batch(&kept, &schema).unwrap();
+        assert_eq!((read.rows.schema(), read.len(), read.times.value(2)), (schema, 3, 7));
     }
 
     #[test]

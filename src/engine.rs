@@ -50,6 +50,7 @@ use crate::sql::{self, Kind, Statement};
 use crate::table::{Follow, Spec, Table};
 use crate::time::Timestamp;
 use crate::view::{self, Budget, ContinuousExec, Live};
+use crate::zone::Zone;
 
 /// Tables, views and the session they live in.
 pub struct Engine {
@@ -68,6 +69,8 @@ pub struct Engine {
     states: Mutex<HashMap<String, Part>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
     printing: Mutex<Option<ledger::Printing>>,
+    /// By which clocks instants are printed: `SET TIME ZONE`.
+    zone: RwLock<Zone>,
     /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
     passed: Mutex<Vec<Definition>>,
 }
@@ -159,6 +162,7 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
+            zone: RwLock::new(Zone::UTC),
             passed: Mutex::default(),
         })
     }
@@ -209,6 +213,11 @@ impl Engine {
             None => context,
         };
         Ok(execute_stream(Arc::clone(&query.plan), Arc::new(context))?)
+    }
+
+    /// The zone by whose clocks results are to be printed. What they are computed from knows no zone.
+    pub fn zone(&self) -> Zone {
+        *self.zone.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the feeds of tables to come may use and reach.

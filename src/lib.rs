@@ -90,6 +90,7 @@ pub mod table;
 pub mod time;
 pub mod view;
 pub mod window;
+pub mod zone;
 
 pub use engine::{Engine, create_table};
 pub use view::register;

@@ -151,7 +151,7 @@ options! {
         idle_timeout: OrOff<Duration> = "10s";
         /// Keep the whole event as one column `value JSON`, whatever its fields.
         json_unstructured: bool = "false";
-        /// How a TIMESTAMP column is written in JSON: `rfc3339` (a number is then refused), `unix_seconds`, `unix_millis`, `unix_micros` or `unix_nanos`.
+        /// How a TIMESTAMP column is written in JSON: `rfc3339` (a number is then refused, or read as Debezium writes it by `debezium_json`), `unix_seconds`, `unix_millis`, `unix_micros` or `unix_nanos`.
         json_timestamp_format: TimestampFormat = "rfc3339";
         /// Several records in one event: `none`, `newline` (one JSON value a line) or `json_array`.
         framing: Framing = "none";

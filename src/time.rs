@@ -1,15 +1,56 @@
 //! Points in time as the whole product counts them: nanoseconds since 1970-01-01T00:00:00Z, and the watermark made of them.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow::temporal_conversions::timestamp_ns_to_datetime;
 
-/// Event times, one a row: UTC, without a zone.
+/// Event times, one a row: nanoseconds since 1970 in UTC.
 pub type TimestampArray = arrow::array::TimestampNanosecondArray;
+
+/// The zone that the type of every instant carries. A timestamp without a zone is a local time: what a clock on some wall shows.
+pub const UTC: &str = "UTC";
+
+/// The type of an instant, as `TIMESTAMP` and `TIMESTAMP WITH TIME ZONE` declare it.
+pub fn instant(unit: TimeUnit) -> DataType {
+    static ZONE: LazyLock<Arc<str>> = LazyLock::new(|| UTC.into());
+    DataType::Timestamp(unit, Some(Arc::clone(&ZONE)))
+}
+
+/// The type of an instant that counts nanoseconds: that of event times and of the ends of windows.
+pub fn instant_ns() -> DataType {
+    instant(TimeUnit::Nanosecond)
+}
 
 /// Field metadata that marks the event time of a stream: on a table's column, and on a window with its `start` and `end`.
 pub const EVENT_TIME: &str = "streamgauge.event_time";
+
+/// Year, month and day of a day since 1970, in the Gregorian calendar; the year before 1 is 0.
+pub fn civil(day: i64) -> (i64, i64, i64) {
+    // Years from March on, in cycles of 400 years of 146,097 days.
+    let day = day + MARCH_FIRST_OF_YEAR_0;
+    let cycle = day.div_euclid(146_097);
+    let day = day.rem_euclid(146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    (cycle * 400 + year, month, day)
+}
+
+/// The day since 1970 of a date in the Gregorian calendar, which must be one.
+pub fn day_of(year: i64, month: i64, day: i64) -> i64 {
+    // Counted from March, so that the leap day is the last of its year.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - MARCH_FIRST_OF_YEAR_0
+}
+
+/// Days from the first of March of the year 0 to 1970.
+const MARCH_FIRST_OF_YEAR_0: i64 = 719_468;
 
 /// A point in time in nanoseconds since the Unix epoch, UTC; covers the years 1677 to 2262.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

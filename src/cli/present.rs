@@ -45,7 +45,7 @@ pub async fn present(
         return Ok(Exit::Done);
     }
     let outputs = engine.open(queries)?;
-    let printer = Printer::of(sink, format, &outputs)?;
+    let printer = Printer::of(sink, format, &outputs, engine.zone())?;
     print(outputs, engine.tables(), printer, None, ends, interrupted).await
 }
 

@@ -8,6 +8,7 @@ use crate::change::Changes;
 use crate::engine::Output;
 use crate::error::{Code, Error, Result};
 use crate::format::encode::{self, Encoder};
+use crate::zone::{self, Zone};
 
 /// Writes the changes of one or more results. Each call is flushed: what came is seen.
 pub struct Printer<'a> {
@@ -26,15 +27,15 @@ struct PrintedResult {
 }
 
 impl<'a> Printer<'a> {
-    /// A printer of running queries, in the order of `outputs`.
-    pub fn of<T>(sink: &'a mut Sink, format: Format, outputs: &[Output<T>]) -> Result<Self> {
+    /// A printer of running queries, in the order of `outputs`; instants are shown by the clocks of `zone`.
+    pub fn of<T>(sink: &'a mut Sink, format: Format, outputs: &[Output<T>], zone: Zone) -> Result<Self> {
         let several = outputs.len() > 1;
         if several && format == Format::Csv {
             return Err(Error::new(Code::BadOption, "several views have different columns, which one CSV cannot hold")
                 .hint("choose one with -c 'SELECT * FROM view', or give --format ndjson"));
         }
         let result = |output: &Output<T>| {
-            let mut result = printed(format, &output.schema, output.changelog);
+            let mut result = printed(format, &output.schema, output.changelog, zone);
             if let (true, Some(name)) = (several, &output.name) {
                 result.encoder = result.encoder.view(name);
                 result.title = Some(name.clone());
@@ -45,8 +46,8 @@ impl<'a> Printer<'a> {
     }
 
     /// A printer of rows that are there already.
-    pub fn rows(sink: &'a mut Sink, format: Format, schema: &SchemaRef) -> Self {
-        Printer { sink, format, results: vec![printed(format, schema, false)], begun: false, buffer: Vec::new() }
+    pub fn rows(sink: &'a mut Sink, format: Format, schema: &SchemaRef, zone: Zone) -> Self {
+        Printer { sink, format, results: vec![printed(format, schema, false, zone)], begun: false, buffer: Vec::new() }
     }
 
     /// Prints changes of result `index`, at most `most` of them (an update is one). Gives how many.
@@ -114,13 +115,14 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn printed(format: Format, schema: &SchemaRef, changelog: bool) -> PrintedResult {
+fn printed(format: Format, schema: &SchemaRef, changelog: bool, zone: Zone) -> PrintedResult {
     let output = match format {
         Format::Table => encode::Output::Table,
         Format::Csv => encode::Output::Csv,
         Format::Json => encode::Output::Json,
         Format::Ndjson => encode::Output::Ndjson,
     };
-    let encoder = if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) };
+    let schema = zone::shown_in(schema, zone);
+    let encoder = if changelog { Encoder::changelog(output, &schema) } else { Encoder::append_only(output, &schema) };
     PrintedResult { title: None, encoder }
 }

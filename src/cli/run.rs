@@ -60,7 +60,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
             Answer::Done(notes) => tell(&notes),
             Answer::Rows(rows) => {
                 let times = TimestampArray::from_value(0, rows.num_rows());
-                let mut printer = Printer::rows(&mut sink, format, rows.schema_ref());
+                let mut printer = Printer::rows(&mut sink, format, rows.schema_ref(), engine.zone());
                 printer.print(0, &Changes::inserts(rows, times), u64::MAX)?;
                 printer.finish()?;
             }
@@ -132,7 +132,7 @@ async fn keep(
     }
     let Printed { outputs, ledger, notices } = engine.print().await?;
     tell(&notices);
-    let mut printer = Printer::of(&mut sink, format, &outputs)?;
+    let mut printer = Printer::of(&mut sink, format, &outputs, engine.zone())?;
     if args.output.is_some() {
         printer.resume()?;
     }

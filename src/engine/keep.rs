@@ -196,7 +196,8 @@ pub(super) fn fingerprint(query: &Query, plan: &LogicalPlan, retention: usize) -
     let tables: Vec<_> = tables.iter().map(|table| (table.fingerprint(), table.spec().allowed_lateness)).collect();
     let schema = query.schema();
     let columns: Vec<_> = schema.fields().iter().map(|field| (field.name(), crate::format::infer::field_type(field))).collect();
-    let text = format!("{} {columns:?} {emit:?} {retention} {tables:?}", plan.display_indent());
+    let plan = state::zoneless(&plan.display_indent().to_string());
+    let text = format!("{plan} {columns:?} {emit:?} {retention} {tables:?}");
     state::fingerprint(&text)
 }
 

@@ -24,6 +24,7 @@ use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object};
 use crate::table::{Spec, Table};
 use crate::time::Timestamp;
 use crate::view::Budget;
+use crate::zone::Zone;
 
 /// Most nodes of a plan. A view stands in a plan as what it is made of, and views over views could double it with each.
 const NODES_MAX: usize = 500;
@@ -248,7 +249,28 @@ impl Engine {
         .at(table.span)
     }
 
+    /// `SET TIME ZONE` changes how instants are printed. A server prints for many, so there it has no place.
+    fn set_zone(&self, name: &Name, value: &str) -> Result<Answer> {
+        if self.answers.is_some() {
+            return Err(Error::new(
+                Code::NotAllowed,
+                "SET TIME ZONE is for what one program prints: a server shows all times in UTC",
+            )
+            .hint("ask for the time in a zone: ts AT TIME ZONE 'Europe/Berlin'")
+            .at(name.span));
+        }
+        let zone = match value.to_ascii_lowercase().as_str() {
+            "default" | "local" => Zone::UTC,
+            _ => Zone::read(value).map_err(|error| error.at(name.span))?,
+        };
+        *self.zone.write().unwrap_or_else(PoisonError::into_inner) = zone;
+        Ok(Answer::Done(Vec::new()))
+    }
+
     pub(super) async fn set(&self, name: &Name, value: &str) -> Result<Answer> {
+        if matches!(name.text.as_str(), "timezone" | "time_zone" | "datafusion.execution.time_zone") {
+            return self.set_zone(name, value);
+        }
         let statement = format!("SET {} = '{}'", name.text, value.replace('\'', "''"));
         let set = async {
             for session in [Some(&self.session), self.answers.as_ref()].into_iter().flatten() {

@@ -8,9 +8,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::{Bad, Column, Decoder, Input, Metadata, Origin, Spec};
 use crate::options::{Format, Framing, TimestampFormat};
-use crate::time::Timestamp;
-
-pub(super) const NANOS: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
+use crate::time::{Timestamp, instant, instant_ns};
 
 pub(super) fn spec(columns: Vec<Column>) -> Spec {
     Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "http://x/sse", columns, None).unwrap()
@@ -207,16 +205,23 @@ fn booleans_and_bytes() {
 #[test]
 fn times() {
     check(
-        column(NANOS),
+        column(instant_ns()),
         &[
-            ("\"2026-03-01T12:00:00.5Z\"", Ok("2026-03-01T12:00:00.500")),
-            ("\"2026-03-01 13:00:00+01:00\"", Ok("2026-03-01T12:00:00")),
-            ("\"1969-12-31T23:59:59Z\"", Ok("1969-12-31T23:59:59")),
-            ("\"1677-09-22\"", Ok("1677-09-22T00:00:00")),
-            ("\"2262-04-12\"", Err("'2262-04-12' lies outside the years 1677 to 2262 that a TIMESTAMP holds")),
+            ("\"2026-03-01T12:00:00.5Z\"", Ok("2026-03-01T12:00:00.500Z")),
+            ("\"2026-03-01 13:00:00+01:00\"", Ok("2026-03-01T12:00:00Z")),
+            ("\"1969-12-31T23:59:59Z\"", Ok("1969-12-31T23:59:59Z")),
+            ("\"1677-09-22\"", Ok("1677-09-22T00:00:00Z")),
+            (
+                "\"2262-04-12\"",
+                Err(
+                    "'2262-04-12' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
+            ),
             (
                 "\"0001-01-01T00:00:00Z\"",
-                Err("'0001-01-01T00:00:00Z' lies outside the years 1677 to 2262 that a TIMESTAMP holds"),
+                Err(
+                    "'0001-01-01T00:00:00Z' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
             ),
             ("\"soon\"", Err("'soon' is no RFC 3339 time such as '2026-03-01T12:00:00Z'")),
             (
@@ -234,20 +239,25 @@ fn times() {
         ],
     );
     check_written(
-        column(NANOS),
+        column(instant_ns()),
         TimestampFormat::Seconds,
         &[
-            ("1772366400", Ok("2026-03-01T12:00:00")),
-            ("1772366400.25", Ok("2026-03-01T12:00:00.250")),
-            ("\"-1\"", Ok("1969-12-31T23:59:59")),
-            ("\"2026-03-01T12:00:00Z\"", Ok("2026-03-01T12:00:00")),
+            ("1772366400", Ok("2026-03-01T12:00:00Z")),
+            ("1772366400.25", Ok("2026-03-01T12:00:00.250Z")),
+            ("\"-1\"", Ok("1969-12-31T23:59:59Z")),
+            ("\"2026-03-01T12:00:00Z\"", Ok("2026-03-01T12:00:00Z")),
             (
                 "1772366400000",
                 Err(
                     "'1772366400000' lies outside the years 1677 to 2262 that a TIMESTAMP holds (perhaps json.timestamp_format = 'unix_millis' is meant)",
                 ),
             ),
-            ("1e99", Err("'1e99' lies outside the years 1677 to 2262 that a TIMESTAMP holds")),
+            (
+                "1e99",
+                Err(
+                    "'1e99' lies outside the years 1677 to 2262 that a TIMESTAMP holds (declare the column as TIMESTAMP(6), which holds all years)",
+                ),
+            ),
             ("true", Err("'true' is neither a number nor an RFC 3339 time")),
         ],
     );
@@ -256,10 +266,10 @@ fn times() {
         (TimestampFormat::Micros, "1772366400500000"),
         (TimestampFormat::Nanos, "1772366400500000000"),
     ] {
-        check_written(column(NANOS), written, &[(value, Ok("2026-03-01T12:00:00.500"))]);
+        check_written(column(instant_ns()), written, &[(value, Ok("2026-03-01T12:00:00.500Z"))]);
     }
     check(
-        column(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))),
+        column(instant(TimeUnit::Millisecond)),
         &[("\"1969-12-31T23:59:59.9999Z\"", Ok("1969-12-31T23:59:59.999Z")), ("\"9999-12-31\"", Ok("9999-12-31T00:00:00Z"))],
     );
     check(
@@ -288,6 +298,8 @@ fn nested_values() {
         ("[]", Ok("[]")),
         ("null", Ok("NULL")),
         ("{}", Err("column 'x': an object is no array at line 1 column 6")),
+        ("[[], [ ]]", Ok("[NULL, NULL]")),
+        ("[[1]]", Err("column 'x[0]': an array is no object at line 1 column 7")),
         ("[7]", Err("column 'x[0]': '7' is no object at line 1 column 7")),
         (r#"[{"a":1},{"b":[1]}]"#, Err("column 'x[1].a': the value is missing, and the column is NOT NULL at line 1 column 15")),
         (r#"[{"a":1,"b":[1,"z"]}]"#, Err("column 'x[0].b[1]': 'z' is no number at line 1 column 21")),
@@ -306,7 +318,8 @@ fn maps() {
     for (value, expect) in [
         (r#"{"a":1,"b\n":null,"a":3}"#, Ok("{b\n: NULL, a: 3}")),
         ("{}", Ok("{}")),
-        ("[]", Err("column 'x': an array is no object at line 1 column 6")),
+        ("[ ]", Ok("{}")),
+        ("[7]", Err("column 'x': an array is no object at line 1 column 6")),
         (r#"{"k":"v"}"#, Err("column 'x.k': 'v' is no number at line 1 column 11")),
     ] {
         assert_eq!(outcome(&spec, value), expect.map(String::from).map_err(String::from), "{value}");
@@ -408,7 +421,7 @@ fn unknown_fields_of_any_depth_are_skipped() {
 
 #[test]
 fn the_event_time_is_read_even_when_nobody_selects_it() {
-    let columns = vec![column(DataType::Int64), Column::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None))];
+    let columns = vec![column(DataType::Int64), Column::new("ts", instant(TimeUnit::Millisecond))];
     let spec = Spec { time: Some(1), ..spec(columns) };
     let mut decoder = Decoder::new(&spec, &[0]).unwrap();
     let mut reasons = Vec::new();
@@ -441,7 +454,7 @@ fn metadata() -> Vec<Column> {
     Metadata::NAMES
         .iter()
         .map(|(name, metadata)| {
-            let data_type = if *metadata == Metadata::ReceivedAt { NANOS } else { DataType::Utf8View };
+            let data_type = if *metadata == Metadata::ReceivedAt { instant_ns() } else { DataType::Utf8View };
             Column::new(*name, data_type).with_origin(Origin::Metadata(*metadata))
         })
         .collect()
@@ -453,7 +466,7 @@ fn metadata_is_read_without_looking_at_the_data() {
     decoder.push(Input { kind: "k", data: "no JSON", id: "", received: Timestamp(1_000_000_000) }, &mut |bad| panic!("{bad:?}"));
     let (batch, times) = decoder.take().unwrap();
     let row: Vec<String> = batch.columns().iter().flat_map(|column| shown(column)).collect();
-    assert_eq!(row, ["k", "NULL", "1970-01-01T00:00:01", "http://x/sse", "no JSON"]);
+    assert_eq!(row, ["k", "NULL", "1970-01-01T00:00:01Z", "http://x/sse", "no JSON"]);
     assert_eq!(times.values().to_vec(), [1_000_000_000]);
     // No columns at all: rows are counted all the same.
     let mut decoder = Decoder::new(&spec(metadata()), &[]).unwrap();

@@ -6,9 +6,11 @@
 use std::borrow::Cow;
 
 use arrow::array::RecordBatch;
+use serde::Deserialize;
 
 use super::decode::{Image, each_record, must_be, told};
 use super::object::{self, Fault, Names, Part};
+use super::value::Written;
 use super::{Bad, Decoder, Input, Spec};
 use crate::error::Result;
 use crate::options::{Format, Framing};
@@ -23,6 +25,16 @@ pub enum Op {
     Remove { key: u32 },
     /// All rows are gone.
     Clear,
+}
+
+/// A part of the schema that Kafka Connect puts beside a payload.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Told {
+    field: Option<String>,
+    /// What the type means, such as `io.debezium.time.MicroTimestamp`.
+    name: Option<String>,
+    fields: Vec<Told>,
 }
 
 /// What events have told, in their order.
@@ -57,6 +69,9 @@ pub struct ChangeDecoder {
     /// The fields around the rows, and those of Debezium's `source`.
     envelope: Names,
     source: Names,
+    /// Where Debezium's events tell their own schema, that of the last one; `None` where nobody asks for it.
+    schema: Option<String>,
+    schema_name: Names,
     ops: Vec<Op>,
     skipped: u64,
     elements: Vec<Option<Part>>,
@@ -93,6 +108,8 @@ impl ChangeDecoder {
             keys: Decoder::new(&untimed, key)?,
             envelope: Names::new(envelope),
             source: Names::new(SOURCE),
+            schema: (Written::of(spec) == Written::Debezium).then(String::new),
+            schema_name: Names::new(["schema"]),
             ops: Vec::new(),
             skipped: 0,
             elements: Vec::new(),
@@ -139,6 +156,7 @@ impl ChangeDecoder {
         let data = input.data;
         let Some(mut around) = self.envelope(data, record)? else { return Ok(None) };
         if let [None, .., Some(payload)] = around {
+            self.learn(data, record)?;
             around = match self.envelope(data, payload)? {
                 Some(inner) => inner,
                 None => return Ok(None),
@@ -174,6 +192,28 @@ impl ChangeDecoder {
             "m" => Ok(None),
             other => Err(Fault::new(op.start, format!("the op '{other}' is not known: c, r, u, d, t and m are"))),
         }
+    }
+
+    /// Takes the types of the row's times from the schema that an event carries, unless it is that of the event before.
+    fn learn(&mut self, data: &str, record: Part) -> Result<(), Fault> {
+        let Some(known) = &mut self.schema else { return Ok(()) };
+        let mut slot = [None];
+        object::fields(data, record, &self.schema_name, &mut slot)?;
+        let text = slot[0].map(|part| part.of(data)).unwrap_or_default();
+        if known != text {
+            text.clone_into(known);
+            // What is no such schema tells nothing, and the row may be read all the same.
+            let told = serde_json::from_str::<Told>(text).unwrap_or_default();
+            for row in told.fields.iter().filter(|row| matches!(row.field.as_deref(), Some("before" | "after"))) {
+                for column in &row.fields {
+                    if let (Some(field), Some(name)) = (&column.field, &column.name) {
+                        self.rows.told(field, name);
+                        self.keys.told(field, name);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn wal2json(&mut self, input: Input<'_>, record: Part) -> Result<Option<Op>, Fault> {

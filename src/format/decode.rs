@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 use super::builder::{self, Builder, Cells};
 use super::object::{self, Fault, Names, Part};
-use super::value::{Cell, Scratch, Value, nanos_per};
+use super::value::{Cell, Scratch, Value, Written, nanos_per};
 use super::{Bad, EXCERPT_BYTES, Input, Metadata, Origin, Spec};
 use crate::error::{Error, Result};
 use crate::options::{Format, Framing};
@@ -93,7 +93,7 @@ impl Decoder {
             columns.push(match column.origin {
                 Origin::Payload if spec.format == Format::RawString => Source::Record,
                 Origin::Payload => {
-                    let value = Value::of(&column.field(), spec.timestamps)
+                    let value = Value::of(&column.field(), Written::of(spec))
                         .map_err(|refused| Error::bug(format!("column '{}' of type {refused} cannot be read", column.name)))?;
                     fields.push(value);
                     Source::Field(fields.len() - 1)
@@ -144,6 +144,11 @@ impl Decoder {
             }
         });
         self.elements = elements;
+    }
+
+    /// Takes over what the feed's own schema calls the type of a field.
+    pub(super) fn told(&mut self, field: &str, type_name: &str) {
+        self.fields.iter_mut().filter(|value| value.name() == field).for_each(|value| value.told(type_name));
     }
 
     /// The number of rows so far.

@@ -331,11 +331,11 @@ fn printable(text: &str) -> String {
 mod tests {
     use arrow::array::*;
     use arrow::buffer::NullBuffer;
-    use arrow::datatypes::{TimeUnit, TimestampNanosecondType, UnionFields};
+    use arrow::datatypes::{TimeUnit, UnionFields};
 
     use super::super::Column;
     use super::*;
-    use crate::time::TimestampArray;
+    use crate::time::{TimestampArray, UTC, instant_ns};
 
     fn changes(batch: RecordBatch, weights: Option<&[i64]>) -> Changes {
         let times = TimestampArray::from(vec![0; batch.num_rows()]);
@@ -344,10 +344,10 @@ mod tests {
 
     fn windows() -> RecordBatch {
         let second = |seconds: &[i64]| {
-            Arc::new(PrimitiveArray::<TimestampNanosecondType>::from_iter_values(seconds.iter().map(|s| s * 1_000_000_000)))
-                as ArrayRef
+            let nanos = TimestampArray::from_iter_values(seconds.iter().map(|s| s * 1_000_000_000));
+            Arc::new(nanos.with_timezone(UTC)) as ArrayRef
         };
-        let nanos = |name: &str| Arc::new(Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false));
+        let nanos = |name: &str| Arc::new(Field::new(name, instant_ns(), false));
         let fields = Fields::from(vec![nanos("start"), nanos("end")]);
         let nulls = NullBuffer::from(vec![true, true, false]);
         let window = StructArray::new(fields, vec![second(&[0, 10, 20]), second(&[10, 20, 30])], Some(nulls));

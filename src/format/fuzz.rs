@@ -11,7 +11,7 @@ use super::encode::JsonRows;
 use super::infer::Samples;
 use super::{Bad, ChangeDecoder, Column, Decoder, EXCERPT_BYTES, Input, Metadata, Op, Origin, Spec};
 use crate::options::{Format, Framing, TimestampFormat, Value};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, instant_ns};
 
 /// The first two bytes choose format, framing, how times are written and the schema; the rest are events with NUL between.
 pub fn decode(input: &[u8]) {
@@ -137,7 +137,7 @@ fn every_column() -> Vec<Column> {
     let map = DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false);
     vec![
         Column::new("u", DataType::UInt64),
-        Column::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        Column::new("at", instant_ns()),
         Column::new("d", DataType::Decimal128(38, 18)),
         Column::new("e", DataType::Decimal128(5, 2)),
         Column::new("f", DataType::Float32),

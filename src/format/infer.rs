@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::value::unix_format;
 use super::{Column, is_json, temporal};
+use crate::time::instant_ns;
 
 /// Fields of one object that become columns of their own; an object with more (a map with ids as keys, say) stays JSON.
 const FIELDS_MAX: usize = 256;
@@ -72,7 +73,7 @@ impl Samples {
         let inferred = |(name, field): &(String, Evidence)| {
             let unix = field.unix(name).filter(|unix| Some(*unix) == written);
             let column = match unix {
-                Some(_) => Column::new(name, TIMESTAMP),
+                Some(_) => Column::new(name, instant_ns()),
                 None => Column::from_field(&field.field(name), super::Origin::Payload),
             };
             let example = field.example.clone().unwrap_or_default();
@@ -90,8 +91,6 @@ impl Samples {
         timestamps.min_by_key(|column| rank(&column.column.name)).map(|column| column.column.name.clone())
     }
 }
-
-const TIMESTAMP: DataType = DataType::Timestamp(TimeUnit::Nanosecond, None);
 
 /// How little a name says that it is when the event happened.
 fn rank(name: &str) -> usize {
@@ -210,7 +209,7 @@ impl Evidence {
             () if self.ints + self.big == seen => plain(DataType::Decimal128(20, 0)),
             () if self.ints + self.big + self.floats == seen => plain(DataType::Float64),
             () if self.dates == seen => plain(DataType::Date32),
-            () if self.dates + self.instants == seen => plain(TIMESTAMP),
+            () if self.dates + self.instants == seen => plain(instant_ns()),
             () if self.strings == seen => plain(DataType::Utf8View),
             () if self.objects == seen && (1..=FIELDS_MAX).contains(&self.fields.len()) => {
                 plain(DataType::Struct(self.fields.iter().map(|(name, field)| field.field(name)).collect::<Fields>()))
@@ -254,15 +253,16 @@ pub fn sql_type(data_type: &DataType) -> String {
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "BYTEA",
         DataType::Date32 | DataType::Date64 => "DATE",
         DataType::Time32(_) | DataType::Time64(_) => "TIME",
-        DataType::Timestamp(TimeUnit::Nanosecond, None) => "TIMESTAMP",
-        DataType::Timestamp(TimeUnit::Nanosecond, Some(_)) => "TIMESTAMP WITH TIME ZONE",
         DataType::Interval(_) => "INTERVAL",
-        DataType::Timestamp(unit, _) => {
-            return match unit {
-                TimeUnit::Second => "TIMESTAMP(0)".into(),
-                TimeUnit::Millisecond => "TIMESTAMP(3)".into(),
-                _ => "TIMESTAMP(6)".into(),
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => "(0)",
+                TimeUnit::Millisecond => "(3)",
+                TimeUnit::Microsecond => "(6)",
+                TimeUnit::Nanosecond => "",
             };
+            let local = if zone.is_none() { " WITHOUT TIME ZONE" } else { "" };
+            return format!("TIMESTAMP{digits}{local}");
         }
         DataType::Decimal32(precision, scale)
         | DataType::Decimal64(precision, scale)

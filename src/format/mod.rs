@@ -254,7 +254,7 @@ impl Column {
             Origin::Metadata(metadata) if metadata != Metadata::ReceivedAt && !is_text(&self.data_type) => {
                 wrong("takes text", "declare it as TEXT")
             }
-            Origin::Payload => match value::Value::of(&self.field(), options::TimestampFormat::Rfc3339) {
+            Origin::Payload => match value::Value::of(&self.field(), value::Written::As(options::TimestampFormat::Rfc3339)) {
                 Ok(_) => None,
                 Err(inner) => {
                     let message = match inner == self.data_type {
@@ -278,10 +278,11 @@ fn is_text(data_type: &DataType) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use arrow::datatypes::{IntervalUnit, TimeUnit};
+    use arrow::datatypes::IntervalUnit;
 
     use super::*;
     use crate::options::{Format, Framing, TimestampFormat};
+    use crate::time::instant_ns;
 
     fn errors(format: Format, framing: Framing, columns: Vec<Column>, time: Option<usize>) -> Vec<String> {
         let spec = Spec::new(format, framing, TimestampFormat::Rfc3339, "http://x", columns, time);
@@ -316,8 +317,7 @@ mod tests {
     #[test]
     fn raw_string_fills_one_text_column() {
         let text = |name: &str| Column::new(name, DataType::Utf8View);
-        let arrival = Column::new("at", DataType::Timestamp(TimeUnit::Nanosecond, None))
-            .with_origin(Origin::Metadata(Metadata::ReceivedAt));
+        let arrival = Column::new("at", instant_ns()).with_origin(Origin::Metadata(Metadata::ReceivedAt));
         assert!(errors(Format::RawString, Framing::Newline, vec![text("value"), arrival], Some(1)).is_empty());
         assert_eq!(
             errors(Format::RawString, Framing::JsonArray, vec![text("a"), text("b")], None),

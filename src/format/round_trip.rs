@@ -7,10 +7,11 @@ use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type};
 use proptest::prelude::*;
 
-use super::cases::{NANOS, decoder, event, spec};
+use super::cases::{decoder, event, spec};
 use super::encode::JsonRows;
 use super::{Column, Spec};
 use crate::options::Framing;
+use crate::time::{UTC, instant_ns};
 
 /// A random row of [`every_type`]: its values as JSON.
 type Row = (Option<bool>, i64, u64, Option<f64>, i128, Option<String>, i64, i32, Vec<Option<f32>>, Option<(i8, Vec<u8>)>);
@@ -25,7 +26,7 @@ fn every_type() -> Spec {
         Column::new("float", DataType::Float64),
         Column::new("decimal", DataType::Decimal128(38, 18)),
         Column::new("text", DataType::Utf8View),
-        Column::new("ts", NANOS),
+        Column::new("ts", instant_ns()),
         Column::new("date", DataType::Date32),
         Column::new("list", DataType::List(item)),
         Column::new("parts", DataType::Struct(parts)),
@@ -42,7 +43,7 @@ fn batch_of(rows: &[Row], spec: &Spec) -> RecordBatch {
         Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.3))),
         Arc::new(Decimal128Array::from_iter_values(rows.iter().map(|row| row.4)).with_precision_and_scale(38, 18).unwrap()),
         Arc::new(StringViewArray::from_iter(rows.iter().map(|row| row.5.as_deref()))),
-        Arc::new(TimestampNanosecondArray::from_iter_values(rows.iter().map(|row| row.6))),
+        Arc::new(TimestampNanosecondArray::from_iter_values(rows.iter().map(|row| row.6)).with_timezone(UTC)),
         Arc::new(Date32Array::from_iter_values(rows.iter().map(|row| row.7))),
         Arc::new(ListArray::from_iter_primitive::<Float32Type, _, _>(rows.iter().map(|row| Some(row.8.clone())))),
         Arc::new(StructArray::new(

@@ -1,17 +1,29 @@
 //! The text of a point in time, a date or a time of day becomes a number; RFC 3339 and what is commonly written instead.
 
+use crate::time::day_of;
+
 const DAY_SECONDS: i64 = 86_400;
 
 /// Nanoseconds since 1970 of `2026-03-01T12:00:00.5Z` and its kin: an offset (`+01:00`, `+0100`, `+01`) or none (UTC), a space
 /// for the `T`, no seconds, the date alone. Digits beyond nanoseconds are cut. `None` where the text has another shape.
 pub fn instant(text: &str) -> Option<i128> {
+    read(text, |seconds, east| seconds - east)
+}
+
+/// The same of what a clock shows: the zone that the text may name is no part of it.
+pub fn local(text: &str) -> Option<i128> {
+    read(text, |seconds, _| seconds)
+}
+
+/// `moved` is given the seconds of the clock, and how many of them it is east of UTC.
+fn read(text: &str, moved: impl FnOnce(i64, i64) -> i64) -> Option<i128> {
     let bytes = text.as_bytes();
     let days = days(bytes.first_chunk()?)?;
     let (seconds, nanos) = match bytes.get(10) {
         None => (0, 0),
         Some(b'T' | b't' | b' ') => {
             let (seconds, nanos, rest) = clock(&bytes[11..])?;
-            (seconds - offset(rest)?, nanos)
+            (moved(seconds, offset(rest)?), nanos)
         }
         Some(_) => return None,
     };
@@ -53,11 +65,7 @@ fn days(bytes: &[u8; 10]) -> Option<i64> {
     if day < 1 || day > length {
         return None;
     }
-    // Counted from March, so that the leap day is the last of its year.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    const MARCH_FIRST_OF_YEAR_0: i64 = 719_468;
-    Some(year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - MARCH_FIRST_OF_YEAR_0)
+    Some(day_of(year, month, day))
 }
 
 /// Seconds and nanoseconds of `HH:MM[:SS[.f…]]`, and what follows. A leap second counts as the second after it.

@@ -12,8 +12,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::number::{self, Wrong};
 use super::object::{self, Fault, Names, Part};
-use super::{infer, is_json, scan, temporal};
-use crate::options::TimestampFormat;
+use super::{Spec, infer, is_json, scan, temporal};
+use crate::options::{Format, TimestampFormat};
 
 /// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
 #[derive(Debug, Clone, Copy)]
@@ -72,20 +72,64 @@ pub struct Value {
 #[derive(Debug)]
 enum Kind {
     Bool,
-    Int { min: i64, max: i64 },
-    UInt { max: u64 },
+    Int {
+        min: i64,
+        max: i64,
+    },
+    UInt {
+        max: u64,
+    },
     Float32,
     Float64,
-    Decimal { precision: u8, scale: i8 },
+    Decimal {
+        precision: u8,
+        scale: i8,
+    },
     Text,
     Json,
     Bytes,
-    Timestamp { unit: TimeUnit, written: TimestampFormat },
-    Date,
-    Time(TimeUnit),
+    /// `local` is what a clock shows, whatever zone the text names.
+    Timestamp {
+        unit: TimeUnit,
+        local: bool,
+        numbers: Numbers,
+    },
+    Date(Numbers),
+    Time(TimeUnit, Numbers),
     List(Box<Value>),
     Map(Box<Value>),
-    Struct { names: Names, fields: Vec<Value> },
+    Struct {
+        names: Names,
+        fields: Vec<Value>,
+    },
+}
+
+/// How the times of a table are written where they are numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// As the option says, points in time alone.
+    As(TimestampFormat),
+    /// As Debezium writes them: milliseconds in a `TIMESTAMP(0)` to `TIMESTAMP(3)`, else microseconds; dates as days.
+    Debezium,
+}
+
+impl Written {
+    /// How a table of this format writes its times. What the option says goes before what the format is known for.
+    pub fn of(spec: &Spec) -> Written {
+        match (spec.format, spec.timestamps) {
+            (Format::Debezium, TimestampFormat::Rfc3339) => Written::Debezium,
+            (_, timestamps) => Written::As(timestamps),
+        }
+    }
+}
+
+/// What a number means in a column of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// Counted from 1970, or from midnight, in this unit; nothing if times are text alone.
+    Of(TimestampFormat),
+    /// Days since 1970.
+    Days,
 }
 
 /// Base64 of either alphabet, with and without `=` at the end.
@@ -98,7 +142,7 @@ const SHOWN_CHARS: usize = 40;
 
 impl Value {
     /// The error is the type, perhaps one inside the field's own, that cannot be read from JSON.
-    pub fn of(field: &Field, written: TimestampFormat) -> Result<Value, DataType> {
+    pub fn of(field: &Field, written: Written) -> Result<Value, DataType> {
         let data_type = field.data_type();
         let signed = |min, max| Kind::Int { min, max };
         let kind = match data_type {
@@ -117,9 +161,25 @@ impl Value {
             DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 if is_json(field) => Kind::Json,
             DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Kind::Text,
             DataType::Binary | DataType::BinaryView => Kind::Bytes,
-            DataType::Timestamp(unit, _) => Kind::Timestamp { unit: *unit, written },
-            DataType::Date32 => Kind::Date,
-            DataType::Time32(unit) | DataType::Time64(unit) => Kind::Time(*unit),
+            DataType::Timestamp(unit, zone) => {
+                let numbers = match (written, unit) {
+                    (Written::As(timestamps), _) => timestamps,
+                    (Written::Debezium, TimeUnit::Second | TimeUnit::Millisecond) => TimestampFormat::Millis,
+                    (Written::Debezium, TimeUnit::Microsecond | TimeUnit::Nanosecond) => TimestampFormat::Micros,
+                };
+                Kind::Timestamp { unit: *unit, local: zone.is_none(), numbers: Numbers::Of(numbers) }
+            }
+            DataType::Date32 => Kind::Date(match written {
+                Written::As(_) => Numbers::Of(TimestampFormat::Rfc3339),
+                Written::Debezium => Numbers::Days,
+            }),
+            DataType::Time32(unit) | DataType::Time64(unit) => {
+                let numbers = match written {
+                    Written::As(_) => TimestampFormat::Rfc3339,
+                    Written::Debezium => TimestampFormat::Micros,
+                };
+                Kind::Time(*unit, Numbers::Of(numbers))
+            }
             DataType::List(item) => Kind::List(Box::new(Value::of(item, written)?)),
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(parts) if parts.len() == 2 && super::is_text(parts[0].data_type()) => {
@@ -140,10 +200,23 @@ impl Value {
         &self.name
     }
 
+    /// Takes over what the feed's own schema calls the type of this field, if that is one of Debezium's for times.
+    pub fn told(&mut self, type_name: &str) {
+        let Some((_, told)) = TIME_TYPES.iter().find(|(name, _)| *name == type_name) else { return };
+        match (&mut self.kind, told) {
+            (Kind::Timestamp { numbers, .. } | Kind::Date(numbers), told) => *numbers = *told,
+            (Kind::Time(_, numbers), Numbers::Of(_)) => *numbers = *told,
+            _ => {}
+        }
+    }
+
     /// Appends the cells of the value whose JSON text is `slot`; a missing value is NULL. `whole` is the record it belongs to.
     pub fn read(&self, data: &str, slot: Option<Part>, whole: Part, scratch: &mut Scratch) -> Result<(), Fault> {
         // A slot holds JSON, and of JSON only `null` begins with an n.
         let found = slot.filter(|part| data.as_bytes()[part.start] != b'n');
+        // To PHP an empty object is an empty array, and it writes it as one.
+        let is_empty = |part: &Part| matches!(self.kind, Kind::Struct { .. }) && is_empty_array(part.of(data));
+        let found = found.filter(|part| !is_empty(part));
         let result = match found {
             Some(part) => self.read_value(data, part, scratch),
             None if self.nullable => {
@@ -202,8 +275,8 @@ impl Value {
                 text if text.eq_ignore_ascii_case("false") => Cell::Bool(false),
                 _ => return Err(wrong(format!("{} is neither true nor false", shown(raw)))),
             },
-            Kind::Timestamp { unit, written } => {
-                let nanos = instant(raw, *written).map_err(wrong)?;
+            Kind::Timestamp { unit, local, numbers } => {
+                let nanos = instant(raw, *local, *numbers).map_err(wrong)?;
                 let value = match (unit, i64::try_from(nanos)) {
                     (TimeUnit::Nanosecond, Ok(nanos)) => Some(nanos),
                     (_, Ok(nanos)) => Some(nanos.div_euclid(nanos_per(*unit))),
@@ -214,17 +287,19 @@ impl Value {
                         TimeUnit::Nanosecond => "lies outside the years 1677 to 2262 that a TIMESTAMP holds".to_string(),
                         _ => format!("lies outside what {} holds", self.shown),
                     };
-                    wrong(format!("{} {range}{}", shown(raw), other_unit(raw, *written)))
+                    wrong(format!("{} {range}{}", shown(raw), way_out(raw, *unit, *numbers)))
                 })?)
             }
-            Kind::Date => match string(raw).as_deref().and_then(temporal::date) {
+            Kind::Date(numbers) => match string(raw).as_deref().and_then(temporal::date).or_else(|| day(raw, *numbers)) {
                 Some(days) => Cell::Int(days.into()),
                 None => return Err(wrong(format!("{} is no date such as '2026-03-01'", shown(raw)))),
             },
-            Kind::Time(unit) => match string(raw).as_deref().and_then(temporal::time_of_day) {
-                Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
-                None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
-            },
+            Kind::Time(unit, numbers) => {
+                match string(raw).as_deref().and_then(temporal::time_of_day).or_else(|| clock(raw, *numbers)) {
+                    Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
+                    None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
+                }
+            }
             Kind::Bytes => {
                 let start = scratch.bytes.len();
                 let text = string(raw).ok_or_else(|| wrong(format!("{} is no base64 text", shown(raw))))?;
@@ -285,6 +360,10 @@ impl Value {
 
 /// Appends the cells of a map: its length, then keys and values in turn. Of equal keys the last counts.
 fn map(value: &Value, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+    if is_empty_array(part.of(data)) {
+        scratch.cells.push(Cell::List(0));
+        return Ok(());
+    }
     if !part.of(data).starts_with('{') {
         return Err(Fault::new(part.start, format!("{} is no object", shown(part.of(data)))));
     }
@@ -351,19 +430,69 @@ fn number_text(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Nanoseconds since 1970 of a time written as text or, if the option says so, as a number.
-fn instant(raw: &str, written: TimestampFormat) -> Result<i128, String> {
-    let quoted = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
-    // Escapes are no part of a time, and rare in its text: they are resolved only where it is no time as it stands.
-    if let Some(nanos) = quoted.and_then(|text| temporal::instant(text).or_else(|| temporal::instant(&string(raw)?))) {
-        return Ok(nanos);
-    }
-    let decimals = match written {
+/// What Debezium and Kafka Connect call their types of times, and what a number of each means.
+const TIME_TYPES: [(&str, Numbers); 10] = [
+    ("io.debezium.time.Date", Numbers::Days),
+    ("io.debezium.time.Time", Numbers::Of(TimestampFormat::Millis)),
+    ("io.debezium.time.MicroTime", Numbers::Of(TimestampFormat::Micros)),
+    ("io.debezium.time.NanoTime", Numbers::Of(TimestampFormat::Nanos)),
+    ("io.debezium.time.Timestamp", Numbers::Of(TimestampFormat::Millis)),
+    ("io.debezium.time.MicroTimestamp", Numbers::Of(TimestampFormat::Micros)),
+    ("io.debezium.time.NanoTimestamp", Numbers::Of(TimestampFormat::Nanos)),
+    ("org.apache.kafka.connect.data.Date", Numbers::Days),
+    ("org.apache.kafka.connect.data.Time", Numbers::Of(TimestampFormat::Millis)),
+    ("org.apache.kafka.connect.data.Timestamp", Numbers::Of(TimestampFormat::Millis)),
+];
+
+fn is_empty_array(raw: &str) -> bool {
+    raw.strip_prefix('[').and_then(|raw| raw.strip_suffix(']')).is_some_and(|inner| inner.trim_ascii().is_empty())
+}
+
+/// The digits behind the point of a number in seconds that a whole number of this unit stands for.
+fn decimals(written: TimestampFormat) -> Option<i8> {
+    match written {
         TimestampFormat::Rfc3339 => None,
         TimestampFormat::Seconds => Some(9),
         TimestampFormat::Millis => Some(6),
         TimestampFormat::Micros => Some(3),
         TimestampFormat::Nanos => Some(0),
+    }
+}
+
+/// The number that stands in `raw`, if what numbers mean is a time at all, in nanoseconds.
+fn nanos(raw: &str, numbers: Numbers) -> Option<i128> {
+    let scaled = |decimals| number::scaled(&number_text(raw)?, decimals).ok().map(|(value, _)| value);
+    match numbers {
+        Numbers::Days => scaled(0)?.checked_mul(DAY_NANOS),
+        Numbers::Of(written) => scaled(decimals(written)?),
+    }
+}
+
+const DAY_NANOS: i128 = 86_400_000_000_000;
+
+/// Days since 1970 of a date that is written as a number.
+fn day(raw: &str, numbers: Numbers) -> Option<i32> {
+    i32::try_from(nanos(raw, numbers)?.div_euclid(DAY_NANOS)).ok()
+}
+
+/// Nanoseconds since midnight of a time of day that is written as a number.
+fn clock(raw: &str, numbers: Numbers) -> Option<i64> {
+    i64::try_from(nanos(raw, numbers)?).ok().filter(|nanos| (0..DAY_NANOS as i64).contains(nanos))
+}
+
+/// Nanoseconds since 1970 of a time written as text or, if the option or the format says so, as a number.
+fn instant(raw: &str, local: bool, numbers: Numbers) -> Result<i128, String> {
+    let read = if local { temporal::local } else { temporal::instant };
+    let quoted = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"'));
+    // Escapes are no part of a time, and rare in its text: they are resolved only where it is no time as it stands.
+    if let Some(nanos) = quoted.and_then(|text| read(text).or_else(|| read(&string(raw)?))) {
+        return Ok(nanos);
+    }
+    let decimals = match numbers {
+        Numbers::Of(written) => decimals(written),
+        Numbers::Days => {
+            return nanos(raw, numbers).ok_or_else(|| format!("{} is neither a number of days nor a time", shown(raw)));
+        }
     };
     let number = number_text(raw).map(|text| number::scaled(&text, decimals.unwrap_or(0)));
     match (decimals, number) {
@@ -391,20 +520,24 @@ pub fn unix_format(size: u128) -> &'static str {
     }
 }
 
-/// A way out where a time is out of range since it is written in another unit.
-fn other_unit(raw: &str, written: TimestampFormat) -> String {
-    let given = match written {
-        TimestampFormat::Rfc3339 => return String::new(),
-        TimestampFormat::Seconds => "unix_seconds",
-        TimestampFormat::Millis => "unix_millis",
-        TimestampFormat::Micros => "unix_micros",
-        TimestampFormat::Nanos => "unix_nanos",
+/// A way out where a time is out of range: it is written in another unit, or the column's own unit is too small for it.
+fn way_out(raw: &str, unit: TimeUnit, numbers: Numbers) -> String {
+    let wider = match unit {
+        TimeUnit::Nanosecond => " (declare the column as TIMESTAMP(6), which holds all years)".to_string(),
+        _ => String::new(),
+    };
+    let given = match numbers {
+        Numbers::Days | Numbers::Of(TimestampFormat::Rfc3339) => return wider,
+        Numbers::Of(TimestampFormat::Seconds) => "unix_seconds",
+        Numbers::Of(TimestampFormat::Millis) => "unix_millis",
+        Numbers::Of(TimestampFormat::Micros) => "unix_micros",
+        Numbers::Of(TimestampFormat::Nanos) => "unix_nanos",
     };
     match number_text(raw).map(|text| number::scaled(&text, 0)) {
         Some(Ok((value, _))) if unix_format(value.unsigned_abs()) != given => {
             format!(" (perhaps json.timestamp_format = '{}' is meant)", unix_format(value.unsigned_abs()))
         }
-        _ => String::new(),
+        _ => wider,
     }
 }
 

@@ -11,6 +11,8 @@ use serde::de::IgnoredAny;
 
 use super::is_json;
 use super::value::nanos_per;
+use crate::time::civil;
+use crate::zone::Zone;
 
 /// How the values of a field are written.
 #[derive(Debug)]
@@ -39,7 +41,10 @@ pub enum Writer {
     LargeBinary,
     BinaryView,
     FixedSizeBinary,
-    Timestamp(TimeUnit),
+    /// An instant, by the clocks of the zone that its type names: in UTC with `Z`, else with the distance from UTC.
+    Zoned(TimeUnit, Zone),
+    /// A time without a zone, and so without `Z`.
+    Local(TimeUnit),
     Date32,
     Date64,
     Time(TimeUnit),
@@ -118,7 +123,8 @@ impl Writer {
             DataType::LargeBinary => Writer::LargeBinary,
             DataType::BinaryView => Writer::BinaryView,
             DataType::FixedSizeBinary(_) => Writer::FixedSizeBinary,
-            DataType::Timestamp(unit, _) => Writer::Timestamp(*unit),
+            DataType::Timestamp(unit, Some(zone)) => Writer::Zoned(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
+            DataType::Timestamp(unit, None) => Writer::Local(*unit),
             DataType::Date32 => Writer::Date32,
             DataType::Date64 => Writer::Date64,
             DataType::Time32(unit) | DataType::Time64(unit) => Writer::Time(*unit),
@@ -188,7 +194,8 @@ impl Writer {
             Writer::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
             Writer::BinaryView => base64(array.as_binary_view().value(row), out),
             Writer::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
-            Writer::Timestamp(unit) => timestamp(integer_of(array, row), *unit, out),
+            Writer::Zoned(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
+            Writer::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
             Writer::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
             Writer::Date64 => quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out)),
             Writer::Time(unit) => quoted(out, |out| {
@@ -370,30 +377,46 @@ fn base64(bytes: &[u8], out: &mut Vec<u8>) {
     });
 }
 
-/// RFC 3339 in UTC with `Z` and as many decimals as needed, like [`crate::time::Timestamp`].
-fn timestamp(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
+/// RFC 3339 with the distance from UTC of a zone's clocks; by UTC itself, with a `Z`, where the zone knows no such year.
+fn instant(value: i64, unit: TimeUnit, zone: Zone, out: &mut Vec<u8>) {
+    let per_second = 1_000_000_000 / nanos_per(unit);
+    let ahead = match zone {
+        Zone::UTC => None,
+        zone => zone.offset(value.div_euclid(per_second)),
+    };
+    let moved = ahead.and_then(|ahead| Some((ahead, value.checked_add(ahead.checked_mul(per_second)?)?)));
+    match moved {
+        None => {
+            local(value, unit, out);
+            out.push(b'Z');
+        }
+        Some((ahead, value)) => {
+            local(value, unit, out);
+            let size = ahead.abs();
+            out.push(if ahead < 0 { b'-' } else { b'+' });
+            two(size / 3600, out);
+            out.push(b':');
+            two(size / 60 % 60, out);
+            if size % 60 != 0 {
+                out.push(b':');
+                two(size % 60, out);
+            }
+        }
+    }
+}
+
+/// RFC 3339 without the zone and with as many decimals as needed; with a `Z`, like [`crate::time::Timestamp`].
+fn local(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
     let per_second = 1_000_000_000 / nanos_per(unit);
     let (seconds, nanos) = (value.div_euclid(per_second), value.rem_euclid(per_second) * nanos_per(unit));
-    quoted(out, |out| {
-        date(seconds.div_euclid(86_400), out);
-        out.push(b'T');
-        clock(seconds.rem_euclid(86_400), nanos, out);
-        out.push(b'Z');
-    });
+    date(seconds.div_euclid(86_400), out);
+    out.push(b'T');
+    clock(seconds.rem_euclid(86_400), nanos, out);
 }
 
 /// `YYYY-MM-DD` of a day since 1970, in the Gregorian calendar.
 fn date(day: i64, out: &mut Vec<u8>) {
-    // Years from March on, in cycles of 400 years of 146,097 days.
-    let day = day + 719_468;
-    let cycle = day.div_euclid(146_097);
-    let day = day.rem_euclid(146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
-    let year = cycle * 400 + year;
+    let (year, month, day) = civil(day);
     match year {
         0..10_000 => {
             two(year / 100, out);
@@ -438,8 +461,8 @@ mod tests {
         fn times_are_written_as_the_floor_writes_them(nanos in any::<i64>().prop_filter("ends", |n| !matches!(*n, i64::MIN | i64::MAX)), cut in 0u32..10) {
             let nanos = nanos / 10i64.pow(cut) * 10i64.pow(cut);
             let mut out = Vec::new();
-            timestamp(nanos, TimeUnit::Nanosecond, &mut out);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("\"{}\"", Timestamp(nanos)));
+            local(nanos, TimeUnit::Nanosecond, &mut out);
+            prop_assert_eq!(String::from_utf8(out).unwrap() + "Z", Timestamp(nanos).to_string());
         }
     }
 }

@@ -11,7 +11,7 @@ use super::Message;
 use super::rows::BadRows;
 use crate::change::{Changes, difference};
 use crate::error::{Code, Error, Result};
-use crate::time::{TimestampArray, nanos_of};
+use crate::time::{TimestampArray, UTC, nanos_of};
 use crate::window::Window;
 
 /// When the results of a window come out, beside its end.
@@ -124,8 +124,9 @@ impl Emitter {
         let DataType::Struct(fields) = self.output.field(self.window_index).data_type() else {
             return Err(Error::bug("a window's column is no struct any more"));
         };
-        let starts: ArrayRef = Arc::new(TimestampArray::from_iter_values(windows.iter().map(|window| window.start)));
-        let ends: ArrayRef = Arc::new(TimestampArray::from_iter_values(windows.iter().map(|window| window.end)));
+        let instants = |times: TimestampArray| -> ArrayRef { Arc::new(times.with_timezone(UTC)) };
+        let starts = instants(TimestampArray::from_iter_values(windows.iter().map(|window| window.start)));
+        let ends = instants(TimestampArray::from_iter_values(windows.iter().map(|window| window.end)));
         let mut columns = keys;
         columns.insert(self.window_index, Arc::new(StructArray::try_new(fields.clone(), vec![starts, ends], None)?));
         columns.extend(aggregates);

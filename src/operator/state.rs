@@ -10,9 +10,10 @@ use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray,
     UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt64Type};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use sha2::{Digest, Sha256};
 
+use crate::change::adopted;
 use crate::error::{Code, Error, Result};
 use crate::memory::detached;
 
@@ -45,6 +46,12 @@ pub struct Part {
 /// [`Part::fingerprint`] of a text that says all that the frames depend on, and is the same in every process.
 pub fn fingerprint(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a fingerprint says of a plan or a format: the types of instants stand in it without their zone, as earlier versions had them, so
+/// that a state of theirs is known again ([`adopted`]). A local time differs from an instant by the name of its type in SQL.
+pub fn zoneless(text: &str) -> String {
+    text.replace(", \"UTC\")", ")").replace("Some(\"UTC\")", "None")
 }
 
 /// Which checkpoint is being taken.
@@ -202,11 +209,13 @@ impl Rows {
     pub fn column(&mut self, name: &str, data_type: &DataType) -> Result<ArrayRef> {
         let at = self.next;
         match self.rows.schema_ref().fields().get(at) {
-            Some(field) if field.name() == name && field.data_type() == data_type => {
-                self.next += 1;
-                Ok(Arc::clone(self.rows.column(at)))
-            }
             Some(field) => {
+                if field.name() == name
+                    && let Some(column) = adopted(self.rows.column(at), data_type)
+                {
+                    self.next += 1;
+                    return Ok(column);
+                }
                 Err(self.misfit(format!("has {} of type {} for {name} of type {data_type}", field.name(), field.data_type())))
             }
             None => Err(self.misfit(format!("has no column {name}"))),
@@ -278,14 +287,12 @@ impl Rows {
 
     /// The whole frame, whose columns have the names and types of `schema`.
     pub fn with_schema(self, schema: &SchemaRef) -> Result<RecordBatch> {
-        let same =
-            |(saved, wanted): (&FieldRef, &FieldRef)| saved.name() == wanted.name() && saved.data_type() == wanted.data_type();
         let fields = self.rows.schema_ref().fields();
-        if fields.len() != schema.fields().len() || !fields.iter().zip(schema.fields()).all(same) {
-            return Err(self.misfit("has other columns"));
-        }
+        let same_names = fields.iter().map(|field| field.name()).eq(schema.fields().iter().map(|field| field.name()));
+        let columns = self.rows.columns().iter().zip(schema.fields());
+        let columns: Option<Vec<ArrayRef>> = columns.map(|(column, field)| adopted(column, field.data_type())).collect();
+        let Some(columns) = columns.filter(|_| same_names) else { return Err(self.misfit("has other columns")) };
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows.num_rows()));
-        let columns = self.rows.columns().to_vec();
         RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| self.misfit(error))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ExprSchema, ScalarValue};
 use datafusion::error::Result as DataFusionResult;
@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 
 use crate::error::{Code, Error, Result};
 use crate::options::Value;
-use crate::time::EVENT_TIME;
+use crate::time::{EVENT_TIME, instant_ns};
 use crate::window::Shape;
 
 /// The three functions, for registration.
@@ -27,9 +27,7 @@ pub const WINDOW: &str = "streamgauge.window";
 /// The type of a window column: `struct{start, end}`, half open.
 pub fn window_type() -> DataType {
     static FIELDS: LazyLock<Fields> = LazyLock::new(|| {
-        let part = |name: &str| {
-            Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false).with_metadata(window_metadata())
-        };
+        let part = |name: &str| Field::new(name, instant_ns(), false).with_metadata(window_metadata());
         Fields::from(vec![part("start"), part("end")])
     });
     DataType::Struct(FIELDS.clone())

@@ -87,6 +87,11 @@ fn planned(error: Error, query: &Query) -> Error {
         let error = Error::new(Code::Query, "a window, or another STRUCT, is no order for OVER (… ORDER BY …)");
         return placed(error, find(query, &is_over, &|_| None)).hint("order by one of its fields: ORDER BY window.start");
     }
+    if error.message().contains(" { ")
+        && let Some(unknown) = unsupported(error.message())
+    {
+        return unknown;
+    }
     if error.code() != Code::Runtime {
         return error;
     }
@@ -221,6 +226,12 @@ fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
             Error::new(Code::Query, format!("'{name}' is twice in the result")).hint("give one of them another name with AS"),
         );
     }
+    if text.starts_with("Cannot access field at argument") && text.contains("Utf8View") {
+        return Some(
+            Error::new(Code::Query, "a text has no fields to be read by `.` or `[…]`")
+                .hint("of a JSON column a field is read with ->>, as in d ->> 'name'"),
+        );
+    }
     if let Some(field) = between(text, "Field ", " not found in struct") {
         let place = find_field(query, field);
         return Some(placed(Error::new(Code::UnknownColumn, format!("field '{field}' is not there")), place));
@@ -309,7 +320,7 @@ fn form(text: &str) -> Option<&str> {
 
 /// Arrow's names of types as SQL's.
 fn in_sql(text: &str) -> String {
-    const WORDS: [(&str, &str); 13] = [
+    const WORDS: [(&str, &str); 14] = [
         ("Utf8View", "TEXT"),
         ("LargeUtf8", "TEXT"),
         ("Utf8", "TEXT"),
@@ -320,7 +331,8 @@ fn in_sql(text: &str) -> String {
         ("Int32", "INT"),
         ("Float64", "DOUBLE"),
         ("Float32", "REAL"),
-        ("Timestamp(ns)", "TIMESTAMP"),
+        ("Timestamp(ns, \"UTC\")", "TIMESTAMP"),
+        ("Timestamp(ns)", "TIMESTAMP WITHOUT TIME ZONE"),
         ("Interval(MonthDayNano)", "INTERVAL"),
         ("Date32", "DATE"),
     ];

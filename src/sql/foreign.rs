@@ -284,6 +284,10 @@ const COLUMNS: &[(&str, &[&str])] = &[
         "the id of an event is a column declared with METADATA FROM 'event_id'",
         &["rowid", "_rowid", "_row_id", "_id", "rownum", "_offset", "rowoffset", "kafka_offset"],
     ),
+    (
+        "a unit is written as a text: date_trunc('minute', ts), date_part('minute', ts)",
+        &["millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"],
+    ),
     ("it is now()", &["sysdate", "systimestamp", "getdate", "localtimestamp", "localtime"]),
 ];
 
@@ -297,16 +301,10 @@ const PHRASES: &[(&str, &str, &str)] = &[
     ("ASOF JOIN", "ASOF JOIN is not built", ASOF),
     ("ASOF LEFT JOIN", "ASOF JOIN is not built", ASOF),
     ("ASOF INNER JOIN", "ASOF JOIN is not built", ASOF),
-    (
-        "FOR SYSTEM_TIME",
-        "FOR SYSTEM_TIME AS OF is not built",
-        "leave it out: a feed is joined with the rows of a static table as they were read when the query began",
-    ),
-    (
-        "FOR TIMESTAMP AS OF",
-        "rows of an earlier time are not kept",
-        "leave it out: a feed is joined with the rows of a static table as they were read when the query began",
-    ),
+    ("FOR SYSTEM_TIME", "FOR SYSTEM_TIME AS OF is not built", AS_OF),
+    ("FOR TIMESTAMP AS OF", "rows of an earlier time are not kept", AS_OF),
+    ("AS OF SYSTEM TIME", "rows of an earlier time are not kept", AS_OF),
+    ("AS OF TIMESTAMP", "rows of an earlier time are not kept", AS_OF),
     ("CUMULATE (", "CUMULATE is not built", CUMULATE),
     ("TUMBLE ( TABLE", "a window is no table here", WINDOW_IN_FROM),
     ("HOP ( TABLE", "a window is no table here", WINDOW_IN_FROM),
@@ -346,6 +344,8 @@ const PHRASES: &[(&str, &str, &str)] = &[
 
 const ASOF: &str = "join a feed with rows that do not change: JOIN … ON …; or take the latest value before a row with LAG(v) OVER (PARTITION BY k ORDER BY ts)";
 
+const AS_OF: &str = "leave it out: a feed is joined with the rows of a static table as they were read when the query began";
+
 const WINDOW_IN_FROM: &str =
     "windows stand in SELECT: SELECT TUMBLE(INTERVAL '1 minute') AS window, COUNT(*) FROM t GROUP BY window";
 
@@ -356,6 +356,8 @@ const FORMS: &[(&str, &[&str])] = &[
     ("write title ~ 'pattern', or regexp_like(title, 'pattern')", &["rlike", "regexp"]),
     ("write sum(v) FILTER (WHERE k = 'a') AS a, … for each column", &["pivot"]),
     ("UNION ALL a SELECT for each of the columns", &["unpivot"]),
+    ("write CAST(k AS BIGINT)", &["convert"]),
+    ("write WHERE EXISTS (…) or k IN (SELECT …), over a static table", &["exists"]),
     ("write JOIN … ON …", &["crossapply", "outerapply", "asof", "any", "anti", "semi", "array", "straightjoin"]),
 ];
 

@@ -13,6 +13,7 @@ mod steady;
 mod syntax;
 mod text;
 mod types;
+mod zones;
 
 pub use explain::{Names, explain_error, explain_plan};
 pub use mask::covered;
@@ -22,6 +23,7 @@ pub use statement::*;
 pub use steady::{first_clock, frozen, is_clock, unsteady};
 pub use text::Text;
 pub use types::{Types, arrow_type};
+pub use zones::zones;
 
 #[cfg(test)]
 mod tests;

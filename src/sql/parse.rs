@@ -218,6 +218,15 @@ fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
                 Some("a feed is CREATE TABLE name (columns…) WITH (connector = 'sse', …)")
             }
             "SINK" => Some("results leave through a view: CREATE VIEW name AS SELECT …, then SUBSCRIBE name"),
+            "INDEX" | "PROJECTION" | "CLUSTER" => Some("leave it out: a view keeps what it needs by itself"),
+            "FUNCTION" | "AGGREGATE" | "PROCEDURE" | "TYPE" => {
+                Some("functions and types come from DataFusion; a Rust program registers more in its session")
+            }
+            "SECRET" | "CONNECTION" | "CREDENTIAL" => {
+                Some("a secret is named in an option, as in headers = 'Authorization: Bearer {{ TOKEN }}'")
+            }
+            "DATABASE" | "SCHEMA" | "CATALOG" => Some("leave it out: tables and views have plain names"),
+            "TASK" | "PIPE" | "DYNAMIC" | "TRIGGER" => Some("a view is kept up to date by itself: CREATE VIEW name AS SELECT …"),
             "TEMP" | "TEMPORARY" | "LIVE" | "CONTINUOUS" | "UNLOGGED" => Some("leave that word out"),
             _ => None,
         },
@@ -390,10 +399,16 @@ fn subscribe(cursor: &mut Cursor) -> Result<Kind> {
 
 fn set(cursor: &mut Cursor) -> Result<Kind> {
     let start = cursor.here();
-    let name = option_name(cursor)?;
-    if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
-        return Err(cursor.expected("`=`"));
-    }
+    let name = match cursor.takes("TIME ZONE") {
+        true => "timezone".to_string(),
+        false => {
+            let name = option_name(cursor)?;
+            if !cursor.takes_sign(&Token::Eq) && !cursor.takes("TO") {
+                return Err(cursor.expected("`=`"));
+            }
+            name
+        }
+    };
     let name = Name { text: name.to_ascii_lowercase(), span: cursor.since(start), written: name };
     let value = match cursor.peek() {
         Token::Word(word) => {

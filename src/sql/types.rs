@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, TimeUnit};
 use datafusion::logical_expr::planner::TypePlanner;
-use sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo};
+use sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
 
 use crate::error::{Code, Error, Result, nearest};
+use crate::time::instant;
 
 /// The types a "did you mean" chooses from.
 pub(super) const NAMES: [&str; 26] = [
@@ -44,8 +45,9 @@ const DECIMAL: (u8, i8) = (38, 10);
 
 /// The type as a nullable field without a name; JSON is text with Arrow's extension name `arrow.json`.
 ///
-/// All timestamps are nanoseconds in UTC without a zone, `TIMESTAMP WITH TIME ZONE` too: one type compares without casts, and a zone
-/// in the data is turned into UTC when it is read. `FLOAT` is double precision, as JSON's numbers are; `REAL` is single.
+/// `TIMESTAMP` and `TIMESTAMP WITH TIME ZONE` are one type, an instant in UTC ([`crate::time::instant`]): they compare without casts, and
+/// a zone in the data is turned into UTC when it is read. `TIMESTAMP WITHOUT TIME ZONE` is a local time. Both count nanoseconds (the
+/// years 1677 to 2262), or with `TIMESTAMP(p)` what holds p digits of the second, and more years. `FLOAT` is double precision, as JSON's numbers are; `REAL` is single.
 pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
     use ast::DataType::*;
     let simple = match data_type {
@@ -77,7 +79,8 @@ pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
         Real | Float4 | Float32 => DataType::Float32,
         Float(_) | Float8 | Float64 | Double(_) | DoublePrecision => DataType::Float64,
         Decimal(info) | Numeric(info) | Dec(info) | BigDecimal(info) | BigNumeric(info) => decimal(data_type, info)?,
-        Timestamp(..) | TimestampNtz(_) | Datetime(_) => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        Timestamp(digits, TimezoneInfo::WithoutTimeZone) | TimestampNtz(digits) => DataType::Timestamp(unit(*digits)?, None),
+        Timestamp(digits, _) | Datetime(digits) => instant(unit(*digits)?),
         Date | Date32 => DataType::Date32,
         Time(..) => DataType::Time64(TimeUnit::Nanosecond),
         Interval { .. } => DataType::Interval(IntervalUnit::MonthDayNano),
@@ -90,9 +93,7 @@ pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
         }
         Struct(fields, _) => DataType::Struct(struct_fields(data_type, fields)?),
         Map(..) => return Err(unknown(data_type).hint("declare the column as JSON and read it by `->` and `->>`")),
-        Custom(name, _) if name.to_string().eq_ignore_ascii_case("timestamp_s") => {
-            DataType::Timestamp(TimeUnit::Nanosecond, None)
-        }
+        Custom(name, _) if name.to_string().eq_ignore_ascii_case("timestamp_s") => instant(TimeUnit::Second),
         _ => return Err(unknown(data_type)),
     };
     Ok(Arc::new(Field::new("", simple, true)))
@@ -101,6 +102,18 @@ pub fn arrow_type(data_type: &ast::DataType) -> Result<FieldRef> {
 fn json() -> Field {
     let name = HashMap::from([("ARROW:extension:name".to_string(), "arrow.json".to_string())]);
     Field::new("", DataType::Utf8View, true).with_metadata(name)
+}
+
+/// The unit that holds so many digits of a second; a TIMESTAMP without them counts nanoseconds.
+fn unit(digits: Option<u64>) -> Result<TimeUnit> {
+    match digits {
+        Some(0) => Ok(TimeUnit::Second),
+        Some(1..=3) => Ok(TimeUnit::Millisecond),
+        Some(4..=6) => Ok(TimeUnit::Microsecond),
+        Some(7..=9) | None => Ok(TimeUnit::Nanosecond),
+        Some(digits) => Err(Error::new(Code::Type, format!("TIMESTAMP({digits}) cannot be kept"))
+            .hint("give 0 to 9 digits of the second, as in TIMESTAMP(6)")),
+    }
 }
 
 fn decimal(data_type: &ast::DataType, info: &ExactNumberInfo) -> Result<DataType> {
@@ -180,10 +193,15 @@ mod tests {
             ("DECIMAL", "Decimal128(38, 10)"),
             ("NUMERIC(12)", "Decimal128(12, 0)"),
             ("DECIMAL(12, 4)", "Decimal128(12, 4)"),
-            ("TIMESTAMP", "Timestamp(ns)"),
-            ("TIMESTAMPTZ", "Timestamp(ns)"),
-            ("TIMESTAMP(3) WITH TIME ZONE", "Timestamp(ns)"),
-            ("DATETIME", "Timestamp(ns)"),
+            ("TIMESTAMP", "Timestamp(ns, \"UTC\")"),
+            ("TIMESTAMPTZ", "Timestamp(ns, \"UTC\")"),
+            ("TIMESTAMP(0)", "Timestamp(s, \"UTC\")"),
+            ("TIMESTAMP(3) WITH TIME ZONE", "Timestamp(ms, \"UTC\")"),
+            ("TIMESTAMPTZ(6)", "Timestamp(µs, \"UTC\")"),
+            ("TIMESTAMP(9)", "Timestamp(ns, \"UTC\")"),
+            ("TIMESTAMP WITHOUT TIME ZONE", "Timestamp(ns)"),
+            ("TIMESTAMP(3) WITHOUT TIME ZONE", "Timestamp(ms)"),
+            ("DATETIME", "Timestamp(ns, \"UTC\")"),
             ("DATE", "Date32"),
             ("TIME", "Time64(ns)"),
             ("BYTEA", "Binary"),

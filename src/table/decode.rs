@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
-use arrow::compute::{filter, filter_record_batch};
-use arrow::datatypes::{SchemaRef, UInt32Type};
+use arrow::compute::{cast, filter, filter_record_batch};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampNanosecondType, UInt32Type};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
@@ -413,7 +413,7 @@ fn only(ops: &mut Vec<Op>, kept: &UInt32Array) {
 impl Decoded {
     /// The rows whose computed column `at` is their event time; those where it is NULL are unfit.
     fn timed(mut self, at: usize, name: &str, unfit: &mut Unfit) -> Result<Decoded> {
-        let times = time_column(&self.computed[at])?;
+        let times = &time_column(&self.computed[at])?;
         if times.null_count() == 0 {
             self.times = times.clone();
             return Ok(self);
@@ -424,15 +424,17 @@ impl Decoded {
         }
         let keep: BooleanArray = (0..times.len()).map(|row| Some(times.is_valid(row))).collect();
         let computed = self.computed.iter().map(|column| Ok(filter(column, &keep)?)).collect::<Result<Vec<_>>>()?;
-        let times = time_column(&computed[at])?.clone();
+        let times = time_column(&computed[at])?;
         let kept = self.kept.unwrap_or_else(|| UInt32Array::from_iter_values(0..keep.len() as u32));
         let kept = filter(&kept, &keep)?.as_primitive::<UInt32Type>().clone();
         Ok(Decoded { rows: filter_record_batch(&self.rows, &keep)?, computed, times, kept: Some(kept) })
     }
 }
 
-fn time_column(column: &ArrayRef) -> Result<&TimestampArray> {
-    column.as_any().downcast_ref().ok_or_else(|| Error::bug("an event time of another type"))
+/// The instants of a column in nanoseconds; NULL where those cannot count so far.
+fn time_column(column: &ArrayRef) -> Result<TimestampArray> {
+    let nanos = cast(column, &DataType::Timestamp(TimeUnit::Nanosecond, None))?;
+    nanos.as_primitive_opt::<TimestampNanosecondType>().cloned().ok_or_else(|| Error::bug("an event time of another type"))
 }
 
 impl Rejects {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Operator as Op};
@@ -69,10 +69,11 @@ impl Spec {
         let fields: Vec<_> = schema.fields().iter().map(|field| (field.name(), format::infer::field_type(field))).collect();
         let columns = columns.iter().map(|source| match source {
             Source::Decoded(at) => at.to_string(),
-            Source::Generated(generated) => fmt_sql(generated.expr.as_ref()).to_string(),
+            Source::Generated(generated) => state::zoneless(&fmt_sql(generated.expr.as_ref()).to_string()),
         });
         let columns: Vec<String> = columns.collect();
-        let text = format!("{name} {} {fields:?} {columns:?} {format:?} {key:?} {source_table:?} {time:?}", feed.place());
+        let format = state::zoneless(&format!("{format:?}"));
+        let text = format!("{name} {} {fields:?} {columns:?} {format} {key:?} {source_table:?} {time:?}", feed.place());
         state::fingerprint(&text)
     }
 }
@@ -391,7 +392,9 @@ fn generate(
 }
 
 fn logical(expr: &ast::Expr, schema: &DFSchema, session: &SessionState) -> Result<Expr> {
-    let expr = sqlparser::ast::ExprWithAlias { expr: expr.clone(), alias: None };
+    let mut expr = expr.clone();
+    sql::zones(&mut expr);
+    let expr = sqlparser::ast::ExprWithAlias { expr, alias: None };
     let expr = session.create_logical_expr_from_sql_expr(expr, schema)?;
     match sql::frozen(&expr) {
         Some(name) => Err(Error::new(Code::Query, format!("{name}() would stand still at the time at which the table is made"))
@@ -489,7 +492,7 @@ fn event_time(create: &CreateTable, options: &TableOptions, columns: &Columns, s
         return Err(error.hint(hint).at(span));
     };
     let data_type = columns.fields[index].data_type();
-    if *data_type != DataType::Timestamp(TimeUnit::Nanosecond, None) {
+    if !matches!(data_type, DataType::Timestamp(..)) {
         return Err(Error::new(Code::EventTime, format!("the event time '{name}' is no TIMESTAMP")).hint(
             "declare the column as TIMESTAMP (numbers are read by 'json.timestamp_format'), or compute one: ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(ms))",
         ).at(span));
@@ -545,7 +548,13 @@ fn notices(columns: &Columns, time: &Time) -> Vec<String> {
         .iter()
         .zip(&columns.sources)
         .find(|(field, source)| matches!(field.data_type(), DataType::Timestamp(..)) && of_the_event(source));
-    match (time.column, unused) {
+    let by = time.column.map(|at| &columns.fields[at]);
+    match (by, unused) {
+        (Some(field), _) if matches!(field.data_type(), DataType::Timestamp(_, None)) => vec![format!(
+            "the event time '{}' is a local time without a zone: it counts as UTC; for another zone compute an instant, as in GENERATED ALWAYS AS ({} AT TIME ZONE 'Europe/Berlin')",
+            field.name(),
+            field.name()
+        )],
         (None, Some((field, _))) => vec![format!(
             "windows go by the time of arrival, not by '{0}'; to use it, add WATERMARK FOR {0} or event_time_field = '{0}'",
             field.name()

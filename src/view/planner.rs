@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchemaRef;
 use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::context::{QueryPlanner, SessionContext};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -20,8 +21,11 @@ use crate::error::{Error, Result};
 use crate::function;
 use crate::plan::{self, Clocks, Emit, FindWindows, SlotNode, WindowNode};
 use crate::sql::Types;
+use crate::time::UTC;
+use crate::zone;
 
-/// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, and to run queries over feeds continuously.
+/// Teaches a session the windows `TUMBLE`, `HOP` and `SESSION`, the JSON operators `->` and `->>`, `AT TIME ZONE` as PostgreSQL means it, and
+/// to run queries over feeds continuously.
 ///
 /// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
@@ -33,19 +37,22 @@ pub fn register(session: &SessionContext) -> Result<()> {
         .with_query_planner(Arc::new(ContinuousPlanner))
         .build();
     *session.state_ref().write() = state;
-    for function in plan::functions() {
+    for function in plan::functions().into_iter().chain(zone::functions()) {
         session.register_udf(function);
     }
+    session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
     datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
     function::register(session)
 }
 
-/// The settings that streams need: text as views, places in errors, and hash joins that can be run again.
+/// The settings that streams need: text as views, places in errors, instants in UTC, and hash joins that can be run again.
 fn settings(config: SessionConfig) -> SessionConfig {
     let mut config = config;
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = true;
     options.sql_parser.collect_spans = true;
+    // What `now()` and `to_timestamp` give is an instant like every other.
+    options.execution.time_zone.get_or_insert_with(|| UTC.into());
     options.optimizer.enable_dynamic_filter_pushdown = false;
     config
 }

@@ -13,3 +13,4 @@ mod serve;
 mod stories;
 mod support;
 mod table;
+mod zones;

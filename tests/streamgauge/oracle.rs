@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 use streamgauge::change::Changes;
 use streamgauge::format::encode::{Encoder, Output};
-use streamgauge::time::TimestampArray;
+use streamgauge::time::{TimestampArray, UTC};
 
 use super::golden::{Case, Queries};
 
@@ -68,7 +68,8 @@ fn batch(rows: &[Row]) -> SessionContext {
     let integers = |of: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(of).collect::<Int64Array>()) };
     let keys: ArrayRef = Arc::new(rows.iter().map(|row| row.key).collect::<StringArray>());
     let texts: ArrayRef = Arc::new(rows.iter().map(|row| row.value.map(|v| format!("s{v}"))).collect::<StringArray>());
-    let times: ArrayRef = Arc::new(TimestampArray::from_iter_values(rows.iter().map(|row| row.ms * 1_000_000)));
+    let times = TimestampArray::from_iter_values(rows.iter().map(|row| row.ms * 1_000_000));
+    let times: ArrayRef = Arc::new(times.with_timezone(UTC));
     let columns = [
         ("id", integers(&|row| Some(row.id))),
         ("k", keys),
@@ -142,7 +143,7 @@ impl Shape {
     /// `rows` with the window of each row, a row for each of its windows, by arithmetic only.
     fn placed(&self, filter: &str, keys: &[&str]) -> String {
         let window = |start: &str, end: &str| {
-            let time = |ms: &str| format!("CAST(to_timestamp_millis({ms}) AS TIMESTAMP)");
+            let time = |ms: &str| format!("arrow_cast(to_timestamp_millis({ms}), 'Timestamp(ns, \"UTC\")')");
             format!("named_struct('start', {}, 'end', {}) AS window", time(start), time(end))
         };
         match self {

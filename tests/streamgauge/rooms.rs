@@ -9,6 +9,7 @@ const ROOMS: &[&str] = &[
     "time",
     "memory",
     "change",
+    "zone",
     "feed",
     "format",
     "window",
@@ -27,7 +28,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["memory", "change", "format", "window", "sql", "function", "operator", "plan"];
+const PURE: &[&str] = &["memory", "change", "zone", "format", "window", "sql", "function", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
+use arrow::array::{
+    Array, ArrayData, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch, RecordBatchOptions, make_array,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, Schema, UInt32Type, UInt64Type};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
@@ -67,7 +69,9 @@ pub fn check(make: &dyn Fn() -> Chain, feed: &Feed, cuts: &[usize], likeness: Li
             assert!(name.chars().all(known), "{name}");
         }
         (reborn, patched) = (make(), make());
-        for (chain, frames) in [(&mut reborn, all), (&mut patched, some.clone())] {
+        // Earlier versions kept instants without their zone.
+        let before = some.iter().map(|(name, rows)| (name.clone(), without_zones(rows))).collect();
+        for (chain, frames) in [(&mut reborn, all), (&mut patched, before)] {
             let frames = frames.into_iter().map(|(name, rows)| through_ipc(Frame { name, content: Content::Rows(rows) }));
             chain.load(frames.collect()).unwrap();
         }
@@ -75,6 +79,29 @@ pub fn check(make: &dyn Fn() -> Chain, feed: &Feed, cuts: &[usize], likeness: Li
             (disk, written) = (some, Some(epoch));
         }
     }
+}
+
+/// The same rows as a version kept them whose instants had no zone.
+fn without_zones(rows: &RecordBatch) -> RecordBatch {
+    fn plain(data: ArrayData) -> ArrayData {
+        let children: Vec<ArrayData> = data.child_data().iter().cloned().map(plain).collect();
+        let part = |field: &FieldRef, child: &ArrayData| Arc::new(Field::clone(field).with_data_type(child.data_type().clone()));
+        let data_type = match data.data_type() {
+            DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, None),
+            DataType::Struct(fields) => {
+                DataType::Struct(fields.iter().zip(&children).map(|(field, child)| part(field, child)).collect())
+            }
+            DataType::List(item) => DataType::List(part(item, &children[0])),
+            other => other.clone(),
+        };
+        data.into_builder().data_type(data_type).child_data(children).build().unwrap()
+    }
+    let columns: Vec<ArrayRef> = rows.columns().iter().map(|column| make_array(plain(column.to_data()))).collect();
+    let fields = rows.schema_ref().fields().iter().zip(&columns);
+    let fields: Vec<Field> =
+        fields.map(|(field, column)| Field::clone(field).with_data_type(column.data_type().clone())).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).unwrap()
 }
 
 /// How often a chain that is saved after each message leaves a frame out.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arrow::array::{Float64Array, Int64Array, StringViewArray, StructArray};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field};
 use arrow::util::display::array_value_to_string;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
@@ -13,7 +13,7 @@ use datafusion::prelude::SessionContext;
 
 use super::super::emit::Pass;
 use super::*;
-use crate::time::TimestampArray;
+use crate::time::{TimestampArray, instant_ns};
 
 /// An input row: event time, key, value; `order` is its place in the input.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +70,7 @@ fn spec(shape: Shape, aggregates: &str, by_key: bool, emission: Emission) -> Win
 }
 
 fn spec_of(shape: Shape, lowered: &[LoweredAggregate], by_key: bool, emission: Emission) -> WindowAggregateSpec {
-    let time = |name: &str| Field::new(name, DataType::Timestamp(TimeUnit::Nanosecond, None), false);
+    let time = |name: &str| Field::new(name, instant_ns(), false);
     let window = Field::new("window", DataType::Struct(vec![time("start"), time("end")].into()), false);
     let mut fields = if by_key { vec![schema().field(0).clone(), window] } else { vec![window] };
     fields.extend(

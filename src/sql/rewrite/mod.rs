@@ -18,6 +18,7 @@ use self::scope::Scopes;
 pub use self::windows::{is_call as is_window_call, place};
 use super::clauses;
 use super::statement::fold;
+use super::zones::zones;
 use crate::error::{Code, Error, Result};
 
 /// Rewrites every `SELECT` of a query, at every depth, so that DataFusion plans it as it was meant:
@@ -27,12 +28,16 @@ use crate::error::{Code, Error, Result};
 /// - An alias can be used in the items after its own, that of a window in all items, and both in `WHERE` and in `QUALIFY`. A column of `FROM` of the same name wins.
 /// - A condition of `WHERE` that holds an `OVER` moves to `QUALIFY`.
 /// - `OVER w` and `OVER (w …)` are spelled out.
+/// - `AT TIME ZONE` is a call of the function it stands for.
 ///
 /// `columns` tells the columns of a table or view by its name. Windows that have no meaning are refused ([`Code::Window`]).
 pub fn rewrite(query: &mut Query, columns: Columns) -> Result<()> {
     let mut pass = Pass { scopes: Scopes::new(columns), budget: EXPANSION_MAX };
     match query.visit(&mut pass) {
-        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Continue(()) => {
+            zones(query);
+            Ok(())
+        }
         ControlFlow::Break(error) => Err(error),
     }
 }
@@ -175,7 +180,8 @@ fn unnamed_window(select: &Select, aliases: &Aliases) -> Option<Expr> {
     }
 }
 
-/// The name of a column that DataFusion would name with the types of literals, as in `Int64(1)`: the expression as it is written.
+/// The name of a column that DataFusion would name with the types of literals, as in `Int64(1)`, or with what `AT TIME ZONE` stands for:
+/// the expression as it is written.
 fn written_name(expr: &Expr) -> Option<Ident> {
     struct Literal;
     impl Visitor for Literal {
@@ -185,7 +191,7 @@ fn written_name(expr: &Expr) -> Option<Ident> {
         }
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             match expr {
-                Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) => ControlFlow::Break(()),
+                Expr::Value(_) | Expr::Interval(_) | Expr::TypedString(_) | Expr::AtTimeZone { .. } => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
             }
         }

@@ -37,7 +37,7 @@ fn every_fixture_is_written_by_its_command() {
 /// What [`BAD`] calls fine is read and the rest is not, and no event harms its neighbours.
 #[tokio::test]
 async fn the_bad_events_are_those_that_are_said_to_be() {
-    let timestamp = DataType::Timestamp(TimeUnit::Nanosecond, None);
+    let timestamp = DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()));
     let columns = vec![
         Column::new("host", DataType::Utf8View),
         Column::new("metric", DataType::Utf8View),

@@ -222,7 +222,7 @@ async fn a_generated_column_can_be_the_event_time_and_rows_without_one_are_told(
     let columns = "n BIGINT, ms BIGINT, ts TIMESTAMP GENERATED ALWAYS AS (to_timestamp_millis(ms)), WATERMARK FOR ts";
     let engine = engine(&create("t", &server, columns, "reconnect = 'false'")).await;
     let query = "SELECT sum(n) AS sum, max(ts) AS latest FROM t GROUP BY TUMBLE(INTERVAL '1 second')";
-    assert_eq!(rest(&mut open(&engine, query).await).await, ["sum=4, latest=2001-01-01T00:00:00.900"]);
+    assert_eq!(rest(&mut open(&engine, query).await).await, ["sum=4, latest=2001-01-01T00:00:00.900Z"]);
     let status = table(&engine).status().snapshot();
     assert_eq!((status.rows, status.bad), (2, 1));
     assert_eq!(status.samples[0].bad.reason, "event time 'ts' is missing");
