@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampN
 use arrow::row::{RowConverter, Rows, SortField};
 
 use crate::error::{Code, Error, Result};
+use crate::memory::{detached, detached_rows, held};
 use crate::time::{TimestampArray, UTC};
 
 /// A batch of changes: `rows`, the event time of each in `times`, and how often each counts in `weights`.
@@ -112,6 +113,20 @@ impl Changes {
             true => Ok(vec![self]),
             false => self.select(&UInt32Array::from(kept)),
         }
+    }
+
+    /// The same with no more in memory than its own rows, for those who keep it: see [`detached`].
+    pub fn detached(self) -> Changes {
+        let times = times_of(&detached(Arc::new(self.times)));
+        let weights = self.weights.map(|weights| weights_of(&detached(Arc::new(weights))));
+        Changes { rows: detached_rows(&self.rows), times, weights }
+    }
+
+    /// Memory that it keeps from being free, see [`held`].
+    pub fn bytes(&self) -> usize {
+        let weights = self.weights.iter().map(|weights| Arc::new(weights.clone()) as ArrayRef);
+        let own: Vec<ArrayRef> = weights.chain([Arc::new(self.times.clone()) as ArrayRef]).collect();
+        held(self.rows.columns().iter().chain(&own))
     }
 
     /// `length` rows from `offset` on, without a copy.

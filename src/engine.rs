@@ -1,12 +1,15 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
+mod aside;
 mod attempt;
 mod checkpoints;
 mod condition;
 mod keep;
 mod ledger;
 mod mark;
+mod memory;
 mod output;
+mod question;
 mod show;
 mod statements;
 
@@ -19,17 +22,24 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
-use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use tokio::time::Instant;
 
+pub use self::aside::{Aside, Asking};
 pub use self::attempt::Attempts;
 pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
 pub use self::keep::Anew;
 use self::keep::Kept;
 pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
+pub use self::memory::{Held, memory_max_default};
 pub use self::output::Output;
+use self::question::Question;
 use self::statements::statement;
 use crate::catalog::{Catalog, Made};
 use crate::checkpoint::Vigil;
@@ -50,6 +60,9 @@ pub struct Engine {
     catalog: RwLock<Catalog<Arc<Table>, Arc<View>>>,
     /// Where views are kept running: the session in which a view is a table of its rows.
     answers: Option<SessionContext>,
+    memory: memory::Memory,
+    /// Where questions are answered, if not where they are asked.
+    aside: Option<Aside>,
     /// Whether kept views run from their creation on, or wait for [`Engine::start`].
     started: AtomicBool,
     /// The last mark that was sent. Held while a view joins its tables: it meets a mark at all of them or at none.
@@ -168,6 +181,8 @@ impl Engine {
             session: session()?,
             catalog: RwLock::default(),
             answers: None,
+            memory: memory::Memory::default(),
+            aside: None,
             started: AtomicBool::new(false),
             marked: Mutex::default(),
             states: Mutex::default(),
@@ -178,11 +193,52 @@ impl Engine {
         })
     }
 
+    /// The same where the rows that a query puts in order, groups or joins may take so much memory: what does not fit goes to the disk for
+    /// the time, as far as DataFusion can put it there, and else fails.
+    pub fn within(bytes: usize) -> Result<Self> {
+        let memory = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(bytes))).build_arc()?;
+        Ok(Engine { session: for_questions(memory)?, ..Engine::new()? })
+    }
+
     /// An engine in which every view runs all the time, from [`Engine::start`] on. A query over views reads their rows as they are.
     pub fn keeping(policy: Policy) -> Result<Self> {
-        let engine = Engine { answers: Some(session()?), ..Engine::new()? };
+        let engine = Engine { answers: Some(for_questions(Arc::default())?), ..Engine::new()? };
         engine.limit(policy);
         Ok(engine)
+    }
+
+    /// The same with questions on threads of their own.
+    pub fn beside(self, aside: Aside) -> Self {
+        Engine { aside: Some(aside), ..self }
+    }
+
+    /// What comes of `work`, a question: see [`Aside::ask`].
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        asking: Asking,
+        deadline: Instant,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T> {
+        match &self.aside {
+            Some(aside) => aside.ask(asking, deadline, work).await,
+            None => Ok(work.await),
+        }
+    }
+
+    /// As [`Engine::execute`], as a question.
+    pub async fn asked(self: &Arc<Self>, asking: Asking, deadline: Instant, statement: &Statement) -> Result<Answer, Vec<Error>> {
+        let (engine, statement) = (Arc::clone(self), statement.clone());
+        self.ask(asking, deadline, async move { engine.execute(&statement).await }).await.map_err(one)?
+    }
+
+    /// The rows of a query that DataFusion answers by itself, with memory of their own: to be read within [`Engine::ask`].
+    pub fn rows(&self, query: &Query) -> Result<SendableRecordBatchStream> {
+        let context = TaskContext::from(&query.state);
+        let context = match &self.aside {
+            Some(aside) => context.with_runtime(aside.memory()?),
+            None => context,
+        };
+        Ok(execute_stream(Arc::clone(&query.plan), Arc::new(context))?)
     }
 
     /// The zone by whose clocks results are to be printed. What they are computed from knows no zone.
@@ -406,9 +462,21 @@ impl Engine {
     }
 }
 
+/// A session for what is asked once.
+fn for_questions(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
+    let session = session_within(memory)?;
+    let state = SessionStateBuilder::new_from_existing(session.state()).with_physical_optimizer_rule(Arc::new(Question));
+    *session.state_ref().write() = state.build();
+    Ok(session)
+}
+
 fn session() -> Result<SessionContext> {
+    session_within(Arc::default())
+}
+
+fn session_within(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
     let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
-    let session = SessionContext::new_with_config(config);
+    let session = SessionContext::new_with_config_rt(config, memory);
     view::register(&session)?;
     Ok(session)
 }

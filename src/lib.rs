@@ -80,6 +80,7 @@ pub mod function;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod memory;
 pub mod operator;
 pub mod options;
 pub mod plan;

@@ -3,10 +3,12 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::thread::available_parallelism;
+use std::time::{Duration, SystemTime};
 
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
+use streamgauge::cli::signals::{Heard, listen};
 use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
 use streamgauge::time::check;
@@ -14,6 +16,12 @@ use tracing_subscriber::EnvFilter;
 
 /// As much as the main thread has: queries are planned by recursion, deep within a request.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
+
+/// At least so many threads: one that a query keeps busy leaves another for timers and sockets.
+const THREADS_MIN: usize = 2;
+
+/// What still runs when all is said has so long: a query that does not give way must not hold up the end.
+const LAST_TIME_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -27,10 +35,15 @@ fn main() -> ExitCode {
     }
     let exit = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(available_parallelism().map_or(THREADS_MIN, |cores| cores.get().max(THREADS_MIN)))
         .thread_stack_size(STACK_BYTES)
         .build()
         .map_err(|error| Error::new(Code::Runtime, format!("no threads: {error}")))
-        .and_then(|runtime| runtime.block_on(dispatch(args.command, args.verbose)));
+        .and_then(|runtime| {
+            let exit = runtime.block_on(dispatch(args.command, args.verbose));
+            runtime.shutdown_timeout(LAST_TIME_MAX);
+            exit
+        });
     match exit {
         Ok(exit) => exit.into(),
         // The reader of standard output has seen enough: an end as good as any.
@@ -51,47 +64,26 @@ fn bear_full_files() -> Result<()> {
 }
 
 async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
+    let (heard, limit) = match &command {
+        Command::Run(args) => (Heard::All, args.timeout),
+        Command::Serve(_) => (Heard::All, None),
+        Command::Check(_) | Command::Sample(_) => (Heard::None, None),
+        Command::Replay(_) | Command::Peek(_) | Command::Demo(_) => (Heard::Interrupt, None),
+    };
+    let ended = listen(heard, limit)?;
     match command {
-        Command::Replay(args) => replay::run(args, interrupted()).await,
-        Command::Peek(args) => peek::run(args, interrupted()).await,
+        Command::Replay(args) => replay::run(args, ended).await,
+        Command::Peek(args) => peek::run(args, ended).await,
         Command::Sample(args) => match sample::run(&args) {
             // The reader has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
             Err(error) => Err(Error::new(Code::Output, format!("standard output cannot be written: {error}"))),
             Ok(()) => Ok(Exit::Done),
         },
-        Command::Run(args) => run::run(&args, stopped()).await,
+        Command::Run(args) => run::run(&args, ended).await,
         Command::Check(args) => run::check(&args).await,
-        Command::Demo(args) => demo::run(&args, interrupted()).await,
-        Command::Serve(args) => serve::run(&args, verbose, stopped()).await,
-    }
-}
-
-/// Until Ctrl-C; for ever where there is no such signal.
-async fn interrupted() {
-    if let Err(error) = tokio::signal::ctrl_c().await {
-        tracing::warn!(%error, "Ctrl-C cannot be seen");
-        std::future::pending().await
-    }
-}
-
-/// Until Ctrl-C, or until the system asks the program to end, which is heard from this call on.
-fn stopped() -> impl Future<Output = ()> {
-    #[cfg(unix)]
-    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    async {
-        #[cfg(unix)]
-        match terminate {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    () = interrupted() => {}
-                    _ = terminate.recv() => {}
-                }
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "SIGTERM cannot be seen"),
-        }
-        interrupted().await
+        Command::Demo(args) => demo::run(&args, ended).await,
+        Command::Serve(args) => serve::run(&args, verbose, ended).await,
     }
 }
 

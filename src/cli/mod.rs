@@ -14,4 +14,5 @@ pub mod sample;
 pub mod screen;
 pub mod script;
 pub mod serve;
+pub mod signals;
 pub mod sink;

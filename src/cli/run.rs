@@ -11,7 +11,7 @@ use super::print::Printer;
 use super::script::{Outcome, Script};
 use super::sink::Sink;
 use crate::change::Changes;
-use crate::engine::{Answer, Engine, Printed, Query};
+use crate::engine::{Answer, Engine, Printed, Query, memory_max_default};
 use crate::error::{Code, Error, Result};
 use crate::time::TimestampArray;
 
@@ -19,7 +19,7 @@ use crate::time::TimestampArray;
 pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let mut scripts = args.files.iter().map(Script::read).collect::<Result<Vec<_>>>()?;
     scripts.extend(args.command.iter().map(|text| Script::new("-c", text.clone())));
-    let engine = Arc::new(Engine::new()?);
+    let engine = Arc::new(Engine::within(memory_max_default())?);
     let is_shown = args.output.is_none() && args.state.is_none() && stdout().is_terminal();
     let format = match &args.output {
         Some(path) => Format::of_file(path, args.format)?,

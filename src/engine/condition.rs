@@ -9,27 +9,32 @@ use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
+use tokio::time::Instant;
 
-use super::{Engine, session, statement};
+use super::{Aside, Asking, Engine, for_questions, session, statement};
 use crate::error::{Code, Error, Result};
 use crate::sql::{self, Kind, Names, Statement};
 
 impl Engine {
     /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
-    pub async fn select(&self, rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<RecordBatch> {
+    pub async fn select(
+        &self,
+        rows: RecordBatch,
+        filter: Option<String>,
+        order: Option<String>,
+        deadline: Instant,
+    ) -> Result<RecordBatch> {
         if filter.is_none() && order.is_none() {
             return Ok(rows);
         }
-        let schema = rows.schema();
-        let (alone, plan) = planned(rows, filter, order).await?;
-        let batches = alone.execute_logical_plan(plan).await?.collect().await?;
-        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+        let memory = self.aside.as_ref().map_or_else(|| Ok(Arc::default()), Aside::memory)?;
+        self.ask(Asking::Reader, deadline, selected(for_questions(memory)?, rows, filter, order)).await?
     }
 
     /// A condition over rows of `schema` that are looked at one by one, as they come: what would need all of them, or the time, is refused.
     pub fn condition(&self, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
         // The rows are in memory, so nothing waits.
-        let planned = planned(RecordBatch::new_empty(Arc::clone(schema)), Some(text), None).now_or_never();
+        let planned = planned(session()?, RecordBatch::new_empty(Arc::clone(schema)), Some(text), None).now_or_never();
         let (alone, plan) = planned.ok_or_else(|| Error::bug("a condition waits while it is planned"))??;
         let mut node = &plan;
         let filter = loop {
@@ -65,8 +70,26 @@ fn over_all() -> Error {
         .hint("compare the columns of a row with values; the rows as they are take it: /results?where=…")
 }
 
-/// A plan of `SELECT * FROM rows` with a condition and an order, in a session of its own: they see these rows and nothing else.
-async fn planned(rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -> Result<(SessionContext, LogicalPlan)> {
+/// Some of `rows`, see [`Engine::select`].
+async fn selected(
+    alone: SessionContext,
+    rows: RecordBatch,
+    filter: Option<String>,
+    order: Option<String>,
+) -> Result<RecordBatch> {
+    let schema = rows.schema();
+    let (alone, plan) = planned(alone, rows, filter.as_deref(), order.as_deref()).await?;
+    let batches = alone.execute_logical_plan(plan).await?.collect().await?;
+    Ok(arrow::compute::concat_batches(&schema, &batches)?)
+}
+
+/// A plan of `SELECT * FROM rows` with a condition and an order, in a session that is `alone`: they see these rows and nothing else.
+async fn planned(
+    alone: SessionContext,
+    rows: RecordBatch,
+    filter: Option<&str>,
+    order: Option<&str>,
+) -> Result<(SessionContext, LogicalPlan)> {
     let schema = rows.schema();
     let condition = filter;
     let filter = filter.map(|filter| format!(" WHERE {filter}")).unwrap_or_default();
@@ -88,7 +111,6 @@ async fn planned(rows: RecordBatch, filter: Option<&str>, order: Option<&str>) -
     if let Some(condition) = condition {
         sql::expression(condition)?;
     }
-    let alone = session()?;
     alone.register_batch("rows", rows)?;
     let state = alone.state();
     let columns: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();

@@ -124,6 +124,19 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Ends the view as failed, and lets all go that it holds.
+    pub fn give_up(&self, error: Error) {
+        if let Some(task) = lock(&self.task).take() {
+            task.abort();
+        }
+        self.live.enter(Health::Failed(error));
+        if let Err(error) = self.live.clear() {
+            tracing::error!(view = self.live.name, %error, "the rows of the view stay");
+        }
+    }
+}
+
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(task) = lock(&self.task).take() {

@@ -5,10 +5,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinError};
 
 use super::{Engine, Query};
 use crate::change::Changes;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::operator::Message;
 use crate::table::Table;
 use crate::time::TimestampArray;
-use crate::view::{Progress, Run};
+use crate::view::{Budget, Progress, Run};
 
 /// A running query: its changes as they come, until the feeds end or it is dropped.
 pub struct Output<T = Changes> {
@@ -39,26 +40,49 @@ impl Engine {
         let mut tables: Vec<Arc<Table>> = Vec::new();
         let mut outputs = Vec::new();
         for query in queries {
-            let context = query.state.task_ctx();
+            let context = self.context_of(query);
             let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
             let (progress, task) = match query.continuous() {
                 Some(continuous) => {
                     let (mut run, read) = continuous.run(context, self.casually())?;
-                    run.limit(query.budget);
+                    run.limit(self.budget_of(query));
                     tables.extend(read);
-                    (Some(run.progress()), tokio::spawn(told(sender.clone(), follow(run, sender))))
+                    (Some(run.progress()), self.spawn(told(sender.clone(), follow(run, sender))))
                 }
                 None => {
                     let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                    (None, tokio::spawn(told(sender.clone(), answer(rows, sender))))
+                    (None, self.spawn(told(sender.clone(), answer(rows, sender))))
                 }
             };
-            outputs.push(Output::new(query, progress, changes, task.abort_handle()));
+            outputs.push(Output::new(query, progress, changes, task));
         }
         for table in tables {
             table.start();
         }
         Ok(outputs)
+    }
+
+    /// Where questions have threads of their own, there; the tables that they read are started here.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        match &self.aside {
+            Some(aside) => aside.spawn(task),
+            None => tokio::spawn(task).abort_handle(),
+        }
+    }
+
+    fn context_of(&self, query: &Query) -> Arc<TaskContext> {
+        match &self.aside {
+            Some(aside) => Arc::new(TaskContext::from(&query.state).with_runtime(aside.memory_of_those_going_on())),
+            None => query.state.task_ctx(),
+        }
+    }
+
+    /// What a query may hold that somebody asks; that of a view is its own.
+    fn budget_of(&self, query: &Query) -> Budget {
+        match &self.aside {
+            Some(aside) => Budget { bytes: query.budget.bytes.min(aside.share() as u64), ..query.budget },
+            None => query.budget,
+        }
     }
 }
 
@@ -85,6 +109,14 @@ pub(super) async fn told<T>(changes: mpsc::Sender<Result<T>>, task: impl Future<
     if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
         let error = panic_error(panic.as_ref());
         let _ = changes.send(Err(error)).await;
+    }
+}
+
+/// Why a task came to no end.
+pub(super) fn broken(error: JoinError) -> Error {
+    match error.try_into_panic() {
+        Ok(panic) => panic_error(panic.as_ref()),
+        Err(error) => Error::bug(format!("a running query broke off: {error}")),
     }
 }
 

@@ -16,7 +16,7 @@ use datafusion::sql::parser::Statement as SqlStatement;
 use sqlparser::ast;
 
 use super::keep::{Kept, Snapshots};
-use super::{Answer, Engine, Lateness, Query, View, column, emission, one};
+use super::{Answer, Engine, Lateness, Query, View, column, emission, one, question};
 use crate::error::{Code, Error, Result, nearest};
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
@@ -62,6 +62,8 @@ impl Engine {
         let lateness = lateness(&plan, before);
         let physical = self.physical(&plan, emission(emit, &lateness)).await;
         let (physical, state) = physical.map_err(|error| one(sql::explain_plan(error, &create.query)))?;
+        // Planning may have taken so long that nobody waits for the view any more: then nothing is made.
+        tokio::task::yield_now().await;
         let budget = Budget::of(&options);
         let query = Query { name: Some(name.clone()), plan: physical, state, budget };
         let reads = self.reads(&create.query).map_err(one)?;
@@ -218,7 +220,10 @@ impl Engine {
         let query = self.query(query, emit).await.map_err(one)?;
         let text = match query.continuous() {
             Some(continuous) => continuous.plan().describe().map_err(one)?,
-            None => plan::readable(&datafusion::physical_plan::displayable(query.plan.as_ref()).indent(false).to_string()),
+            None => {
+                let bare = question::bare(Arc::clone(&query.plan)).map_err(|error| one(error.into()))?;
+                plan::readable(&datafusion::physical_plan::displayable(bare.as_ref()).indent(false).to_string())
+            }
         };
         column("plan", text.lines().map(str::to_string)).map_err(one)
     }

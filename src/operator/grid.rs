@@ -9,13 +9,13 @@ use arrow::datatypes::Int64Type;
 
 use super::Report;
 use super::emit::{Said, time_of};
-use super::memory::memory;
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
 use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
+use crate::memory::held;
 use crate::time::Timestamp;
 use crate::window::{Grid, Window};
 
@@ -238,8 +238,8 @@ impl Windows for GridWindows {
     }
 
     fn bytes(&self) -> usize {
-        let said = self.said.values().flat_map(|(rows, _)| rows.columns()).map(memory);
-        self.panes.values().map(Slot::bytes).sum::<usize>() + self.sliding.bytes() + said.sum::<usize>()
+        let said = self.said.values().flat_map(|(rows, _)| rows.columns());
+        self.panes.values().map(Slot::bytes).sum::<usize>() + self.sliding.bytes() + held(said)
     }
 
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {

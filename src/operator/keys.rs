@@ -8,9 +8,9 @@ use arrow::datatypes::{SchemaRef, UInt64Type};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::memory::{detached, memory};
 use super::state::{self, Kept, Loader, Saver};
 use crate::error::Result;
+use crate::memory::{detached, held};
 
 /// Stands for "no number" where keys are numbered by `u32`.
 pub const NONE: u32 = u32::MAX;
@@ -119,7 +119,7 @@ impl Dictionary {
     /// Memory of the keys.
     pub fn bytes(&self) -> usize {
         let columns = self.chunks.iter().flat_map(|chunk| &chunk.columns);
-        self.numbers.as_ref().map_or(0, |numbers| numbers.size()) + columns.map(memory).sum::<usize>()
+        self.numbers.as_ref().map_or(0, |numbers| numbers.size()) + held(columns)
     }
 
     /// Forgets the keys that `mark` does not name, if there are many: `mark` is handed a list with a place for each number and

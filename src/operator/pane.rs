@@ -11,11 +11,11 @@ use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions};
 
 use super::keys::{Dictionary, NONE};
-use super::memory::memory;
 use super::ordered::{Factory, Ordered};
 use super::state::{self, Rows};
 use crate::error::Result;
 use crate::function::{Lost, listen};
+use crate::memory::held;
 
 /// The aggregates of one query: what they read, and fresh accumulators for them.
 pub struct Aggregates {
@@ -148,8 +148,7 @@ pub struct Partial {
 impl Partial {
     /// Memory of the groups and their states.
     pub fn bytes(&self) -> usize {
-        let states = self.states.iter().flatten().map(memory);
-        self.ids.capacity() * size_of::<u32>() + states.sum::<usize>()
+        self.ids.capacity() * size_of::<u32>() + held(self.states.iter().flatten())
     }
 }
 

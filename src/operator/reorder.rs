@@ -6,11 +6,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, UInt32
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{Int64Type, SchemaRef};
 
-use super::memory::memory;
 use super::rows::LateRows;
 use super::{Loader, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::Result;
+use crate::memory::held;
 use crate::time::{Timestamp, TimestampArray};
 
 /// Waiting batches are merged up to this size: many small ones would cost more in bookkeeping than in rows.
@@ -90,7 +90,7 @@ impl Reorder {
     /// Memory of the rows that wait.
     pub fn bytes(&self) -> usize {
         let columns = self.runs.iter().flat_map(|run| run.rows.columns());
-        columns.map(memory).sum::<usize>() + self.rows() * size_of::<i64>()
+        held(columns) + self.rows() * size_of::<i64>()
     }
 
     pub fn report(&self, report: &mut Report) {
@@ -147,7 +147,8 @@ impl Reorder {
         while let Some(last) = self.runs.pop_if(|last| last.len() <= run.len() && last.len() + run.len() <= MERGED_ROWS) {
             run = merge(vec![last, run])?;
         }
-        self.runs.push(run);
+        // Few rows of a large batch may be all that waits.
+        self.runs.push(run.detached());
         Ok(())
     }
 }

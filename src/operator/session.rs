@@ -9,12 +9,12 @@ use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
 use super::emit::{Said, time_of};
-use super::memory::memory;
 use super::pane::{Accumulators, Aggregates};
 use super::state::{self, Kept, Loader, Saver};
 use super::window_aggregate::{Basis, Grouped, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
+use crate::memory::held;
 use crate::time::Timestamp;
 use crate::window::{Gap, Window};
 
@@ -271,7 +271,8 @@ impl Windows for Sessions {
     }
 
     fn bytes(&self) -> usize {
-        self.ends.len() * SESSION_BYTES + self.parts.bytes()
+        let said = self.by_key.values().flatten().flat_map(|session| &session.said);
+        self.ends.len() * SESSION_BYTES + self.parts.bytes() + held(said.flat_map(|said| said.rows.columns()))
     }
 
     fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
@@ -430,7 +431,7 @@ impl Parts {
 
     fn bytes(&self) -> usize {
         let columns = self.chunks.iter().flat_map(|chunk| chunk.states.iter().flatten());
-        columns.map(memory).sum()
+        held(columns)
     }
 
     /// Accumulators with the pieces at `places` merged, each into its group.

@@ -13,9 +13,9 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt64Type};
 use sha2::{Digest, Sha256};
 
-use super::memory::detached;
 use crate::change::adopted;
 use crate::error::{Code, Error, Result};
+use crate::memory::detached;
 
 /// The number of a checkpoint; it grows by one with each and is never used twice.
 pub type Epoch = u64;

@@ -149,8 +149,9 @@ impl UserDefinedLogicalNodeCore for SlotNode {
     }
 }
 
+/// The same in the physical plan.
 #[derive(Debug, Clone)]
-struct SlotExec {
+pub struct SlotExec {
     number: usize,
     slot: Arc<Slot>,
     properties: Arc<PlanProperties>,

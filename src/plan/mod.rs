@@ -21,7 +21,7 @@ mod marker;
 mod node;
 mod step;
 
-pub use bounded::SlotNode;
+pub use bounded::{SlotExec, SlotNode};
 pub use clocks::Clocks;
 pub use compile::{Emit, compile, is_refusal, session, tables};
 pub use describe::readable;

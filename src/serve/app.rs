@@ -1,8 +1,10 @@
 //! What all requests share: the engine, what outlives the program, and the one way by which definitions change.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 use super::auth::{Gate, Origins};
 use super::crowd::Crowd;
@@ -12,13 +14,21 @@ use super::reload::Current;
 use super::stream::Streams;
 use crate::catalog::listed;
 use crate::checkpoint::{Definition, Store};
-use crate::engine::{self, Answer, Checkpoints, Engine};
+use crate::engine::{self, Answer, Asking, Checkpoints, Engine};
 use crate::error::{Code, Error};
 use crate::feed::{Policy, Values};
 use crate::format::infer::identifier;
 use crate::sql::{self, Kind, Statement};
 use crate::table::Spec;
 use crate::time::{Timestamp, nanos_of};
+
+/// How long it may take to plan what is made, or what a request asks for.
+const PLANNING_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// When planning that begins now is to be over.
+pub fn planned_by() -> Instant {
+    Instant::now() + PLANNING_TIME_MAX
+}
 
 /// The server behind its routes.
 pub struct App {
@@ -42,9 +52,10 @@ pub struct App {
 }
 
 impl App {
-    /// Runs a statement. One that makes or drops something is done when it is also kept.
-    pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
+    /// Runs a statement; a question is planned by `deadline`. One that makes or drops something is done when it is also kept.
+    pub async fn execute(&self, statement: &Statement, deadline: Instant) -> Result<Answer, Vec<Error>> {
         match changes_definitions(&statement.kind) {
+            false if is_planned(&statement.kind) => self.engine.asked(Asking::Reader, deadline, statement).await,
             false => self.engine.execute(statement).await,
             true => self.changing().await.execute(statement).await,
         }
@@ -62,13 +73,24 @@ impl App {
     }
 
     /// An engine with the same definitions, in which nothing runs: what a statement would do there, it would do here.
-    pub async fn trial(&self) -> Result<Engine, Vec<Error>> {
+    async fn trial(&self) -> Result<Engine, Vec<Error>> {
         let trial = Engine::keeping(Policy::default()).map_err(|error| vec![error])?;
         for definition in self.engine.definitions() {
             trial.restore(&definition).await?;
         }
         trial.limit(self.policy());
         Ok(trial)
+    }
+
+    /// What comes of `work` with such an engine, as a question.
+    pub async fn tried<T, W>(self: &Arc<Self>, work: impl FnOnce(Engine) -> W + Send + 'static) -> Result<T, Vec<Error>>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T, Vec<Error>>> + Send,
+    {
+        let app = Arc::clone(self);
+        let tried = self.engine.ask(Asking::Reader, planned_by(), async move { work(app.trial().await?).await });
+        tried.await.map_err(|error| vec![error])?
     }
 
     /// What is in the way of dropping a table or view: the views that read it, and the named streams that show it. With `cascade`
@@ -119,7 +141,7 @@ impl Changing<'_> {
             self.spare_what_streams_show(names.iter().map(|name| name.text.as_str()), *cascade)?;
         }
         let made = self.makes(&statement.kind);
-        let answer = self.app.engine.execute(statement).await;
+        let answer = self.app.engine.asked(Asking::Writer, planned_by(), statement).await;
         // Of several names, those before the wrong one are gone.
         if (answer.is_ok() || matches!(statement.kind, Kind::Drop { .. }))
             && let Err(error) = self.app.keep()
@@ -208,6 +230,11 @@ pub fn single(text: &str) -> Result<Statement, Vec<Error>> {
             Err(vec![Error::new(Code::Syntax, "here stands more than one statement").hint("keep one").at(second.span)])
         }
     }
+}
+
+/// Whether a statement is a query to plan: what is asked about definitions is told at once.
+fn is_planned(kind: &Kind) -> bool {
+    matches!(kind, Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. })
 }
 
 /// Whether a statement makes, drops or sets something.

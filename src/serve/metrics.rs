@@ -51,6 +51,11 @@ static SERVER: &[Family<Server>] = &[
     info("build", "The program that runs", || [("version", env!("CARGO_PKG_VERSION"))]),
     gauge("start_timestamp_seconds", "When the program started", |server| Some(seconds(server.started))),
     gauge("uptime_seconds", "For how long the program has run", |server| Some(seconds(server.now) - seconds(server.started))),
+    gauge("memory_max_bytes", "Memory that tables and views may hold together", |server| Some(server.memory.most as f64)),
+    gauge("memory_held_bytes", "Memory that they hold: rows, latest changes and state", |server| {
+        Some(server.memory.bytes as f64)
+    }),
+    count("memory_shortened", "Times that histories or results were shortened to stay below", |server| server.memory.shortened),
     gauge("streams_open", "Event streams that are open now, of views and of named streams", |server| Some(server.streams as f64)),
 ];
 
@@ -98,6 +103,9 @@ static TABLES: &[Family<Table>] = &[
         "Connections, or attempts at one, that came to nothing and were followed by another",
         |table| table.feed.reconnects.iter().map(|(cause, count)| (cause.as_str(), *count)).collect(),
     ),
+    gauge("table_memory_bytes", "Memory of the rows of a table with a key", |table| {
+        Some(table.held as f64).filter(|held| *held > 0.0)
+    }),
     gauge("table_lag_seconds", "How much later than its event time the last row came; below zero where clocks differ", |table| {
         table.rows.lag_ms.map(|ms| ms as f64 / 1e3)
     }),
@@ -156,6 +164,7 @@ struct Server {
     started: Timestamp,
     now: Timestamp,
     streams: u64,
+    memory: engine::Held,
 }
 
 #[derive(Debug)]
@@ -163,6 +172,7 @@ struct Table {
     name: String,
     feed: feed::Snapshot,
     rows: table::Snapshot,
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -216,6 +226,7 @@ impl Scrape {
             name: table.spec().name.clone(),
             feed: table.feed_status().snapshot(),
             rows: table.status().snapshot(),
+            held: table.status().held(),
         };
         let view = |view: Arc<crate::engine::View>| {
             let live = view.live();
@@ -233,7 +244,12 @@ impl Scrape {
             }
         };
         Scrape {
-            server: Server { started: app.started, now: Timestamp::now(), streams: app.streams.clients() },
+            server: Server {
+                started: app.started,
+                now: Timestamp::now(),
+                streams: app.streams.clients(),
+                memory: app.engine.memory(),
+            },
             checkpoints: app.checkpoints.as_ref().map(|checkpoints| checkpoints.report()),
             tables: app.engine.tables().into_iter().map(table).collect(),
             views: app.engine.views().into_iter().map(view).collect(),

@@ -82,7 +82,7 @@ pub fn router(app: Arc<App>) -> Router {
 async fn elsewhere(State(streams): State<Arc<Streams>>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     match streams.at(None, parts.uri.path()) {
-        Some(_) => stream::named(&streams, None, &parts).into_response(),
+        Some(_) => stream::named(&streams, None, &parts).await.into_response(),
         None if parts.uri.path() == "/" && parts.method == Method::GET => Redirect::temporary("docs/").into_response(),
         None => {
             let error =

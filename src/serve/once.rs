@@ -20,6 +20,9 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Answers remembered: beyond this the oldest go, as if their time were up.
 const ANSWERS_MAX: usize = 1_000;
 
+/// The same for the bytes of all answers together.
+const ANSWERS_BYTES_MAX: usize = 8 << 20;
+
 /// Longest key, in bytes.
 const KEY_MAX: usize = 255;
 
@@ -41,6 +44,12 @@ struct Kept {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+}
+
+impl Entry {
+    fn bytes(&self) -> usize {
+        self.answer.as_ref().map_or(0, |kept| kept.body.len())
+    }
 }
 
 impl Once {
@@ -108,8 +117,16 @@ struct Begun<'a> {
 
 impl Begun<'_> {
     fn done(&self, kept: Kept) {
-        if let Some(entry) = self.once.entries().iter_mut().find(|entry| entry.key == self.key) {
+        let mut entries = self.once.entries();
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.key == self.key) {
             entry.answer = Some(kept);
+        }
+        let mut bytes: usize = entries.iter().map(Entry::bytes).sum();
+        while bytes > ANSWERS_BYTES_MAX
+            && entries.len() > 1
+            && let Some(oldest) = entries.pop_front()
+        {
+            bytes -= oldest.bytes();
         }
     }
 }

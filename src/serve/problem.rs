@@ -12,6 +12,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::{Code, Error, Kind, Place, Span, nearest};
 
+/// Seconds to wait where the server is busy and nothing more is known.
+const RETRY_AFTER_BUSY: u64 = 5;
+
 pub type Result<T, E = Problem> = std::result::Result<T, E>;
 
 /// What went wrong with a request, and what to do about it.
@@ -290,9 +293,13 @@ impl From<Vec<Error>> for Problem {
             request_id: None,
             error: detail.clone(),
             detail,
-            headers: HeaderMap::new(),
+            headers: if code == Code::Unavailable { again_in(RETRY_AFTER_BUSY) } else { HeaderMap::new() },
         }))
     }
+}
+
+fn again_in(seconds: u64) -> HeaderMap {
+    HeaderMap::from_iter([(RETRY_AFTER, seconds.into())])
 }
 
 impl From<&Error> for Mistake {

@@ -10,8 +10,8 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 use futures::stream::{Stream, unfold};
+use futures::{StreamExt, TryFutureExt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -20,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::app::changes_definitions;
 use super::auth::{Identity, Scope};
 use super::body::Body;
 use super::listen::Shutdown;
@@ -28,12 +29,13 @@ use super::rows::{self, Form, Writer};
 use super::stream::Visitor;
 use super::turnstile::Permit;
 use crate::change::Changes;
-use crate::engine::{Answer, Attempts, Output, Query};
+use crate::engine::{Answer, Asking, Attempts, Engine, Output, Query};
 use crate::error::{Code, Error};
 use crate::format::encode::{Change, JsonRows};
 use crate::format::infer::field_type;
 use crate::options::Value;
 use crate::sql::{self, Kind};
+use crate::time::TimestampArray;
 use crate::view::{Followed, Live};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
@@ -50,6 +52,18 @@ const ROWS_MAX: u64 = 10_000;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
+/// Planning a query has so long, also where its rows have less.
+const PLANNING_TIME_MIN: Duration = Duration::from_secs(2);
+
+/// A query that is told to end by its timeout has so long to do it: then the answer goes out without its rows.
+const ENDING_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Bytes of the rows of one answer in JSON, which is put together before it is sent.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Rows that are written at once into such an answer.
+const ROWS_AT_ONCE: u64 = 64;
+
 /// Statements to run.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +74,7 @@ struct Script {
     sql: String,
     /// At most so many rows of each query; default 1000, at most 10000. In other forms than JSON: end after so many; default: never.
     limit: Option<u64>,
-    /// End a query that has no end of its own after this time, such as `5s`; default 10 s, at most 5 minutes. In other forms than JSON: never.
+    /// End each query after this time, such as `5s`; default 10 s, at most 5 minutes. In other forms than JSON only its planning.
     timeout: Option<String>,
 }
 
@@ -85,7 +99,7 @@ struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
     rows: Option<Box<RawValue>>,
-    /// Why there may be more rows: `limit`, `timeout`; `end` if there are none.
+    /// Why there may be more rows: `limit`, `timeout`, or `size` where they are more than 64 MiB; `end` if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<&'static str>,
 }
@@ -112,6 +126,7 @@ struct Column {
     (status = 409, body = Problem, description = "A name is taken, or what is to be dropped is in use; those before it have run"),
     (status = 422, body = Problem, description = "A statement is wrong; those before it have run"),
     (status = 502, body = Problem, description = "A feed that a query reads fails"),
+    (status = 503, body = Problem, description = "Other queries are being answered, and no thread became free in time"),
 ))]
 async fn run(
     State(app): State<Arc<App>>,
@@ -138,11 +153,18 @@ async fn run(
     let mut results = Vec::new();
     let count = statements.len();
     for (index, statement) in statements.iter().enumerate() {
-        let answer = app.execute(statement).await.map_err(|errors| wrong(errors, statement))?;
+        let begun = Instant::now();
+        let (deadline, planned_by) = (begun + timeout, begun + timeout.max(PLANNING_TIME_MIN));
+        let executed = app.execute(statement, planned_by).map_err(|errors| wrong(errors, statement));
+        let answer = match changes_definitions(&statement.kind) {
+            // What is begun is also kept.
+            true => executed.await?,
+            false => shutdown.or(executed).await?,
+        };
         if index + 1 == count && form != Form::Json {
             return shutdown.or(stream(&app, answer, form, script.limit, &parts)).await;
         }
-        let mut outcome = shutdown.or(outcome(&app, answer, limit, timeout)).await?;
+        let mut outcome = shutdown.or(outcome(&app, answer, limit, deadline)).await?;
         outcome.statement = match &statement.kind {
             Kind::CreateTable(create) => create.shown(),
             _ => statement.text.clone(),
@@ -183,7 +205,7 @@ fn in_sql(problem: Problem) -> Problem {
     problem.point(|_| Some("/sql".into()))
 }
 
-async fn outcome(app: &App, answer: Answer, limit: u64, timeout: Duration) -> Result<Outcome> {
+async fn outcome(app: &App, answer: Answer, limit: u64, deadline: Instant) -> Result<Outcome> {
     let mut outcome = Outcome { statement: String::new(), notices: Vec::new(), columns: None, rows: None, ended_by: None };
     match answer {
         Answer::Done(notices) => outcome.notices = notices,
@@ -195,7 +217,10 @@ async fn outcome(app: &App, answer: Answer, limit: u64, timeout: Duration) -> Re
         Answer::Query(query) => {
             outcome.notices = query.notices().to_vec();
             outcome.columns = Some(columns(&query.schema()));
-            let (bytes, ended_by) = collect(app, *query, limit, timeout).await?;
+            let (bytes, ended_by) = match query.continuous() {
+                Some(_) => follow_until(open(app, *query)?, limit, deadline).await?,
+                None => collected(app, *query, limit, deadline).await?,
+            };
             (outcome.rows, outcome.ended_by) = (Some(rows::raw(&bytes)?), Some(ended_by));
         }
         Answer::Follow(live) => {
@@ -218,28 +243,84 @@ fn columns(schema: &arrow::datatypes::Schema) -> Vec<Column> {
     schema.fields().iter().map(|field| Column { name: field.name().clone(), data_type: field_type(field) }).collect()
 }
 
-/// The first rows or changes of a query as a JSON array, and why no more.
-async fn collect(app: &App, query: Query, limit: u64, timeout: Duration) -> Result<(Vec<u8>, &'static str)> {
-    let mut output = open(app, query)?;
-    let mut writer = Writer::of(Form::Json, &output.schema, output.changelog)?;
-    let deadline = Instant::now() + timeout;
-    let (mut bytes, mut left) = (Vec::new(), limit);
+/// The first rows or changes of a query over feeds as a JSON array, and why no more.
+async fn follow_until(mut output: Output, limit: u64, deadline: Instant) -> Result<(Vec<u8>, &'static str)> {
+    let mut collecting = Collecting::new(Writer::of(Form::Json, &output.schema, output.changelog)?, limit);
     let ended_by = loop {
-        if left == 0 {
-            break "limit";
+        if let Some(full) = collecting.full() {
+            break full;
         }
         match timeout_at(deadline, output.changes.recv()).await {
             Err(_) => break "timeout",
             Ok(None) => break "end",
-            Ok(Some(changes)) => {
-                let (changes, count) = changes?.first(left);
-                left -= count;
-                bytes.extend(writer.write(&changes)?);
-            }
+            Ok(Some(changes)) => collecting.add(&changes?)?,
         }
     };
-    bytes.extend(writer.finish()?);
-    Ok((bytes, ended_by))
+    Ok((collecting.finish()?, ended_by))
+}
+
+/// The same of a query that DataFusion answers by itself, as a question.
+async fn collected(app: &App, query: Query, limit: u64, deadline: Instant) -> Result<(Vec<u8>, &'static str)> {
+    let engine = Arc::clone(&app.engine);
+    let work = async move {
+        let mut collecting = Collecting::new(Writer::of(Form::Json, &query.schema(), false)?, limit);
+        let mut rows = engine.rows(&query)?;
+        let ended_by = loop {
+            if let Some(full) = collecting.full() {
+                break full;
+            }
+            match timeout_at(deadline, rows.next()).await {
+                Err(_) => break "timeout",
+                Ok(None) => break "end",
+                Ok(Some(rows)) => {
+                    let rows = rows.map_err(Error::from)?;
+                    let times = TimestampArray::from_value(0, rows.num_rows());
+                    collecting.add(&Changes::inserts(rows, times))?;
+                }
+            }
+        };
+        Ok::<_, Error>((collecting.finish()?, ended_by))
+    };
+    Ok(app.engine.ask(Asking::Reader, deadline.max(Instant::now()) + ENDING_TIME_MAX, work).await??)
+}
+
+/// Rows on their way into one answer.
+struct Collecting {
+    writer: Writer,
+    bytes: Vec<u8>,
+    left: u64,
+}
+
+impl Collecting {
+    fn new(writer: Writer, limit: u64) -> Self {
+        Collecting { writer, bytes: Vec::new(), left: limit }
+    }
+
+    /// Why no more rows are taken.
+    fn full(&self) -> Option<&'static str> {
+        match (self.left, self.bytes.len()) {
+            (0, _) => Some("limit"),
+            (_, bytes) if bytes > ANSWER_BYTES_MAX => Some("size"),
+            _ => None,
+        }
+    }
+
+    fn add(&mut self, changes: &Changes) -> Result<(), Error> {
+        let mut start = 0;
+        // Wide rows are written a few at a time, since only their text tells how large they are.
+        while start < changes.len() && self.full().is_none() {
+            let (part, count) = changes.slice(start, changes.len() - start).first(self.left.min(ROWS_AT_ONCE));
+            start += part.len();
+            self.left -= count;
+            self.bytes.extend(self.writer.write(&part)?);
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<u8>, Error> {
+        self.bytes.extend(self.writer.finish()?);
+        Ok(self.bytes)
+    }
 }
 
 fn open(app: &App, query: Query) -> Result<Output> {
@@ -315,7 +396,7 @@ fn failed(error: &Error) -> Chunk {
 fn follow(live: Arc<Live>, left: u64) -> Result<impl Stream<Item = Result<Chunk, Error>> + Send + 'static> {
     let snapshot = live.snapshot()?;
     let lines = JsonRows::new(&live.schema);
-    let times = crate::time::TimestampArray::from_value(0, snapshot.rows.num_rows());
+    let times = TimestampArray::from_value(0, snapshot.rows.num_rows());
     let first = Some(Changes::inserts(snapshot.rows, times));
     let start = (live.follow(snapshot.seq), lines, first, left);
     Ok(unfold(start, |(mut follower, lines, first, mut left)| async move {
@@ -387,13 +468,18 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
     if checked.sql.len() > SQL_BYTES_MAX {
         parse(&checked.sql)?;
     }
-    let trial = app.trial().await?;
-    let (statements, mut errors, unread) = sql::parse_all(&checked.sql);
+    let validated = app.tried(async move |trial: Engine| Ok(validated(&trial, &checked.sql).await));
+    Ok(Json(validated.await?))
+}
+
+/// What is wrong with statements, which are run by an engine of their own.
+async fn validated(trial: &Engine, text: &str) -> Validated {
+    let (statements, mut errors, unread) = sql::parse_all(text);
     let mut attempts = Attempts::default();
     attempts.expect(&unread);
     let (mut notices, mut schema, mut plan) = (Vec::new(), None, None);
     for statement in &statements {
-        match attempts.execute(&trial, statement).await {
+        match attempts.execute(trial, statement).await {
             Ok(Answer::Done(told)) => notices.extend(told),
             Ok(Answer::Query(query)) => {
                 notices.extend(query.notices().iter().cloned());
@@ -415,5 +501,5 @@ async fn validate(State(app): State<Arc<App>>, Body(checked): Body<Checked>) -> 
         span: error.span().map(Stretch::from),
     };
     let valid = errors.is_empty();
-    Ok(Json(Validated { valid, errors: errors.iter().map(wrong).collect(), notices, schema, plan }))
+    Validated { valid, errors: errors.iter().map(wrong).collect(), notices, schema, plan }
 }

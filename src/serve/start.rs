@@ -22,7 +22,7 @@ use super::stream::{Limits, Streams, Write};
 use super::turnstile::Turnstile;
 use crate::catalog::Made;
 use crate::checkpoint::{Archive, Damaged, Opened, Store, Vigil};
-use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT, PRINT};
+use crate::engine::{Aside, Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT, PRINT};
 use crate::error::{Code, Error, Kind, Result};
 use crate::feed::{AllowedVariables, Policy, Reach, Values};
 use crate::time::Timestamp;
@@ -61,7 +61,8 @@ impl Server {
         }
         let values = Values::default();
         values.set(settings.secrets.values.clone());
-        let engine = Arc::new(Engine::keeping(policy(&settings, true, &values))?);
+        let engine = Arc::new(Engine::keeping(policy(&settings, true, &values))?.beside(Aside::new(settings.memory_max)?));
+        engine.allow(settings.memory_max);
         restore(&engine, &store).await?;
         let checkpoints = match &settings.data {
             Some(dir) => Some(Arc::new(resume(&engine, dir)?)),
@@ -134,6 +135,7 @@ impl Server {
         // They end with this, also if it is broken off.
         let mut beside = JoinSet::new();
         beside.spawn(Arc::clone(&self.app.streams).end_with(shutdown.clone()));
+        beside.spawn(keep_memory(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(watch_tokens(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(keep_watch(Arc::clone(&self.app), shutdown.clone()));
@@ -158,6 +160,14 @@ fn refuse_printed(dir: &Path) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Keeps what tables and views hold within the settings until the shutdown begins.
+async fn keep_memory(app: Arc<App>, shutdown: Shutdown) {
+    tokio::select! {
+        () = app.engine.keep_memory() => {}
+        () = shutdown.begun() => {}
+    }
 }
 
 /// Takes checkpoints until the shutdown begins, and then the last one.

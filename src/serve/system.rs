@@ -46,6 +46,8 @@ struct Info {
     auth: &'static str,
     tables: usize,
     views: usize,
+    /// Bytes that tables and views hold in memory.
+    memory_held: usize,
     features: Features,
     limits: InfoLimits,
 }
@@ -73,6 +75,8 @@ struct InfoLimits {
     page_max: usize,
     /// Changes of a view that a stream can go on from.
     history_changes_max: u64,
+    /// Bytes that tables and views may hold in memory together.
+    memory_max: usize,
 }
 
 /// Version, uptime and how much there is.
@@ -88,6 +92,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
         auth: app.gate.mode(),
         tables: app.engine.tables().len(),
         views: app.engine.view_count(),
+        memory_held: app.engine.memory().bytes,
         features: Features {
             connectors: super::tables::connectors().iter().map(|connector| connector.id).collect(),
             keeps: settings.data.is_some(),
@@ -101,6 +106,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
             streams_per_address_max: settings.http.streams_per_address_max,
             page_max: LIMIT_MAX,
             history_changes_max: HISTORY_CHANGES_MAX,
+            memory_max: app.settings.memory_max,
         },
     })
 }

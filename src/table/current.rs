@@ -10,7 +10,7 @@ use arrow::row::{RowConverter, Rows, SortField};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::format::Op;
-use crate::operator::detached;
+use crate::memory::{detached_rows, held};
 use crate::time::TimestampArray;
 
 /// Most rows of a keyed table. At a few hundred bytes a row this is some gigabytes: a table beyond it fails rather than the machine.
@@ -19,16 +19,25 @@ pub const ROWS_MAX: usize = 10_000_000;
 /// Below this many rows the replaced ones are not swept out: it would cost more than it frees. Tests see it happen.
 const FEW_ROWS: usize = if cfg!(test) { 4 } else { 4096 };
 
+/// The same for their memory: wide rows are swept out before they are many.
+const FEW_BYTES: usize = 8 << 20;
+
+/// What a key takes beside its bytes: its place in the map, and the allocation.
+const KEY_BYTES: usize = 48;
+
 /// Rows by their key.
 ///
 /// Every row that came has a number. Rows lie in chunks in the order of their numbers; a replaced or deleted one stays until more than
-/// half of all are such.
+/// half of all are such, or take more than half of the memory.
 pub struct CurrentRows {
     schema: SchemaRef,
     key: Vec<usize>,
     converter: RowConverter,
     numbers: HashMap<Box<[u8]>, u32>,
+    key_bytes: usize,
     chunks: Vec<Chunk>,
+    /// Memory of the chunks when all of their rows were last known to be there.
+    swept: usize,
     most: usize,
 }
 
@@ -37,9 +46,18 @@ struct Chunk {
     start: usize,
     rows: RecordBatch,
     times: TimestampArray,
+    /// Memory of both.
+    bytes: usize,
 }
 
 impl Chunk {
+    /// Rows without any bytes but their own.
+    fn new(start: usize, rows: &RecordBatch, times: TimestampArray) -> Self {
+        let rows = detached_rows(rows);
+        let bytes = held(rows.columns()) + times.len() * size_of::<i64>();
+        Chunk { start, rows, times, bytes }
+    }
+
     fn end(&self) -> usize {
         self.start + self.rows.num_rows()
     }
@@ -94,7 +112,9 @@ impl CurrentRows {
             schema,
             key,
             numbers: HashMap::new(),
+            key_bytes: 0,
             chunks: Vec::new(),
+            swept: 0,
             most: ROWS_MAX,
         })
     }
@@ -115,7 +135,7 @@ impl CurrentRows {
         let old_keys = self.converter.convert_columns(keys)?;
         let first = self.chunks.last().map_or(0, Chunk::end) as u32;
         if rows.num_rows() > 0 {
-            self.chunks.push(Chunk { start: first as usize, rows, times });
+            self.chunks.push(Chunk::new(first as usize, &rows, times));
         }
         let mut told = Told::default();
         let (mut unmatched, mut failure) = (0, None);
@@ -132,11 +152,14 @@ impl CurrentRows {
                 Op::Upsert { row, old } => {
                     let key = bytes(&new_keys, row);
                     let moved = old.map(|old| bytes(&old_keys, old)).filter(|old| *old != key);
-                    let moved = moved.and_then(|old| self.numbers.remove(old));
+                    let moved = moved.and_then(|old| self.remove(old));
                     let number = first + row;
                     let replaced = match self.numbers.get_mut(key) {
                         Some(known) => Some(std::mem::replace(known, number)),
-                        None => self.numbers.insert(key.into(), number),
+                        None => {
+                            self.key_bytes += key.len() + KEY_BYTES;
+                            self.numbers.insert(key.into(), number)
+                        }
                     };
                     match (moved, replaced) {
                         (Some(old), Some(other)) => {
@@ -147,7 +170,7 @@ impl CurrentRows {
                         (None, None) => told.came(number),
                     }
                 }
-                Op::Remove { key } => match self.numbers.remove(bytes(&old_keys, key)) {
+                Op::Remove { key } => match self.remove(bytes(&old_keys, key)) {
                     Some(number) => told.gone(number),
                     None => unmatched += 1,
                 },
@@ -155,11 +178,18 @@ impl CurrentRows {
             }
             if matches!(op, Op::Clear) {
                 self.numbers.clear();
+                self.key_bytes = 0;
             }
         }
         let changes = self.tell(told)?;
         self.sweep()?;
         Ok(Applied { changes, unmatched, failure })
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Option<u32> {
+        let number = self.numbers.remove(key)?;
+        self.key_bytes -= key.len() + KEY_BYTES;
+        Some(number)
     }
 
     /// Whether there is a row more after `op`.
@@ -178,7 +208,9 @@ impl CurrentRows {
         let key_columns: Vec<ArrayRef> = self.key.iter().map(|index| rows.rows.column(*index).clone()).collect();
         let keys = self.converter.convert_columns(&key_columns)?;
         self.numbers = (0..rows.len() as u32).map(|row| (bytes(&keys, row).into(), row)).collect();
-        self.chunks = vec![Chunk { start: 0, rows: rows.rows, times: rows.times }];
+        self.chunks = vec![Chunk::new(0, &rows.rows, rows.times)];
+        self.swept = self.chunk_bytes();
+        self.key_bytes = self.numbers.keys().map(|key| key.len() + KEY_BYTES).sum();
         Ok(())
     }
 
@@ -188,6 +220,15 @@ impl CurrentRows {
             true => Ok(None),
             false => self.rows(&self.living()).map(Some),
         }
+    }
+
+    /// Memory of all rows, those included that are no more and have not been swept out.
+    pub fn bytes(&self) -> usize {
+        self.chunk_bytes() + self.key_bytes
+    }
+
+    fn chunk_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
     fn living(&self) -> Vec<u32> {
@@ -240,7 +281,9 @@ impl CurrentRows {
     /// so there are few, and each row is copied a few times at most.
     fn sweep(&mut self) -> Result<()> {
         let stored = self.chunks.last().map_or(0, Chunk::end);
-        if stored > FEW_ROWS && stored > self.len() * 2 {
+        let bytes = self.chunk_bytes();
+        let (few, wide) = (stored <= FEW_ROWS && bytes <= FEW_BYTES, bytes > 2 * self.swept + FEW_BYTES);
+        if !few && stored > self.len() * 2 || wide && stored > self.len() {
             let living = self.living();
             let kept = self.copied(&living)?;
             for number in self.numbers.values_mut() {
@@ -248,27 +291,22 @@ impl CurrentRows {
             }
             self.chunks.clear();
             if !kept.is_empty() {
-                let rows = own(&self.schema, &kept.rows)?;
-                self.chunks.push(Chunk { start: 0, rows, times: kept.times });
+                self.chunks.push(Chunk::new(0, &kept.rows, kept.times));
             }
+            self.swept = self.chunk_bytes();
             return Ok(());
         }
         while let [.., left, right] = self.chunks.as_slice()
             && right.rows.num_rows() * 2 >= left.rows.num_rows()
         {
-            let rows = own(&self.schema, &concat_batches(&self.schema, [&left.rows, &right.rows])?)?;
+            let rows = concat_batches(&self.schema, [&left.rows, &right.rows])?;
             let times = left.times.values().iter().chain(right.times.values()).copied();
-            let joined = Chunk { start: left.start, times: TimestampArray::from_iter_values(times), rows };
+            let joined = Chunk::new(left.start, &rows, TimestampArray::from_iter_values(times));
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(joined);
         }
         Ok(())
     }
-}
-
-/// The same rows, with no bytes but their own.
-fn own(schema: &SchemaRef, rows: &RecordBatch) -> Result<RecordBatch> {
-    Ok(RecordBatch::try_new(schema.clone(), rows.columns().iter().cloned().map(detached).collect())?)
 }
 
 fn bytes(keys: &Rows, row: u32) -> &[u8] {
@@ -475,5 +513,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn wide_rows_that_are_no_more_are_let_go_before_they_are_many() {
+        let wide = |ids: std::ops::Range<i64>, letters: usize| {
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values(ids.clone().map(|_| "x".repeat(letters))));
+            let times = TimestampArray::from_value(0, texts.len());
+            let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(ids));
+            let rows = RecordBatch::try_new(schema(), vec![ids.clone(), texts, ids.clone()]).unwrap();
+            (rows, times)
+        };
+        let mut current = CurrentRows::new(schema(), vec![0]).unwrap();
+        let none: ArrayRef = Arc::new(Int64Array::from(Vec::<i64>::new()));
+        let put = |current: &mut CurrentRows, ids: std::ops::Range<i64>, letters: usize| {
+            let (rows, times) = wide(ids.clone(), letters);
+            let ops: Vec<Op> = (0..rows.num_rows() as u32).map(|row| Op::Upsert { row, old: None }).collect();
+            current.apply(&ops, rows, times, std::slice::from_ref(&none)).unwrap();
+        };
+        // Ten rows of 100 KB, each told again and again.
+        for _ in 0..100 {
+            put(&mut current, 0..10, 100_000);
+        }
+        assert!((1_000_000..12_000_000).contains(&current.bytes()), "{}", current.bytes());
+        // A thousand small rows beside them, and the large ones become small as well.
+        put(&mut current, 10..1_000, 10);
+        for _ in 0..20 {
+            put(&mut current, 0..10, 400_000);
+        }
+        assert!((4_000_000..24_000_000).contains(&current.bytes()), "{}", current.bytes());
+        assert_eq!(current.len(), 1_000);
     }
 }

@@ -366,6 +366,7 @@ impl Decode {
         let rows = RecordBatch::try_new(Arc::clone(&keyed.schema), columns)?;
         let applied = keyed.current.apply(&ops, rows, decoded.times.clone(), keys.columns())?;
         self.rejects.status.ignored(skipped, applied.unmatched);
+        self.rejects.status.holds(keyed.current.bytes());
         if let Some((at, error)) = applied.failure {
             // Where changes of bad rows were left out, some that were made come again: they say what is so already.
             self.rejects.failed = Some(error);

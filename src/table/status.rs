@@ -1,6 +1,6 @@
 //! What a table tells about itself: rows, bad events with their reasons, the watermark.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub struct Status {
     watermark: AtomicI64,
     idle: AtomicBool,
     lag_ms: AtomicI64,
+    held: AtomicUsize,
     samples: Journal<Sample>,
     /// Columns that were in none of the first events, as sentences.
     absent: Mutex<Vec<String>>,
@@ -103,6 +104,7 @@ impl Default for Status {
             watermark: AtomicI64::new(Timestamp::MIN.0),
             idle: Default::default(),
             lag_ms: AtomicI64::new(i64::MIN),
+            held: AtomicUsize::new(0),
             samples: Journal::new(SAMPLES),
             absent: Mutex::default(),
             far: Mutex::default(),
@@ -113,6 +115,15 @@ impl Default for Status {
 }
 
 impl Status {
+    /// Memory of the rows of a keyed table.
+    pub fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    pub(super) fn holds(&self, bytes: usize) {
+        self.held.store(bytes, Relaxed);
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let watermark = Timestamp(self.watermark.load(Relaxed));
         Snapshot {

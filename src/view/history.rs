@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::ArrayRef;
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -17,7 +16,7 @@ pub const HISTORY_BYTES_MAX: usize = 32 << 20;
 /// The latest changes kept in number: a follower that is further behind starts over from a snapshot, which is shorter.
 pub const HISTORY_CHANGES_MAX: u64 = 100_000;
 
-/// What an entry of the history takes beside its values, and what each of its columns does: changes that come one by one are mostly
+/// What an entry of the history takes beside its buffers, and what each of its columns does: changes that come one by one are mostly
 /// this.
 pub(super) const ENTRY_BYTES: usize = 768;
 pub(super) const COLUMN_BYTES: usize = 256;
@@ -28,6 +27,8 @@ pub struct Entry {
     pub last: u64,
     pub at: Timestamp,
     pub changes: Changes,
+    /// See [`Entry::bytes`].
+    bytes: usize,
     encoded: Mutex<Vec<(Arc<str>, Bytes)>>,
     total: Arc<AtomicUsize>,
 }
@@ -101,7 +102,8 @@ impl Follower {
 impl Entry {
     /// `total` counts the memory of all encodings in the history.
     pub(super) fn new(first: u64, last: u64, at: Timestamp, changes: Changes, total: &Arc<AtomicUsize>) -> Self {
-        Entry { first, last, at, changes, encoded: Mutex::default(), total: Arc::clone(total) }
+        let bytes = ENTRY_BYTES + changes.rows.num_columns() * COLUMN_BYTES + changes.bytes();
+        Entry { first, last, at, changes, bytes, encoded: Mutex::default(), total: Arc::clone(total) }
     }
 
     /// The changes encoded in the way that `key` names: made by the first who asks, shared by all.
@@ -118,9 +120,7 @@ impl Entry {
 
     /// The memory of the changes, without their encodings.
     pub(super) fn bytes(&self) -> usize {
-        // A slice of a larger batch counts as its share.
-        let column = |column: &ArrayRef| COLUMN_BYTES + column.to_data().get_slice_memory_size().unwrap_or(0);
-        ENTRY_BYTES + self.changes.rows.columns().iter().map(column).sum::<usize>() + self.changes.len() * 16
+        self.bytes
     }
 }
 

@@ -26,6 +26,7 @@ use super::saved::{self, Chapters, Numbers, Said, Saved};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
+use crate::memory::held_by;
 use crate::operator::Message;
 use crate::operator::state::{Frame, Kept, Loader, Saver, contents};
 use crate::table::{Holder, Mark, next_holder};
@@ -73,6 +74,25 @@ struct State {
     chapters: Chapters,
     /// Since when the rows are the same.
     rows_kept: Kept,
+}
+
+impl State {
+    fn forget_oldest(&mut self) {
+        if let Some(first) = self.history.pop_front() {
+            self.history_bytes -= first.bytes();
+        }
+    }
+}
+
+/// Memory of a view in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Of all that is below, and of the latest snapshot.
+    pub all: usize,
+    /// Of the rows.
+    pub rows: usize,
+    /// Of the latest changes with their encodings, as far as they are not also the rows'.
+    pub history: usize,
 }
 
 /// How a view fares.
@@ -184,10 +204,68 @@ impl Live {
         &self.latency
     }
 
-    /// Rows that stand now, and their memory with that of the history.
+    /// Rows that stand now, and all the memory of the view but its operators'.
     pub fn size(&self) -> (usize, usize) {
         let state = self.state();
-        (state.rows.count(), state.rows.bytes() + state.history_bytes + self.encoded_bytes.load(Relaxed))
+        (state.rows.count(), self.held_in(&state).all)
+    }
+
+    /// The memory of its rows and of its history.
+    pub fn held(&self) -> Held {
+        self.held_in(&self.state())
+    }
+
+    fn held_in(&self, state: &State) -> Held {
+        let rows = state.rows.bytes();
+        let history = self.history_in(state);
+        let snapshot = state.snapshot.as_ref().map_or(0, |snapshot| held_by(&snapshot.rows));
+        Held { all: rows + history + snapshot, rows, history }
+    }
+
+    /// What of the history is not also in the rows.
+    fn history_in(&self, state: &State) -> usize {
+        let shared = if state.rows.are_appended() { state.rows.bytes() } else { 0 };
+        state.history_bytes.saturating_sub(shared) + self.encoded_bytes.load(Relaxed)
+    }
+
+    /// Forgets the oldest changes until the history holds no more than `most` bytes, or one entry; gives the bytes that came free. Who
+    /// is further behind starts over from a snapshot.
+    pub fn shorten_history(&self, most: usize) -> usize {
+        let mut state = self.state();
+        let before = self.held_in(&state).all;
+        while state.history.len() > 1 && self.history_in(&state) > most {
+            state.forget_oldest();
+        }
+        state.snapshot = None;
+        before.saturating_sub(self.held_in(&state).all)
+    }
+
+    /// Lets the oldest results go until they hold no more than `most` bytes, where they would leave by retention anyway; gives the bytes
+    /// that came free.
+    pub fn shorten_rows(&self, most: usize) -> usize {
+        let mut state = self.state();
+        let before = self.held_in(&state).all;
+        if state.rows.shorten(most) {
+            state.snapshot = None;
+            state.rows_kept.changed();
+        }
+        // What both have is free only when neither has it.
+        while state.rows.are_appended() && state.history.len() > 1 && state.history_bytes > state.rows.bytes() {
+            state.forget_oldest();
+        }
+        before.saturating_sub(self.held_in(&state).all)
+    }
+
+    /// Lets all rows and changes go, for good.
+    pub fn clear(&self) -> Result<()> {
+        let mut state = self.state();
+        state.rows = state.rows.emptied(&self.schema)?;
+        while !state.history.is_empty() {
+            state.forget_oldest();
+        }
+        state.snapshot = None;
+        state.rows_kept.changed();
+        Ok(())
     }
 
     /// The rows as they are now. Asked again without a change between, the same.
@@ -240,6 +318,8 @@ impl Live {
         if count == 0 {
             return Ok(());
         }
+        // Both the rows and the history keep them for long.
+        let changes = changes.detached();
         let seq = {
             let mut state = self.state();
             state.rows.apply(&changes)?;
@@ -253,9 +333,7 @@ impl Live {
                 && (state.history_bytes + self.encoded_bytes.load(Relaxed) > HISTORY_BYTES_MAX
                     || state.seq - first.last >= HISTORY_CHANGES_MAX)
             {
-                let first = first.bytes();
-                state.history_bytes -= first;
-                state.history.pop_front();
+                state.forget_oldest();
             }
             state.seq
         };
@@ -464,116 +542,4 @@ fn random() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use arrow::array::{ArrayRef, AsArray, Int64Array};
-    use arrow::datatypes::Int64Type;
-    use bytes::Bytes;
-
-    use super::super::history::{COLUMN_BYTES, ENTRY_BYTES};
-    use super::*;
-
-    fn numbers(values: impl IntoIterator<Item = i64>) -> Changes {
-        let values: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
-        let times = TimestampArray::from_value(0, values.len());
-        Changes::inserts(RecordBatch::try_from_iter([("n", values)]).unwrap(), times)
-    }
-
-    fn live() -> Arc<Live> {
-        Arc::new(Live::new("v", numbers([]).rows.schema(), false, Rows::appended(1000)))
-    }
-
-    fn entry(followed: Followed) -> (u64, u64) {
-        match followed {
-            Followed::Entry(entry) => (entry.first, entry.last),
-            Followed::Gap { oldest } => panic!("a gap before {oldest}"),
-            Followed::Dropped => panic!("dropped"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_follower_from_a_snapshot_misses_nothing_and_sees_nothing_twice() {
-        let live = live();
-        live.publish(numbers([1, 2]), Timestamp(1)).unwrap();
-        let snapshot = live.snapshot().unwrap();
-        assert_eq!((snapshot.seq, snapshot.rows.num_rows()), (2, 2));
-        let mut follower = live.follow(snapshot.seq);
-        let waiting = tokio::spawn(async move { (entry(follower.next().await), follower) });
-        live.publish(numbers([3]), Timestamp(2)).unwrap();
-        live.publish(numbers([4, 5]), Timestamp(3)).unwrap();
-        let (first, mut follower) = waiting.await.unwrap();
-        assert_eq!(first, (3, 3));
-        assert_eq!(entry(follower.next().await), (4, 5));
-        assert!(follower.ready(10).is_empty());
-        // From the middle of what was published together, the whole of it comes.
-        assert_eq!(entry(live.follow(4).next().await), (4, 5));
-        live.enter(Health::Dropped);
-        assert!(matches!(follower.next().await, Followed::Dropped));
-    }
-
-    #[tokio::test]
-    async fn what_was_forgotten_or_never_was_is_a_gap() {
-        let live = live();
-        for _ in 0..3 {
-            live.publish(numbers(0..HISTORY_CHANGES_MAX as i64), Timestamp(1)).unwrap();
-        }
-        let oldest = live.oldest();
-        assert!(oldest > 1 && oldest <= live.head());
-        for after in [0, oldest - 2, live.head() + 1] {
-            assert!(matches!(live.follow(after).next().await, Followed::Gap { oldest: told } if told == oldest), "{after}");
-        }
-        assert_eq!(entry(live.follow(oldest - 1).next().await).0, oldest);
-    }
-
-    #[test]
-    fn changes_that_come_one_by_one_keep_within_the_memory_of_the_history() {
-        let live = live();
-        let each = ENTRY_BYTES + COLUMN_BYTES;
-        let most = HISTORY_BYTES_MAX / each;
-        for number in 0..2 * most {
-            live.publish(numbers([number as i64]), Timestamp(1)).unwrap();
-        }
-        let kept = live.head() + 1 - live.oldest();
-        assert!(kept as usize <= most && kept as usize * 2 > most, "{kept} of {most}");
-    }
-
-    #[test]
-    fn changes_are_encoded_once_and_their_bytes_are_counted_while_they_are_kept() {
-        let live = live();
-        live.publish(numbers([1]), Timestamp(1)).unwrap();
-        let key: Arc<str> = "json".into();
-        let Followed::Entry(entry) = live.after(0, 1).remove(0) else { panic!("no entry") };
-        let before = live.size().1;
-        assert_eq!(entry.encoded(&key, || Bytes::from_static(b"[1]")), "[1]");
-        assert_eq!(entry.encoded(&key, || panic!("encoded again")), "[1]");
-        assert_eq!(live.size().1, before + 3);
-    }
-
-    #[test]
-    fn a_snapshot_is_in_the_order_of_the_view() {
-        let live = Live::new("v", numbers([]).rows.schema(), false, Rows::appended(3)).ordered(vec![Order {
-            expr: Arc::new(datafusion::physical_expr::expressions::Column::new("n", 0)),
-            options: SortOptions { descending: true, nulls_first: false },
-        }]);
-        live.publish(numbers([9, 2, 7, 4]), Timestamp(1)).unwrap();
-        let snapshot = live.snapshot().unwrap();
-        assert_eq!(snapshot.rows.column(0).as_primitive::<Int64Type>().values(), &[7, 4, 2]);
-    }
-
-    #[test]
-    fn the_openings_of_a_store_have_epochs_of_their_own_whatever_the_clock_says() {
-        let opened = |opening| {
-            begin_epochs(opening);
-            live().epoch()
-        };
-        // Greater than what other tests have begun with; the third is the second put back.
-        let epochs = [1 << 40, (1 << 40) + 1, (1 << 40) + 1].map(opened);
-        assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
-        assert_eq!(epochs.map(|epoch| epoch >> EPOCH_BITS), [1 << 40, (1 << 40) + 1, (1 << 40) + 1]);
-    }
-
-    #[test]
-    fn no_two_views_share_an_epoch() {
-        let epochs = [live(), live(), live()].map(|live| live.epoch());
-        assert!(epochs.is_sorted_by(|one, next| one < next), "{epochs:?}");
-    }
-}
+mod tests;

@@ -11,10 +11,18 @@ use arrow::row::{RowConverter, SortField};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::format::encode::Change;
+use crate::memory::{detached_rows, held_by};
 use crate::time::TimestampArray;
 
 /// Rows a changelog without an end of its own may keep standing: beyond that the view fails, as dropping a row would be wrong.
 pub const STANDING_ROWS_MAX: usize = 4_000_000;
+
+/// What a row of a changelog takes beside its bytes: two places in maps, the list of its places, and the allocations.
+const ROW_BYTES: usize = 160;
+
+/// What a batch takes beside its buffers, and what each of its columns does.
+const BATCH_BYTES: usize = 128;
+const COLUMN_BYTES: usize = 192;
 
 /// The current rows of one view.
 pub enum Rows {
@@ -22,6 +30,8 @@ pub enum Rows {
     Appended {
         batches: VecDeque<RecordBatch>,
         len: usize,
+        /// Memory of all batches.
+        bytes: usize,
         retention: usize,
     },
     Standing(Standing),
@@ -42,7 +52,7 @@ pub struct Standing {
 impl Rows {
     /// For results that are never taken back.
     pub fn appended(retention: usize) -> Self {
-        Rows::Appended { batches: VecDeque::new(), len: 0, retention }
+        Rows::Appended { batches: VecDeque::new(), len: 0, bytes: 0, retention }
     }
 
     /// For a changelog. With `retention` the oldest rows leave quietly: the results of windows long closed.
@@ -64,22 +74,59 @@ impl Rows {
 
     pub fn apply(&mut self, changes: &Changes) -> Result<()> {
         match self {
-            Rows::Appended { batches, len, retention } => {
-                batches.push_back(changes.rows.clone());
+            Rows::Appended { batches, len, bytes, retention } => {
+                let rows = detached_rows(&changes.rows);
+                *bytes += batch_bytes(&rows);
+                batches.push_back(rows);
                 *len += changes.len();
                 while let Some(first) = batches.front()
                     && *len > *retention
                 {
                     let surplus = (*len - *retention).min(first.num_rows());
                     *len -= surplus;
+                    *bytes -= batch_bytes(first);
                     match surplus == first.num_rows() {
                         true => drop(batches.pop_front()),
-                        false => batches[0] = first.slice(surplus, first.num_rows() - surplus),
+                        false => {
+                            let rest = detached_rows(&first.slice(surplus, first.num_rows() - surplus));
+                            *bytes += batch_bytes(&rest);
+                            batches[0] = rest;
+                        }
                     }
                 }
                 Ok(())
             }
             Rows::Standing(standing) => standing.apply(changes),
+        }
+    }
+
+    /// Lets the oldest rows go until the others hold no more than `most` bytes, or one batch, where they are only the latest ones. Whether
+    /// any went.
+    pub fn shorten(&mut self, most: usize) -> bool {
+        let before = self.count();
+        match self {
+            Rows::Appended { batches, len, bytes, .. } => {
+                while batches.len() > 1
+                    && *bytes > most
+                    && let Some(first) = batches.pop_front()
+                {
+                    *len -= first.num_rows();
+                    *bytes -= batch_bytes(&first);
+                }
+            }
+            Rows::Standing(standing) if standing.retention.is_some() => {
+                while standing.bytes > most && standing.remove_oldest() {}
+            }
+            Rows::Standing(_) => {}
+        }
+        self.count() < before
+    }
+
+    /// The same without any rows.
+    pub fn emptied(&self, schema: &SchemaRef) -> Result<Self> {
+        match self {
+            Rows::Appended { retention, .. } => Ok(Rows::appended(*retention)),
+            Rows::Standing(standing) => Rows::standing(schema, standing.retention),
         }
     }
 
@@ -104,10 +151,10 @@ impl Rows {
         }
     }
 
-    /// Memory of the rows, as an order of magnitude.
+    /// Memory of the rows.
     pub fn bytes(&self) -> usize {
         match self {
-            Rows::Appended { batches, .. } => batches.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Rows::Appended { bytes, .. } => *bytes,
             Rows::Standing(standing) => standing.bytes,
         }
     }
@@ -146,11 +193,8 @@ impl Standing {
         }
         while let Some(retention) = self.retention
             && self.by_place.len() > retention
-            && let Some((_, row)) = self.by_place.first_key_value()
-        {
-            let row = Arc::clone(row);
-            self.remove(&row);
-        }
+            && self.remove_oldest()
+        {}
         match self.by_place.len() > STANDING_ROWS_MAX {
             true => Err(Error::new(Code::Runtime, format!("the view holds more than {STANDING_ROWS_MAX} rows"))
                 .hint("filter the table's rows, or split the view")),
@@ -160,9 +204,15 @@ impl Standing {
 
     fn insert(&mut self, place: u64, row: &[u8]) {
         let row: Arc<[u8]> = row.into();
-        self.bytes += row.len();
+        self.bytes += row.len() + ROW_BYTES;
         self.by_place.insert(place, Arc::clone(&row));
         self.places.entry(row).or_default().push(place);
+    }
+
+    /// Whether there was one.
+    fn remove_oldest(&mut self) -> bool {
+        let oldest = self.by_place.first_key_value().map(|(_, row)| Arc::clone(row));
+        oldest.is_some_and(|row| self.remove(&row).is_some())
     }
 
     /// Takes out the oldest of the rows equal to `row` and gives its place. A row that has left by retention is not there any more.
@@ -174,7 +224,7 @@ impl Standing {
             self.places.remove(row);
         }
         self.by_place.remove(&place);
-        self.bytes -= row.len();
+        self.bytes -= row.len() + ROW_BYTES;
         Some(place)
     }
 
@@ -189,6 +239,10 @@ impl Standing {
         });
         Ok(RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_>>()?)?)
     }
+}
+
+fn batch_bytes(rows: &RecordBatch) -> usize {
+    BATCH_BYTES + rows.num_columns() * COLUMN_BYTES + held_by(rows)
 }
 
 /// The rows in another order.

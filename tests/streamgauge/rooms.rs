@@ -7,6 +7,7 @@ const ROOMS: &[&str] = &[
     "error",
     "options",
     "time",
+    "memory",
     "change",
     "zone",
     "feed",
@@ -27,7 +28,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// The middle is pure: time comes in as an argument, and nothing waits.
-const PURE: &[&str] = &["change", "zone", "format", "window", "sql", "function", "operator", "plan"];
+const PURE: &[&str] = &["memory", "change", "zone", "format", "window", "sql", "function", "operator", "plan"];
 
 /// Words of I/O, clocks and tasks.
 const IMPURE: &[&str] = &[

@@ -8,7 +8,7 @@ use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
-use crate::operator::memory::{detached, memory};
+use crate::memory::{detached, held};
 use crate::operator::state::{self, Kept, Loader, Saver};
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.
@@ -58,11 +58,13 @@ impl Log {
         while let Some(last) = self.chunks.pop_if(|last| {
             last.rows <= chunk_rows && last.rows + chunk_rows <= MERGED_ROWS && last.start + last.rows as Position == start
         }) {
-            let join = |(before, after): (&ArrayRef, &ArrayRef)| Ok(detached(concat(&[before, after])?));
+            let join = |(before, after): (&ArrayRef, &ArrayRef)| Ok(concat(&[before, after])?);
             columns = last.columns.iter().zip(&columns).map(join).collect::<Result<_>>()?;
             chunk_rows += last.rows;
             start = last.start;
         }
+        // They may be a few rows of a large batch.
+        let columns = columns.into_iter().map(detached).collect();
         self.chunks.push(Chunk { start, rows: chunk_rows, columns, kept: Kept::default() });
         self.end += rows as Position;
         self.rows += rows;
@@ -70,7 +72,7 @@ impl Log {
     }
 
     pub fn bytes(&self) -> usize {
-        self.chunks.iter().flat_map(|chunk| &chunk.columns).map(memory).sum()
+        held(self.chunks.iter().flat_map(|chunk| &chunk.columns))
     }
 
     /// The values of `column` at `positions`, the default at [`NOWHERE`]; the log is not empty.

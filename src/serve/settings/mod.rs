@@ -16,6 +16,7 @@ use serde_json::Value;
 use self::source::{assign, expand, overlay, parse, placed, told};
 use super::body::{BODY_BYTES_MAX, misfit, pointer};
 use super::proxies::Networks;
+use crate::engine::memory_max_default;
 use crate::error::{Code, Error, Result};
 use crate::options;
 
@@ -27,6 +28,9 @@ const TOKEN: &str = "STREAMGAUGE_TOKEN";
 
 /// What feeds may use as `{{ NAME }}` on a server that others can reach, unless `secrets.env` says otherwise.
 const SECRET_PREFIX: &str = "STREAMGAUGE_SECRET_";
+
+/// The program itself takes about as much.
+const MEMORY_MIN: usize = 64 << 20;
 
 /// A shorter token can be guessed.
 const TOKEN_CHARS_MIN: usize = 16;
@@ -46,6 +50,10 @@ pub struct Settings {
     /// How often the state of tables and views is brought into the data directory.
     #[serde(deserialize_with = "duration")]
     pub checkpoint_interval: Duration,
+    /// What tables and views may hold in memory together, such as `2GiB`. Default: three quarters of the machine's, or of what its
+    /// control group allows.
+    #[serde(deserialize_with = "size")]
+    pub memory_max: usize,
     /// SQL files to run at the start; what they make and is there already is left as it is.
     pub init: Words,
     pub auth: Auth,
@@ -193,6 +201,9 @@ pub struct Flags {
     /// Keep tables, views, streams and tokens in this directory
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// What tables and views may hold in memory, such as 2GiB [default: three quarters of the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub memory_max: Option<String>,
     /// Run a SQL file first; may be given several times
     #[arg(long, value_name = "FILE")]
     pub init: Vec<PathBuf>,
@@ -337,6 +348,7 @@ impl Default for Settings {
             listeners: Vec::new(),
             data: None,
             checkpoint_interval: Duration::from_secs(10),
+            memory_max: memory_max_default(),
             init: Words::default(),
             auth: Auth::default(),
             http: Http::default(),
@@ -422,6 +434,16 @@ fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         Ok(Duration::ZERO) => Err(de::Error::custom("it must be longer than nothing")),
         Ok(duration) => Ok(duration),
         Err(reason) => Err(de::Error::custom(reason)),
+    }
+}
+
+/// A size with its unit. Less than [`MEMORY_MIN`] is a slip.
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let text = String::deserialize(from)?;
+    match <options::Bytes as options::Value>::read(&text) {
+        Ok(options::Bytes(bytes)) if bytes < MEMORY_MIN => Err(de::Error::custom(format!("'{text}' is less than 64MiB"))),
+        Ok(options::Bytes(bytes)) => Ok(bytes),
+        Err(reason) => Err(de::Error::custom(format!("'{text}' {reason}; give {}", <options::Bytes as options::Value>::EXPECTS))),
     }
 }
 

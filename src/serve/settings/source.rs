@@ -95,6 +95,9 @@ pub(super) fn overlay(settings: &mut Value, flags: &Flags) {
     if let Some(data) = &flags.data {
         set(settings, &["data"], text(data));
     }
+    if let Some(size) = &flags.memory_max {
+        set(settings, &["memory_max"], size.as_str().into());
+    }
     if !flags.init.is_empty() {
         set(settings, &["init"], flags.init.iter().map(text).collect());
     }

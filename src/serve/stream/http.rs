@@ -83,7 +83,7 @@ pub fn stream(connected: Result<(Client, String)>, ask: &Ask) -> Result<Response
 }
 
 /// The named stream that a request asks for at an address (`None`: of the REST interface).
-pub fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &Parts) -> Result<Response> {
+pub async fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &Parts) -> Result<Response> {
     let path = parts.uri.path();
     let Some((named, endpoint)) = streams.at(address, path) else {
         let named = streams.list();
@@ -107,6 +107,8 @@ pub fn named(streams: &Arc<Streams>, address: Option<SocketAddr>, parts: &Parts)
         }
     }
     let ask = ask(parts, named.shape())?;
+    let views: Vec<String> = endpoint.views.iter().map(|(view, _)| named.spec.views[*view].clone()).collect();
+    streams.prepare(&views, &ask.shape).await?;
     stream(streams.connect_named(&named, &endpoint, &ask, &Visitor::of(parts)), &ask)
 }
 

@@ -55,7 +55,7 @@ fn taken(error: Error) -> Error {
 async fn answer(State((streams, address)): State<(Weak<Streams>, SocketAddr)>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     match streams.upgrade() {
-        Some(streams) => http::named(&streams, Some(address), &parts).into_response(),
+        Some(streams) => http::named(&streams, Some(address), &parts).await.into_response(),
         None => Problem::unavailable("the server stops", 10).into_response(),
     }
 }

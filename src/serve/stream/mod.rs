@@ -20,6 +20,7 @@ mod client;
 mod counters;
 mod encode;
 mod fields;
+mod filter;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

@@ -152,7 +152,9 @@ async fn view_stream(State(streams): State<Arc<Streams>>, Path(id): Path<String>
         let error = Error::new(Code::BadOption, "the address names the view already").hint("leave view out, or use /v1/streams");
         return Err(bad_query(vec![error]));
     }
-    stream(streams.connect(&[streams.view(&id)?], &ask, &Visitor::of(&parts)), &ask)
+    let views = [streams.view(&id)?];
+    streams.prepare(&views, &ask.shape).await?;
+    stream(streams.connect(&views, &ask, &Visitor::of(&parts)), &ask)
 }
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -202,7 +204,9 @@ async fn view_changes(
         limit: polling.limit.unwrap_or(poll::LIMIT).clamp(1, poll::LIMIT_MAX),
         wait: Duration::from_secs(polling.wait.unwrap_or(0)).min(poll::WAIT_MAX),
     };
-    let (live, encoder) = streams.encoder(&streams.view(&id)?, shape, None)?;
+    let views = [streams.view(&id)?];
+    streams.prepare(&views, &shape).await?;
+    let (live, encoder) = streams.encoder(&views[0], shape, None)?;
     let polled = async {
         match poll::poll(&live, &encoder, &asked).await {
             Ok(changes) => Ok(Json(changes)),
@@ -239,6 +243,7 @@ async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Respo
             let error = Error::new(Code::BadOption, format!("option 'view' names {} views", views.len()));
             return Err(bad_query(vec![error.hint(format!("name 1 to {}", super::spec::MAX_VIEWS))]));
         }
+        streams.prepare(&views, &ask.shape).await?;
         return stream(streams.connect(&views, &ask, &Visitor::of(&parts)), &ask);
     }
     let listing: Listing = body::query(query)?;

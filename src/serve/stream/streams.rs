@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arrow::datatypes::SchemaRef;
 use axum::Router;
-use datafusion::physical_expr::PhysicalExpr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,6 +16,7 @@ use super::client::{Client, Greeting};
 use super::counters::{Counters, Open};
 use super::encode::Encoder;
 use super::fields::Issue;
+use super::filter::Filters;
 use super::http::Visitor;
 use super::listen::Listener;
 use super::log::Log;
@@ -54,7 +53,8 @@ pub struct Limits {
 
 /// The streams of a server.
 pub struct Streams {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
+    pub(super) filters: Filters,
     store: Store,
     limits: Limits,
     clients: Arc<AtomicU64>,
@@ -104,6 +104,7 @@ impl Streams {
     pub fn new(engine: Arc<Engine>, store: Store, limits: Limits) -> Arc<Streams> {
         Arc::new(Streams {
             engine,
+            filters: Filters::default(),
             store,
             limits,
             clients: Arc::default(),
@@ -378,17 +379,9 @@ impl Streams {
     /// A view, and what writes its changes in a shape.
     pub fn encoder(&self, view: &str, shape: Shape, templates: Option<Arc<Templates>>) -> Result<(Arc<Live>, Encoder)> {
         let live = self.live(view)?;
-        let filter = shape.filter.as_ref().map(|text| self.filter(&live.schema, text)).transpose()?;
+        let filter = shape.filter.as_ref().map(|text| self.filter(live.epoch(), &live.schema, text)).transpose()?;
         let encoder = Encoder::new(&live.name, &live.schema, shape, templates)?.keyed(&live.schema, live.key.as_deref())?;
         Ok((live, encoder.filtered(filter)))
-    }
-
-    /// A condition over the columns of a schema. Whatever it names, the view itself is there.
-    fn filter(&self, schema: &SchemaRef, text: &str) -> Result<Arc<dyn PhysicalExpr>> {
-        self.engine.condition(schema, text).map_err(|error| {
-            let told = Error::new(error.code(), format!("option 'where': {}", error.message()));
-            told.hint(error.way_out().unwrap_or("write a condition over the columns, such as total > 1000"))
-        })
     }
 
     fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
@@ -537,6 +530,6 @@ struct View<'a> {
     templates: Option<Arc<Templates>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -31,6 +31,9 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 /// The longest wait for a change: proxies give up on a silent answer after a minute.
 const WAIT_MAX: Duration = Duration::from_secs(50);
 
+/// How long it may take to choose and order rows.
+const SELECT_TIME_MAX: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -74,7 +77,7 @@ async fn results(
         None => StatusCode::NOT_MODIFIED.into_response(),
         Some(Snapshot { rows, seq, .. }) => {
             let total = rows.num_rows();
-            let selected = app.engine.select(rows, wanted.r#where.as_deref(), wanted.order_by.as_deref()).await;
+            let selected = app.engine.select(rows, wanted.r#where, wanted.order_by, Instant::now() + SELECT_TIME_MAX).await;
             let rows = selected.map_err(unselected)?;
             let start = wanted.offset.min(rows.num_rows());
             let rows = rows.slice(start, wanted.limit.unwrap_or(usize::MAX).min(rows.num_rows() - start));

@@ -16,10 +16,10 @@ use utoipa_axum::routes;
 use super::post::{ViewPost, located};
 use super::results;
 use super::shown::{Shown, find, shown};
-use crate::engine::{Answer, Engine, View};
+use crate::engine::{Answer, Asking, Engine, View};
 use crate::error::{Code, Error};
 use crate::serve::App;
-use crate::serve::app::single;
+use crate::serve::app::{planned_by, single};
 use crate::serve::body::{Body, Query, shape};
 use crate::serve::page::{Page, Part};
 use crate::serve::precondition::{check, tag};
@@ -231,7 +231,7 @@ struct Edge {
 async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<PlanShown>> {
     let view = find(&app.engine, &id)?;
     let statement = single(&format!("EXPLAIN {}", view.text))?;
-    let Answer::Rows(rows) = app.engine.execute(&statement).await? else {
+    let Answer::Rows(rows) = app.engine.asked(Asking::Reader, planned_by(), &statement).await? else {
         return Err(Error::bug("EXPLAIN gave no rows").into());
     };
     let lines: Vec<String> = rows::texts(&rows);
@@ -284,11 +284,10 @@ fn answer_with(engine: &Engine, name: &str, status: StatusCode, warning: Option<
 }
 
 /// What would be made: planned by an engine of its own with the same definitions.
-async fn dry(app: &App, post: &ViewPost, or_replace: bool) -> Result<Response> {
+async fn dry(app: &Arc<App>, post: &ViewPost, or_replace: bool) -> Result<Response> {
     let statement = post.statement(or_replace)?;
-    let trial = app.trial().await?;
-    let planned = trial.execute(&statement).await;
-    planned.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
+    let tried = app.tried(|trial| async move { trial.execute(&statement).await.map(|_| trial) }).await;
+    let trial = tried.map_err(|errors| located(errors).dependants(app.engine.readers(&post.name)))?;
     Ok(Json(shown(&trial, find(&trial, &post.name)?.as_ref())).into_response())
 }
 

@@ -3,8 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::server::client;
+
+/// So long a hung test lives; no test waits for it to pass.
+const HUNG: Duration = Duration::from_secs(60);
 
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamgauge"));
@@ -101,4 +107,43 @@ async fn a_replay_moves_times_to_now_where_it_is_asked_to_or_starts_over() {
         assert!(ms == ms_as_it_was || (ms_moves && ms >= began_ms), "{args:?}: {event}");
         assert_eq!((&event["n"], ms == ms_as_it_was), (&1.into(), !ms_moves), "{args:?}");
     }
+}
+
+/// Takes minutes within one call, although none of its texts is long.
+const ENDLESS: &str = "SELECT sum(levenshtein(repeat('a', 2000) || value, repeat('b', 2000))) AS d FROM generate_series(1, 8000)";
+
+/// The same while it is planned, as a sum of constants.
+fn endless_constant() -> String {
+    let calls = (0..40).map(|n| format!("levenshtein(repeat('a{n}', 10000), repeat('b', 20000))"));
+    format!("SELECT {} AS d", calls.collect::<Vec<_>>().join(" + "))
+}
+
+/// Waits until a process has used the processor for some time; it reads nothing and says nothing meanwhile.
+async fn busy(child: &Child) {
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(11).unwrap().parse::<u64>().unwrap()
+    };
+    while used() < 300 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_a_query_that_never_gives_way() {
+    for query in [ENDLESS.to_string(), endless_constant()] {
+        let mut running =
+            Running(program().args(["run", "-c", &query]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        timeout(HUNG, busy(&running.0)).await.expect("it computes");
+        assert!(Command::new("kill").args(["-INT", &running.0.id().to_string()]).status().unwrap().success());
+        let ended =
+            timeout(HUNG, tokio::task::spawn_blocking(move || running.0.wait().unwrap())).await.expect("it ends").unwrap();
+        assert_eq!(ended.code(), Some(130), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_ends_a_query_that_never_gives_way() {
+    let (code, out, said) = timeout(HUNG, run(&["run", "--timeout", "1s", "-c", ENDLESS])).await.expect("it ends");
+    assert!(out.is_empty(), "{code} {out} {said}");
 }

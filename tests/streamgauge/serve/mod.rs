@@ -7,8 +7,10 @@ pub(crate) mod crash;
 mod describe;
 mod gaps;
 mod guard;
+mod memory;
 mod named;
 mod program;
+mod questions;
 mod restart;
 mod secrets;
 mod sql;
@@ -115,7 +117,7 @@ impl Service {
 async fn execute(app: &App, text: &str) -> Result<engine::Answer, Vec<Error>> {
     let (statements, errors) = streamgauge::sql::parse(text);
     assert!(errors.is_empty() && statements.len() == 1, "{text}: {errors:?}");
-    app.execute(&statements[0]).await
+    app.execute(&statements[0], tokio::time::Instant::now() + HUNG).await
 }
 
 /// With a body in JSON.

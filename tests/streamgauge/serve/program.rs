@@ -131,6 +131,13 @@ impl Process {
         socket
     }
 
+    /// Memory that the process has of the system, in bytes: `VmRSS`, or `VmHWM` for the most it ever had.
+    pub(super) fn memory(&self, what: &str) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+    }
+
     /// The open files of the process.
     fn files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
