@@ -221,6 +221,7 @@ pub fn policy(settings: &Settings, files: bool, values: &Values) -> Policy {
 /// Makes tables and views again. One whose statement is not taken any more is left out and stays kept; any other that cannot be made ends
 /// the start: the settings may be what is wrong.
 async fn restore(engine: &Engine, store: &Store) -> Result<()> {
+    let mut passed = Vec::new();
     for (number, kept) in store.definitions()? {
         let made = Made { created: time(&kept.created_at), updated: time(&kept.updated_at) };
         let lateness = kept.lateness_nanos.into_iter().map(|(table, nanos)| (table, Duration::from_nanos(nanos))).collect();
@@ -229,8 +230,8 @@ async fn restore(engine: &Engine, store: &Store) -> Result<()> {
         let reason = errors.first().map(Error::to_string).unwrap_or_default();
         let is_statement = |error: &Error| matches!(error.code().kind(), Kind::Statement | Kind::Missing);
         if errors.iter().all(is_statement) {
-            tracing::warn!(name = kept.name, %reason, "left out: its statement is not taken any more; it is kept until something of its name is made");
-            engine.pass_over(definition);
+            engine.pass_over(definition.clone());
+            passed.push((definition, reason));
             continue;
         }
         return Err(Error::new(
@@ -241,6 +242,13 @@ async fn restore(engine: &Engine, store: &Store) -> Result<()> {
     }
     // All of it is kept.
     engine.take_changed();
+    // What one of them reads may have been made in the place of another since, and stands behind it.
+    for (definition, reason) in passed {
+        let name = definition.name.clone();
+        if engine.restore(&Definition { number: 0, ..definition }).await.is_err() {
+            tracing::warn!(name, %reason, "left out: its statement is not taken any more; it is kept until something of its name is made");
+        }
+    }
     Ok(())
 }
 

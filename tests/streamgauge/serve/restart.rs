@@ -121,9 +121,11 @@ async fn a_view_whose_statement_is_not_taken_any_more_is_left_out_and_kept() {
         ("old", "CREATE VIEW old AS SELECT id FROM feed WHERE now() > '2020-01-01'"),
         ("over", "CREATE VIEW over AS SELECT id FROM old"),
     ] {
-        definitions.push(Definition { name: name.into(), text: text.into(), ..definitions[0].clone() });
+        let (last, definition) = definitions.last().unwrap().clone();
+        definitions.push((last + 1, Definition { name: name.into(), text: text.into(), ..definition }));
     }
-    Store::open(dir.path()).unwrap().set_definitions(&definitions).unwrap();
+    let added: Vec<_> = definitions.iter().map(|(number, definition)| (*number, Some(definition.clone()))).collect();
+    Store::open(dir.path()).unwrap().change_definitions(&added).unwrap();
     for _ in 0..2 {
         let service = Service::start_with(kept_in(dir.path())).await;
         assert_eq!(service.app.engine.views().iter().map(|view| view.name.clone()).collect::<Vec<_>>(), ["a"]);
@@ -134,10 +136,17 @@ async fn a_view_whose_statement_is_not_taken_any_more_is_left_out_and_kept() {
     }
     // What is made in its place is what is kept.
     let service = Service::start_with(kept_in(dir.path())).await;
-    service.sql("CREATE VIEW old AS SELECT total FROM feed").await;
+    service.sql("CREATE VIEW old AS SELECT id, total FROM feed").await;
     service.stop().await;
-    let service = Service::start_with(kept_in(dir.path())).await;
-    assert_eq!(service.get("/v1/views/old").await.with(200)["columns"][0]["name"], "total");
+    // And what reads it can be made again.
+    for _ in 0..2 {
+        let service = Service::start_with(kept_in(dir.path())).await;
+        assert_eq!(service.get("/v1/views/old").await.with(200)["columns"][1]["name"], "total");
+        assert_eq!(service.get("/v1/views/over").await.with(200)["state"], "running");
+        service.stop().await;
+        let names: Vec<String> = kept(dir.path()).into_iter().map(|(_, definition)| definition.name).collect();
+        assert_eq!(names, ["feed", "a", "old", "over"]);
+    }
 }
 
 #[tokio::test]
