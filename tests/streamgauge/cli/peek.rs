@@ -103,7 +103,9 @@ async fn a_silent_feed_exits_with_1_when_the_time_is_up() {
 async fn read_back(directory: &Path, events: &[String]) -> (String, Vec<Value>) {
     let file = server_file(directory, "events.ndjson", events.join("\n").as_bytes());
     let mut summary = Summary::default();
-    events.iter().for_each(|data| summary.push(feed::Event { kind: "message", data, id: "" }, Duration::ZERO));
+    let push =
+        |data: &String| summary.push(feed::Event { kind: "message", data, id: "", has_id: false, unseen: 0 }, Duration::ZERO);
+    events.iter().for_each(push);
     let place = Place { at: At::File(file), headers: None, name: None };
     let statement = summary.report(&place, None).create_table;
     let engine = Engine::new().unwrap();
