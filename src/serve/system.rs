@@ -106,7 +106,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
             streams_per_address_max: settings.http.streams_per_address_max,
             page_max: LIMIT_MAX,
             history_changes_max: HISTORY_CHANGES_MAX,
-            memory_max: app.settings.memory_max,
+            memory_max: app.settings.now().memory_max,
         },
     })
 }
