@@ -311,6 +311,10 @@ impl Recent {
         let run = replay.runs.get(&came.id).copied().filter(|first| *first >= self.start);
         let differs = match run {
             Some(first) => {
+                if is_first {
+                    // What came before this id was none of those behind it.
+                    replay.used.retain(|number| *number < first);
+                }
                 let same = self.run(first).any(|(_, mark)| mark.has_id && mark.digest == came.digest);
                 if same {
                     return (self.recognised(replay, At::Run(first), came, place, ids), true);

@@ -272,7 +272,7 @@ mod tests {
             ("a % b FROM (VALUES (-9223372036854775807 - 1, -1)) t(a, b)", "0"),
             ("DATE '2026-03-01' - DATE '2026-02-01'", "28"),
             ("DATE '2026-03-01' + INTERVAL '1 day'", "2026-03-02"),
-            ("TIMESTAMP '2026-03-01' - INTERVAL '1 day'", "2026-02-28T00:00:00"),
+            ("TIMESTAMP '2026-03-01' - INTERVAL '1 day'", "2026-02-28T00:00:00Z"),
             ("1.5 * 2", "3.0"),
             ("arrow_typeof(a * 2) FROM (VALUES (1.50::decimal(10,2))) t(a)", "Decimal128(31, 2)"),
             ("a / 3 FROM (VALUES (1.50::decimal(10,2))) t(a)", "0.500000"),

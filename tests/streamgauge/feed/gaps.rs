@@ -158,6 +158,8 @@ async fn a_server_that_renders_events_anew_sends_each_of_them_once() {
         .await;
         let run = run(feed(&server.url(), &[])).await;
         assert_eq!((run.events.len(), run.status.gaps), (110, 0), "from {back}");
-        assert!(run.status.warnings[0].contains("other contents"), "{:?}", run.status.warnings);
+        // Of the events of a busy read only some are digested, and the hundredth is none of them.
+        let is_told = run.status.warnings.iter().any(|warning| warning.contains("other contents"));
+        assert_eq!(is_told, back < 100, "from {back}: {:?}", run.status.warnings);
     }
 }

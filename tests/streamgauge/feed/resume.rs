@@ -72,7 +72,7 @@ async fn events_between_numbered_ones_and_thousands_of_events_count_once_too() {
         let server =
             Server::start([Answer::stream().text(&first).cut(), Answer::stream().text(&then), Answer::status(204)]).await;
         let run = run(feed(&server.url(), &[("events", "message")])).await;
-        assert_eq!((run.events.len(), run.status.gaps), (expected, 0));
+        assert_eq!((run.events.len(), run.status.gaps), (expected, 0), "{then}");
     }
 }
 
