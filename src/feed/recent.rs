@@ -468,7 +468,7 @@ impl Older {
         }
         self.passed += 1;
         let every = self.every.max(1);
-        if self.marks.len() < FIRST || self.passed % every == 0 {
+        if self.marks.len() < FIRST || self.passed.is_multiple_of(every) {
             self.marks.push((mark.id, mark.digest));
         }
         if self.marks.len() == FIRST + SAMPLES_MAX {

@@ -148,8 +148,10 @@ async fn what_a_patch_leaves_running_goes_on_after_a_restart() {
 async fn definitions_come_back_in_an_order_in_which_they_can_be_made() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Numbered::start().await);
     let service = Service::start_with(kept_in(dir.path())).await;
-    service.define(&feed, &["CREATE VIEW a AS SELECT k FROM feed", "CREATE VIEW b AS SELECT k, v FROM feed"], 3).await;
+    service.define(&feed, &["CREATE VIEW a AS SELECT k FROM feed", "CREATE VIEW b AS SELECT k, v FROM feed"], 0).await;
     service.sql("CREATE OR REPLACE VIEW a AS SELECT v FROM b").await;
+    service.release(&feed, 3);
+    assert_eq!(service.rows("a", 3).await.len(), 3);
     service.stop().await;
     let service = Service::start_with(kept_in(dir.path())).await;
     assert_eq!(service.rows("a", 3).await.len(), 3);
