@@ -53,7 +53,7 @@ async fn reach(process: &Process, id: usize, gaps: u64) {
     let come = async {
         loop {
             let status = process.get("/v1/connection_tables/one").await["status"].clone();
-            if status["last_event_id"] == id.to_string() && status["gaps_total"] == gaps {
+            if status["last_event_id"].as_str() == Some(id.to_string().as_str()) && status["gaps_total"] == gaps {
                 return;
             }
             sleep(Duration::from_millis(5)).await;
