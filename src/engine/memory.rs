@@ -40,7 +40,7 @@ pub struct Memory {
     told: Mutex<Option<Instant>>,
 }
 
-/// [`Memory`] at one moment.
+/// What is held at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// Bytes that there may be.

@@ -1,7 +1,7 @@
 //! Walks JSON text once and says where its parts are; the words are those of RFC 8259.
 //!
 //! The scanner only accepts: `None` means that it does not vouch for the text, and a slower reader must decide. It gives up on
-//! everything that is no JSON, and on nesting deeper than [`DEPTH`], so it needs neither recursion nor allocation.
+//! everything that is no JSON, and on nesting deeper than `DEPTH`, so it needs neither recursion nor allocation.
 
 use wide::u8x16;
 
