@@ -81,13 +81,28 @@ pub fn expression(text: &str) -> Result<ast::Expr> {
     alone(text, "an expression", |cursor| cursor.expr())
 }
 
-/// Leaves out what is between the words. A lone `?` is the operator: there are no parameters.
+/// Leaves out what is between the words. A lone `?` is the operator: there are no parameters. A `>>` that closes two types is two signs:
+/// the parser takes `[]` behind it for the inner type's.
 fn prepare(tokens: &mut Vec<TokenWithSpan>) {
-    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
-    for token in tokens {
-        if matches!(&token.token, Token::Placeholder(sign) if sign == "?") {
-            token.token = Token::Question;
+    let mut types = 0_usize;
+    let mut after_type = false;
+    let taken = std::mem::take(tokens);
+    for mut token in taken.into_iter().filter(|token| !matches!(token.token, Token::Whitespace(_))) {
+        match &token.token {
+            Token::Placeholder(sign) if sign == "?" => token.token = Token::Question,
+            Token::Lt if after_type => types += 1,
+            Token::Gt => types = types.saturating_sub(1),
+            Token::ShiftRight if types >= 2 => {
+                types -= 2;
+                let mut middle = token.span.start;
+                middle.column += 1;
+                tokens.push(TokenWithSpan { token: Token::Gt, span: Between::new(token.span.start, middle) });
+                token = TokenWithSpan { token: Token::Gt, span: Between::new(middle, token.span.end) };
+            }
+            _ => {}
         }
+        after_type = ["ARRAY", "STRUCT", "MAP"].iter().any(|word| is_word(&token.token, word));
+        tokens.push(token);
     }
 }
 

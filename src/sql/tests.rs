@@ -341,6 +341,10 @@ fn tables_are_read() {
             "table t (a STRUCT<x INT, y ARRAY<TEXT>>, b INT[][], c DECIMAL(10,2), d TIMESTAMP(3) WITH TIME ZONE)",
         ),
         (
+            "CREATE TABLE t (a STRUCT<x INT, y STRUCT<z INT>>[], b ARRAY<ARRAY<INT>>[], c INT AS (a >> 1))",
+            "table t (a STRUCT<x INT, y STRUCT<z INT>>[], b ARRAY<ARRAY<INT>>[], c INT = (a >> 1))",
+        ),
+        (
             "CREATE TABLE t (a INT) WITH (connector = 'sse', 'json.timestamp_format' = 'unix_millis', json.unstructured = TRUE, \
              \"events\" = 'a', n = 5, d = INTERVAL '5 seconds', e = INTERVAL '5' SECOND, f = -1.5, type = 'source', \
              headers = 'A: ''x''',)",

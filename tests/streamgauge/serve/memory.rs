@@ -64,7 +64,8 @@ async fn a_view_over_a_keyed_table_of_wide_rows_holds_what_it_says() {
     let shortened =
         async { while metric(&process, "streamgauge_view_memory_bytes{view=\"wide\"}").await >= (32 << 20) as f64 {} };
     timeout(HUNG, shortened).await.expect("histories are shortened");
-    assert!(taken < 64 << 20, "{} MiB, and {said} bytes are told", taken >> 20);
+    // And what the allocator keeps of batches on their way: all that came is 80 MB, several times over.
+    assert!(taken < 96 << 20, "{} MiB, and {said} bytes are told", taken >> 20);
     let rows = metric(&process, "streamgauge_table_memory_bytes{table=\"feed\"}").await as usize;
     assert!((KEYS * WIDE..16 << 20).contains(&rows), "{rows}");
     process.stop().await;
