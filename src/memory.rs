@@ -6,6 +6,7 @@
 //! rows that hold much more than they show.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrow::array::{
     Array, ArrayData, ArrayRef, AsArray, FixedSizeListArray, GenericByteArray, GenericByteViewArray, GenericListArray, MapArray,
@@ -21,6 +22,26 @@ const SLACK_BYTES: usize = 256;
 
 /// More buffers of texts than this are brought together: each would be looked at whenever the array is, and joined arrays add theirs up.
 const FEW_BUFFERS: usize = 8;
+
+/// A single result of a function below this is not counted: there are not enough of them in one statement to matter.
+const SMALL_BYTES: u64 = 64 * 1024;
+
+/// What functions may still make in large results. Without anybody who looks after the process, as much as they like.
+static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Says what large results of functions may take from now on, all together, until the next call.
+///
+/// Each of them is bounded, but a statement may ask for thousands, and the constants among them are made while it is planned, where no
+/// pool counts them.
+pub fn leave(bytes: u64) {
+    LEFT.store(bytes, Relaxed);
+}
+
+/// Whether a function may make a result of so many bytes now; what is made is taken from what is left.
+pub fn may_make(bytes: u64) -> bool {
+    bytes < SMALL_BYTES
+        || LEFT.fetch_update(Relaxed, Relaxed, |left| if left == u64::MAX { Some(left) } else { left.checked_sub(bytes) }).is_ok()
+}
 
 /// Memory that these arrays keep from being free: each of their buffers as a whole, and one that several of them share once.
 pub fn held<'a>(arrays: impl IntoIterator<Item = &'a ArrayRef>) -> usize {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::keep::lock;
 use super::{Engine, View};
 use crate::error::{Code, Error};
+use crate::memory;
 use crate::view::{Live, Progress};
 
 /// How often it is looked at. What comes in meanwhile is little beside the quarter of the machine that is left free.
@@ -27,6 +28,9 @@ const HISTORIES_PART: usize = 4;
 
 /// How often the log says that histories are shortened.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Large results of functions may take this part of what is left, from one look to the next: they may be copied before they are done with.
+const RESULTS_PART: usize = 4;
 
 /// Where the machine does not say what it has.
 const BYTES_DEFAULT: usize = 4 << 30;
@@ -89,6 +93,8 @@ impl Engine {
         loop {
             ticks.tick().await;
             self.relieve();
+            let most = self.memory.most.load(Relaxed);
+            memory::leave(resident().map_or(u64::MAX, |taken| (most.saturating_sub(taken) / RESULTS_PART) as u64));
         }
     }
 
@@ -186,6 +192,13 @@ fn level(sizes: &[usize], surplus: usize) -> usize {
         freed += step;
     }
     0
+}
+
+/// Memory that the process takes now, by what the system says of it.
+fn resident() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// Three quarters of what the machine has, or of what the process may have of it.

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 
 use super::wrapped::{Invoke, Wrapped};
 use crate::error::{Code, Error, Result};
+use crate::memory::may_make;
 
 /// Bytes that one call may make: much more than an event may have.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -136,6 +137,10 @@ impl Size {
                 let message = format!("{name} would make {bytes} bytes, and at most {most} are made at once");
                 return Err(Error::new(Code::Runtime, message).hint("ask for less"));
             }
+        }
+        if !may_make(bytes) {
+            let message = format!("{name} would make {bytes} bytes, and the process has no memory left for them");
+            return Err(Error::new(Code::Runtime, message).hint("ask for less, or give the process more with memory_max"));
         }
         Ok(())
     }

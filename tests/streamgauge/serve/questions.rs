@@ -101,6 +101,17 @@ async fn a_question_that_wants_all_memory_fails_and_the_server_goes_on() {
         let detail = told["detail"].as_str().unwrap();
         assert!(detail.starts_with("the query needs ") && detail.contains(" bytes of memory at once"), "{sql}: {told}");
     }
+    // Each of these is small enough, and there are hundreds of them: while it is planned, and in one row.
+    let many = |value: &str| {
+        let calls = (0..400).map(|n| format!("length(repeat('x', 60000000 + {n} + {value}))")).collect::<Vec<_>>();
+        format!("SELECT {} FROM generate_series(1, 1)", calls.join(", "))
+    };
+    let beside = format!("SELECT length(concat({})) AS n", vec!["repeat('x', 60000000)"; 400].join(", "));
+    for sql in [many("0"), many("value"), beside] {
+        let (status, _, told) = ask(&process, &sql, "60s").await;
+        assert_eq!(status, 422, "{told}");
+        assert!(told["detail"].as_str().unwrap().contains("the process has no memory left for them"), "{told}");
+    }
     // One without an end holds nothing, and is ended by the time.
     let sql = "WITH RECURSIVE up AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM up) SELECT count(*) FROM up";
     let (status, _, told) = ask(&process, sql, "1s").await;
