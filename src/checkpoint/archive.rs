@@ -18,7 +18,7 @@ mod tests;
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use disk::{Disk, Local};
 use file::{Flaw, FrameEntry, Manifest, PartEntry, Place, Reader, Writer};
 
+use super::lock::Lock;
 use crate::error::{Code, Error, Result};
 use crate::operator::{Content, Epoch, Frame, Part};
 use crate::time::Timestamp;
@@ -67,7 +68,7 @@ pub struct Archive {
     base: Option<Base>,
     /// Those that are kept, oldest first.
     kept: Vec<Kept>,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// The last checkpoint that was read or written: what the next one builds on.
@@ -138,11 +139,10 @@ impl Archive {
         let dir = dir.join(DIRECTORY);
         Local.make_dir(&dir).map_err(|error| unusable(&dir, &error))?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(LOCK));
-        let lock = lock.map_err(|error| unusable(&dir, &error))?;
-        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
+        let lock = Lock::take(lock.map_err(|error| unusable(&dir, &error))?).ok_or_else(|| {
             let message = format!("the checkpoints in '{}' are in use by another process", dir.display());
-            return Err(Error::new(Code::Data, message).hint("stop that process, or give this one its own directory"));
-        }
+            Error::new(Code::Data, message).hint("stop that process, or give this one its own directory")
+        })?;
         let mut opened = Archive::open_on(Box::new(Local), dir)?;
         opened.archive._lock = Some(lock);
         Ok(opened)

@@ -1,6 +1,7 @@
 //! What outlives the process, and getting back from it.
 
 mod archive;
+mod lock;
 mod store;
 mod vigil;
 

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 
 use super::Archive;
+use super::lock::Lock;
 use crate::error::{Code, Error, Result};
 use crate::time::Timestamp;
 
@@ -95,7 +96,7 @@ struct Inner {
     place: PathBuf,
     epoch: u64,
     /// Let go after the database.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Store {
@@ -125,7 +126,7 @@ impl Store {
     }
 
     /// Makes a new store, all of it or nothing.
-    fn make(dir: &Path, place: PathBuf, lock: File) -> Result<Self> {
+    fn make(dir: &Path, place: PathBuf, lock: Lock) -> Result<Self> {
         let usable = |error: io::Error| unusable(dir, &error);
         let unfinished = dir.join(UNFINISHED);
         let file = options().create(true).truncate(true).open(&unfinished).map_err(usable)?;
@@ -151,7 +152,7 @@ impl Store {
         Store::ready(database.map_err(|error| failed(&place, error.into()))?, None, place, None)
     }
 
-    fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf, lock: Option<File>) -> Result<Self> {
+    fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf, lock: Option<Lock>) -> Result<Self> {
         let mut store = Inner { database: Mutex::new(Some(database)), dir, place, epoch: 0, _lock: lock };
         let number = |key: &str| -> Result<Option<u64>> {
             let bytes = store.get(Space::Meta, key)?;
@@ -401,12 +402,9 @@ fn options() -> OpenOptions {
 }
 
 /// The lock of the directory, unless another process has it. Where a file system knows no locks, redb looks for itself.
-fn take_lock(dir: &Path) -> Result<File> {
-    let lock = options().create(true).truncate(false).open(dir.join(LOCK)).map_err(|error| unusable(dir, &error))?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(in_use(dir)),
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(lock),
-    }
+fn take_lock(dir: &Path) -> Result<Lock> {
+    let file = options().create(true).truncate(false).open(dir.join(LOCK)).map_err(|error| unusable(dir, &error))?;
+    Lock::take(file).ok_or_else(|| in_use(dir))
 }
 
 /// Whether nothing was ever kept in the file: it has no magic number yet, and behind the head nothing but zeros. One that was in use has

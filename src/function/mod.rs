@@ -12,6 +12,7 @@
 mod aggregate;
 mod arithmetic;
 mod bound;
+mod field;
 mod filtered;
 mod form;
 mod json;
@@ -24,11 +25,13 @@ use arrow::datatypes::DataType;
 use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 
+pub use self::field::Fields;
 pub use self::told::{Lost, listen};
 use crate::error::Result;
 
-/// Makes the expressions of a session safe. The functions of JSON are there already, and the rules that find windows are not yet.
+/// Makes the expressions of a session safe. The rules that find windows are not there yet.
 pub fn register(session: &SessionContext) -> Result<()> {
+    json::register(session)?;
     {
         let state = session.state_ref();
         let mut state = state.write();
@@ -37,7 +40,6 @@ pub fn register(session: &SessionContext) -> Result<()> {
         state.register_function_rewrite(Arc::new(filtered::Rewrite))?;
         state.register_function_rewrite(Arc::new(form::Rewrite))?;
     }
-    json::register(session)?;
     aggregate::register(session)
 }
 

@@ -91,6 +91,9 @@ fn planned(error: Error, query: &Query) -> Error {
         return Error::new(Code::Query, "a text has no fields to be read by `.` or `[…]`")
             .hint("of a JSON column a field is read with ->>, as in d ->> 'name'");
     }
+    if let Some(computed) = json(error.message()) {
+        return computed;
+    }
     if error.message().contains(" { ")
         && let Some(unknown) = unsupported(error.message())
     {
@@ -175,7 +178,23 @@ fn suggestion(wrong: &str, names: &[&str]) -> String {
     }
 }
 
+/// What computes with a value that `->` gives: DataFusion speaks of the union that holds it.
+fn json(text: &str) -> Option<Error> {
+    if !text.contains("Union(Sparse") {
+        return None;
+    }
+    let called = between(text, "argument types '", "(").or_else(|| between(text, "Function '", "'"));
+    let message = match called {
+        Some(name) => format!("{name} takes no value of JSON, as -> gives it: that may be of any kind"),
+        None => "a value of JSON, as -> gives it, may be of any kind: it cannot be computed with".into(),
+    };
+    Some(Error::new(Code::Query, message).hint("read it as text with ->>, and cast that: (d ->> 'level')::DOUBLE"))
+}
+
 fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
+    if let Some(computed) = json(text) {
+        return Some(computed);
+    }
     if let Some(name) = between(text, "table '", "' not found") {
         let name = name.rsplit('.').next().unwrap_or(name);
         let tables: Vec<&str> = known.tables.iter().map(String::as_str).collect();

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use crate::zone;
 
-/// Says every `time AT TIME ZONE zone` as `timezone(zone, time)`, and the seconds of a literal `TIMESTAMP '2026-03-29 02:00'`.
+/// Says every `time AT TIME ZONE zone` as `timezone(zone, time)`.
 pub fn zones(part: &mut impl VisitMut) {
     let _ = part.visit(&mut Zones);
 }
@@ -20,12 +20,6 @@ impl VisitorMut for Zones {
     type Break = ();
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::TypedString(TypedString { data_type: DataType::Timestamp(..), value, .. }) = expr
-            && let Value::SingleQuotedString(text) = &mut value.value
-            && text.len() == "2026-03-29 02:00".len()
-        {
-            text.push_str(":00");
-        }
         if let Expr::AtTimeZone { timestamp, time_zone } = expr {
             as_local(timestamp);
             let argument = |expr: &Expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr.clone()));

@@ -29,10 +29,12 @@ use crate::zone;
 ///
 /// Its operators and functions become safe ([`function`]). Everything else of the session stays as it is.
 pub fn register(session: &SessionContext) -> Result<()> {
-    datafusion_functions_json::register_all(&mut *session.state_ref().write())?;
     function::register(session)?;
     let state = plan::session(session.state(), settings);
-    let state = SessionStateBuilder::new_from_existing(state)
+    let mut builder = SessionStateBuilder::new_from_existing(state);
+    // Before DataFusion's own, which take a name as it stands.
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(function::Fields));
+    let state = builder
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(FindWindows))
         .with_analyzer_rule(Arc::new(Clocks))
@@ -42,7 +44,10 @@ pub fn register(session: &SessionContext) -> Result<()> {
     for function in plan::functions().into_iter().chain(zone::functions()) {
         session.register_udf(function);
     }
-    session.state_ref().write().register_function_rewrite(Arc::new(zone::AtTimeZone))?;
+    let state = session.state_ref();
+    let mut state = state.write();
+    state.register_function_rewrite(Arc::new(zone::AtTimeZone))?;
+    state.register_function_rewrite(Arc::new(zone::Literals))?;
     Ok(())
 }
 

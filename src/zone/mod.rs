@@ -7,6 +7,7 @@
 mod at;
 mod bin;
 mod clock;
+mod literal;
 mod part;
 mod text;
 mod trunc;
@@ -19,6 +20,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub use self::at::{AtTimeZone, NAME, has_zone};
 pub use self::clock::Zone;
+pub use self::literal::Literals;
 
 /// The functions of time that DataFusion does not have, or has without zones: they go by DataFusion's names in their place.
 pub fn functions() -> Vec<ScalarUDF> {

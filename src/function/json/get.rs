@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
@@ -12,7 +12,8 @@ use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUD
 use datafusion_functions_json::JsonUnionValue;
 
 use super::find::{Step, find};
-use super::value::{Builder, read};
+use super::value::{Builder, is_json, read, values};
+use crate::error::Result;
 use crate::function::wrapped::{Invoke, Wrapped};
 
 /// Those that take a path.
@@ -51,7 +52,10 @@ pub struct Located;
 impl Invoke for Located {
     fn invoke(&self, inner: &dyn ScalarUDFImpl, args: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
         let Some((json, path)) = args.args.split_first() else { return inner.invoke_with_args(args) };
-        let json = json.to_array(1)?;
+        let mut json = json.to_array(1)?;
+        if inner.name() == "json_contains" && is_json(json.data_type()) {
+            json = nested(&json)?;
+        }
         let (Some(text), Some(path)) = (texts(&json), steps(path)?) else { return inner.invoke_with_args(args) };
         let found: Vec<Option<Option<&str>>> = (0..json.len()).map(|row| text(row).map(|text| find(text, &path))).collect();
         let column: ArrayRef = match inner.name() {
@@ -65,6 +69,13 @@ impl Invoke for Located {
                     }
                 }
                 builder.finish()?
+            }
+            // Nothing is known of what is not there.
+            "json_contains" => {
+                let (key, before) =
+                    path.split_last().map_or((&[][..], &path[..]), |(key, before)| (std::slice::from_ref(key), before));
+                let contains = |row| Some(find(find(text(row)?, before)?, key).is_some());
+                Arc::new((0..json.len()).map(contains).collect::<BooleanArray>())
             }
             _ => {
                 let element = |value: &Option<Option<&str>>| value.map(|text| format!("[{}]", text.unwrap_or_default()));
@@ -85,6 +96,17 @@ impl Invoke for Located {
             _ => Ok(ColumnarValue::Array(column)),
         }
     }
+}
+
+/// The JSON text of what a nested call has found, as far as something can be in it.
+fn nested(found: &ArrayRef) -> Result<ArrayRef> {
+    let values = values(found)?;
+    let text = |row| match values.get_value(row) {
+        JsonUnionValue::JsonNull => None,
+        JsonUnionValue::Array(text) | JsonUnionValue::Object(text) => Some(text.to_string()),
+        _ => Some("0".into()),
+    };
+    Ok(Arc::new((0..found.len()).map(text).collect::<StringArray>()))
 }
 
 /// The JSON text of each row; `None` where they are of another type, as the unions of a nested call.

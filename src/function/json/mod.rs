@@ -1,5 +1,6 @@
 //! What `->` gives, compared by value: 4.25 is more than 4, and 4.0 is 4, whatever branch of DataFusion's union holds them.
 
+mod cast;
 mod compare;
 mod extreme;
 mod find;
@@ -25,9 +26,14 @@ pub fn normal_column(array: &ArrayRef) -> Result<ArrayRef> {
     builder.finish()
 }
 
-/// Makes JSON comparable. The functions of JSON are there already.
+/// Registers the operators and functions of JSON, and makes their values comparable.
 pub fn register(session: &SessionContext) -> Result<()> {
-    session.state_ref().write().register_function_rewrite(Arc::new(compare::Rewrite))?;
+    let state = session.state_ref();
+    let mut state = state.write();
+    state.register_function_rewrite(Arc::new(cast::Rewrite))?;
+    datafusion_functions_json::register_all(&mut *state)?;
+    state.register_function_rewrite(Arc::new(compare::Rewrite))?;
+    drop(state);
     session.add_analyzer_rule(Arc::new(rule::Rule));
     Ok(())
 }

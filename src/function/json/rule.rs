@@ -9,6 +9,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::cast::by_value;
 use super::get;
 use super::key::{key, key_within};
 use super::value::is_json;
@@ -29,11 +30,16 @@ impl AnalyzerRule for Rule {
         Ok(plan
             .transform_up_with_subqueries(|plan| {
                 let schema = merge_schema(&plan.inputs());
-                let plan = plan.map_expressions(|expr| expr.transform_up(|expr| Ok(get::wrap(ordered(expr, &schema)))))?;
-                plan.transform_data(|plan| by_value(plan, &schema))
+                let plan = plan.map_expressions(|expr| expr.transform_up(|expr| in_our_way(expr, &schema)))?;
+                plan.transform_data(|plan| parted_by_value(plan, &schema))
             })?
             .data)
     }
+}
+
+/// An expression as the functions of this room compute it. The casts that the types of arguments ask for are there by now.
+fn in_our_way(expr: Expr, schema: &DFSchema) -> DataFusionResult<Transformed<Expr>> {
+    Ok(get::wrap(by_value(ordered(expr, schema), schema).data))
 }
 
 fn json(expr: &Expr, schema: &DFSchema) -> bool {
@@ -78,7 +84,7 @@ fn ordered(expr: Expr, schema: &DFSchema) -> Expr {
     }
 }
 
-fn by_value(plan: LogicalPlan, schema: &DFSchema) -> DataFusionResult<Transformed<LogicalPlan>> {
+fn parted_by_value(plan: LogicalPlan, schema: &DFSchema) -> DataFusionResult<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Sort(mut sort) if sort.expr.iter().any(|by| json(&by.expr, schema)) => {
             sort.expr = sorted(sort.expr, schema);

@@ -11,9 +11,12 @@ const STREAMS: &str = "/v1/streams";
 
 async fn orders() -> (Service, Server) {
     let service = Service::start().await;
-    let server = service.with_feed(&[(&Signal::default(), &[("a", 1), ("b", 2000)])]).await;
+    // A view sees what comes after it: both exist before the first row.
+    let (start, hold) = (Signal::default(), Signal::default());
+    let server = service.with_feed(&[(&start, &[]), (&hold, &[("a", 1), ("b", 2000)])]).await;
     service.sql(r#"CREATE VIEW "current-totals" AS SELECT id, total FROM feed"#).await;
     service.sql("CREATE VIEW alerts AS SELECT id, total FROM feed WHERE total > 1000").await;
+    start.notify_one();
     service.changes("current-totals", 2).await;
     service.changes("alerts", 1).await;
     (service, server)
