@@ -16,6 +16,7 @@ use super::print::Printer;
 use super::sink::Sink;
 use crate::engine::{Engine, Output, Query, Said};
 use crate::error::{Code, Error, Result};
+use crate::feed::{self, Gap};
 use crate::plan::readable;
 use crate::table::Table;
 
@@ -240,6 +241,9 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
         losses.push((format!("table {name}: events that could not be read"), rows.bad, sample));
         let sample = rows.far_sample().map_or(String::new(), |sample| format!("; {sample}"));
         losses.push((format!("table {name}: {}", Table::FAR), rows.ahead, sample));
+        let (feed, gaps) = (table.feed_status(), table.feed_status().gaps());
+        let sample = gaps.entries_kept().last().map_or(String::new(), |gap| format!("; the last: {}", missed(gap, feed)));
+        losses.push((format!("table {name}: stretches of the feed that may have been missed"), gaps.last(), sample));
         let oversized = table.feed_status().snapshot().oversized;
         losses.push((format!("table {name}: events over max_event_bytes, which were dropped"), oversized, String::new()));
     }
@@ -258,6 +262,14 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
     }
     losses.retain(|(_, count, _)| *count > 0);
     losses
+}
+
+/// A gap in half a sentence.
+fn missed(gap: &Gap, feed: &feed::Status) -> String {
+    let id = |place: &str, id: &str| if id.is_empty() { String::new() } else { format!(" {place} id '{}'", feed.shown(id)) };
+    let missing = gap.missing.map_or(String::new(), |missing| format!(", {missing} missing"));
+    let (behind, before) = (id("behind", &gap.last_id), id("before", &gap.next_id));
+    format!("from {} to {}{behind}{before}{missing}: {}", gap.from, gap.to, gap.reason)
 }
 
 /// The line below the rows: what the feeds do, and why nothing comes.

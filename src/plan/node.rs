@@ -10,14 +10,13 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchemaRef};
 use datafusion::error::Result as DataFusionResult;
-use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Aggregate, Expr, Extension, LogicalPlan, UserDefinedLogicalNodeCore};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::finish::window_under;
 use super::marker::{self, Call};
 use crate::error::{Code, Error, Result};
-use crate::sql::unsteady;
+use crate::sql::chance;
 use crate::window::Shape;
 
 /// An aggregate by a window and further keys. Its schema is that of the aggregate it came from: the group columns, among them
@@ -193,13 +192,12 @@ impl AnalyzerRule for FindWindows {
     }
 }
 
-/// Refuses a condition of chance alone on the results of a window: it holds no column of them, so that it would be asked of the rows below.
+/// Refuses a condition of chance on the results of a window. Where all its columns are keys it would be asked of the rows below, one by one.
 fn refuse_chance(predicate: &Expr) -> Result<()> {
-    let by_chance = |part: &&Expr| part.column_refs().is_empty() && unsteady(part).is_some();
-    let Some(name) = split_conjunction(predicate).into_iter().find(by_chance).and_then(unsteady) else { return Ok(()) };
-    Err(Error::new(Code::NotYet, format!("{name}() alone as a condition on the results of a window is not built yet")).hint(
-        format!("select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5"),
-    ))
+    let Some(name) = chance(predicate) else { return Ok(()) };
+    Err(Error::new(Code::NotYet, format!("{name}() in a condition on the results of a window is not built yet")).hint(format!(
+        "select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5"
+    )))
 }
 
 /// The name of the window function in an expression that holds one.

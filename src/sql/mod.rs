@@ -20,7 +20,7 @@ pub use mask::covered;
 pub use parse::{Unread, data_type, expression, parse, parse_all};
 pub use rewrite::{Columns, rewrite};
 pub use statement::*;
-pub use steady::{first_clock, frozen, is_clock, unsteady};
+pub use steady::{chance, first_clock, frozen, is_clock, unsteady};
 pub use text::{Lines, Text};
 pub use types::{Types, arrow_type};
 pub use zones::zones;

@@ -27,6 +27,11 @@ pub fn unsteady(expr: &Expr) -> Option<String> {
     first(expr, &|_, volatility, _| volatility != Volatility::Immutable)
 }
 
+/// The name of the first function in an expression that gives another value for every row: chance, which no optimiser folds.
+pub fn chance(expr: &Expr) -> Option<String> {
+    first(expr, &|_, volatility, _| volatility == Volatility::Volatile)
+}
+
 /// The name of the first function that is wanted, by its name, volatility and arguments; not looking into subqueries.
 fn first(expr: &Expr, wanted: &dyn Fn(&str, Volatility, &[Expr]) -> bool) -> Option<String> {
     let mut found = None;
