@@ -31,7 +31,7 @@ impl FunctionRewrite for Literals {
                 Expr::Cast(Cast { expr: whole(expr)?, field })
             }
             Expr::TryCast(TryCast { expr, field }) if matches!(field.data_type(), DataType::Timestamp(..)) => {
-                let expr = read(&expr).and_then(|text| with_seconds(text)).map_or(expr, |text| Box::new(lit(text)));
+                let expr = read(&expr).and_then(with_seconds).map_or(expr, |text| Box::new(lit(text)));
                 Expr::TryCast(TryCast { expr, field })
             }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) && (is_time(&left) || is_time(&right)) => {

@@ -1,6 +1,7 @@
 //! Aggregates in the place of DataFusion's: sums that do not wrap, and frames from which rows leave without a trace.
 
 mod distinct;
+mod interval;
 mod moments;
 mod parts;
 mod total;
@@ -23,6 +24,7 @@ use datafusion::logical_expr::{
 use datafusion::prelude::SessionContext;
 
 use self::distinct::Distinct;
+use self::interval::Intervals;
 use self::moments::{Moment, Moments, MomentsOfGroups};
 use self::parts::{Parts, Recipe};
 use self::total::{Total, Totals, What};
@@ -91,7 +93,7 @@ fn sum_type<T: total::Exact<W>, W: total::Wide>(of: &DataType) -> Option<DataTyp
 }
 
 impl Safe {
-    /// What is computed exactly; none for floating-point numbers and intervals.
+    /// What is computed exactly in one number; none for floating-point numbers and intervals.
     fn exact(&self, args: &AccumulatorArgs) -> Option<What> {
         let of = args.expr_fields.first()?.data_type();
         let average = match self.kind {
@@ -101,6 +103,10 @@ impl Safe {
         };
         let _ = with_types!(of, sum_type(of), None)?;
         Some(What { of: of.clone(), result: args.return_type().clone(), average, name: args.name.into() })
+    }
+
+    fn is_interval(args: &AccumulatorArgs) -> bool {
+        !args.is_distinct && args.expr_fields.first().is_some_and(|field| *field.data_type() == interval::OF)
     }
 
     fn is_float(args: &AccumulatorArgs) -> bool {
@@ -122,6 +128,7 @@ impl AggregateUDFImpl for Safe {
             };
         }
         match self.kind {
+            Kind::Sum if Self::is_interval(&args) => Ok(Box::new(Intervals::new(args.name))),
             Kind::Moment(moment) if !args.is_distinct => Ok(Box::new(Moments::new(moment))),
             _ => self.inner.accumulator(args),
         }
@@ -135,6 +142,9 @@ impl AggregateUDFImpl for Safe {
             return Ok(moment.states().iter().map(|(name, data_type)| field(name, data_type.clone())).collect());
         }
         let of = args.input_fields.first().map(|field| field.data_type()).unwrap_or(&DataType::Null);
+        if matches!(self.kind, Kind::Sum) && *of == interval::OF && !args.is_distinct {
+            return Ok(interval::STATES.into_iter().map(|(name, data_type)| field(name, data_type)).collect());
+        }
         let sum = match self.kind {
             Kind::Sum | Kind::Average => with_types!(of, sum_type(of), None),
             Kind::Moment(_) | Kind::Xor => None,
@@ -149,6 +159,7 @@ impl AggregateUDFImpl for Safe {
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         match self.kind {
             Kind::Sum | Kind::Average if self.exact(&args).is_some() => !args.is_distinct,
+            Kind::Sum if Self::is_interval(&args) => false,
             Kind::Moment(_) => !args.is_distinct,
             _ => self.inner.groups_accumulator_supported(args),
         }
@@ -168,6 +179,7 @@ impl AggregateUDFImpl for Safe {
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
         match self.kind {
             Kind::Sum | Kind::Average if self.exact(&args).is_some() => self.accumulator(args),
+            Kind::Sum if Self::is_interval(&args) => self.accumulator(args),
             Kind::Xor => Ok(Box::new(parts::Counted::new(self.inner.create_sliding_accumulator(args)?))),
             Kind::Moment(moment) if !args.is_distinct => {
                 Ok(Box::new(Parts::new(moment.arguments(), move || Ok(Box::new(Moments::new(moment)) as _))))
