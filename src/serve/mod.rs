@@ -7,6 +7,7 @@ mod checkpoints;
 pub mod crowd;
 mod describe;
 mod drasi;
+mod events;
 pub mod guard;
 pub mod listen;
 pub mod log;
@@ -49,6 +50,7 @@ use crate::error::{Code, Error};
 fn api(app: &Arc<App>) -> OpenApiRouter {
     let own = OpenApiRouter::new()
         .merge(system::routes())
+        .merge(events::routes())
         .merge(tables::routes())
         .merge(views::routes())
         .merge(sql::routes())

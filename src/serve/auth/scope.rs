@@ -123,7 +123,7 @@ pub fn need(method: &Method, path: &str, query: &str) -> (Need, bool) {
         (true, ["views", view, "stream" | "changes"]) => (only(Scope::Stream(decoded(view))), true),
         (true, ["views" | "queries", view, "results"]) => (only(Scope::Stream(decoded(view))), false),
         (true, ["streams"]) if !named().is_empty() => (Need::Scopes(named()), true),
-        (true, [.., "stream"]) => (only(Scope::Read), true),
+        (true, [.., "stream"] | ["events"]) => (only(Scope::Read), true),
         (true, _) => (only(Scope::Read), false),
         (false, ["sql"] | ["tickets"]) => (Need::Known, false),
         (false, ["sql", "validate"]) => (only(Scope::Read), false),
@@ -169,6 +169,8 @@ mod tests {
             ("GET /metrics", "read"),
             ("GET /v1/connection_tables", "read"),
             ("HEAD /api/v1/connection_tables", "read"),
+            ("GET /v1/events", "read (url)"),
+            ("GET /v1/connection_tables/t/events", "read"),
             ("POST /v1/connection_tables", "write"),
             ("POST /v1/connection_tables/test", "write"),
             // It may look at the feed.

@@ -15,6 +15,7 @@ mod restart;
 mod secrets;
 mod sql;
 mod starts;
+mod states;
 mod stream;
 mod tables;
 mod views;
