@@ -252,7 +252,8 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
         let report = progress.read().1;
         let name = output.name.as_ref().map_or_else(|| "query".to_string(), |name| format!("view {name}"));
         let sample = report.bad_samples.last();
-        let sample = sample.map_or(String::new(), |sample| format!("; the last: {} ({})", sample.reason, readable(&sample.row)));
+        let of = |row: &str| if row.is_empty() { String::new() } else { format!(" ({})", readable(row)) };
+        let sample = sample.map_or(String::new(), |sample| format!("; the last: {}{}", sample.reason, of(&sample.row)));
         losses.push((format!("{name}: rows that could not be computed"), report.bad_rows, sample));
         let sample = report.late_samples.last();
         let sample = sample.map_or(String::new(), |sample| {

@@ -18,7 +18,7 @@ use crate::operator::state::Frame;
 use crate::operator::{Epoch, Message};
 use crate::sql::Object;
 use crate::table::{Follow, Holder, Mark, Table, next_holder};
-use crate::view::{ContinuousExec, Run, Step};
+use crate::view::{ContinuousExec, Once, Run, Step};
 
 /// What an output says, in order.
 pub enum Said {
@@ -211,11 +211,13 @@ impl Engine {
                     _ if is_finished => (Standing::Ended, Output::new(&query, None, changes, ended(sender))),
                     None => {
                         let rows = datafusion::physical_plan::execute_stream(Arc::clone(&query.plan), query.state.task_ctx())?;
+                        let rows = Once::of(rows);
+                        let progress = Some(rows.progress());
                         let task = tokio::spawn(told(sender.clone(), async move {
                             answer(rows, sender.clone()).await;
                             let _ = sender.send(Ok(Said::End)).await;
                         }));
-                        (Standing::Finite, Output::new(&query, None, changes, task.abort_handle()))
+                        (Standing::Finite, Output::new(&query, progress, changes, task.abort_handle()))
                     }
                     Some(continuous) => {
                         let state = self.state_of(&view, &printed, &fingerprint, &mut states, &resumed, &mut anew);

@@ -5,9 +5,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
-use futures::{FutureExt, StreamExt};
+use datafusion::physical_plan::execute_stream;
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError};
 
@@ -17,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::operator::Message;
 use crate::table::Table;
 use crate::time::TimestampArray;
-use crate::view::{Budget, Progress, Run};
+use crate::view::{Budget, Once, Progress, Run};
 
 /// A running query: its changes as they come, until the feeds end or it is dropped.
 pub struct Output<T = Changes> {
@@ -26,7 +28,7 @@ pub struct Output<T = Changes> {
     /// Whether results are corrected later, so that weights matter.
     pub changelog: bool,
     pub changes: mpsc::Receiver<Result<T>>,
-    /// How far a continuous query has come; `None` for one that is answered at once.
+    /// How far the query has come; `None` for a question to a server.
     pub progress: Option<Arc<Progress>>,
     task: AbortHandle,
 }
@@ -51,7 +53,14 @@ impl Engine {
                 }
                 None => {
                     let rows = execute_stream(Arc::clone(&query.plan), context)?;
-                    (None, self.spawn(told(sender.clone(), answer(rows, sender))))
+                    match &self.aside {
+                        // Who asks a server sees the rows alone.
+                        Some(_) => (None, self.spawn(told(sender.clone(), answer(rows, sender)))),
+                        None => {
+                            let rows = Once::of(rows);
+                            (Some(rows.progress()), self.spawn(told(sender.clone(), answer(rows, sender))))
+                        }
+                    }
                 }
             };
             outputs.push(Output::new(query, progress, changes, task));
@@ -141,7 +150,10 @@ async fn follow(mut run: Run, changes: mpsc::Sender<Result<Changes>>) {
 }
 
 /// Hands on the rows of a query that DataFusion answers by itself; they have no event time.
-pub(super) async fn answer<T: From<Changes>>(mut rows: SendableRecordBatchStream, changes: mpsc::Sender<Result<T>>) {
+pub(super) async fn answer<T: From<Changes>>(
+    mut rows: impl Stream<Item = DataFusionResult<RecordBatch>> + Unpin,
+    changes: mpsc::Sender<Result<T>>,
+) {
     while let Some(batch) = rows.next().await {
         let batch = batch.map_err(Error::from).map(|rows| {
             let times = TimestampArray::from_value(0, rows.num_rows());

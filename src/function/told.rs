@@ -21,7 +21,7 @@ thread_local! {
 
 /// Does `work`, in which a group that has no value becomes NULL, and says which those were.
 ///
-/// Without a listener it is an error: a query that is answered once must not hide a wrong group among its rows. The reasons go by the
+/// Without a listener it is an error: rows alone must not hide a group without a value among them. The reasons go by the
 /// thread, for the aggregates are called by DataFusion, which has no place for them; so `work` must not move to another one.
 pub fn listen<T>(work: impl FnOnce() -> T) -> (T, Vec<Lost>) {
     /// Lets the listener before this one hear again, whatever happens.

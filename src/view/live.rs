@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::history::{Entry, Followed, Follower, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX};
 use super::latency::Latency;
+use super::once::Once;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run, Step};
 use super::saved::{self, Chapters, Numbers, Said, Saved};
@@ -470,7 +471,9 @@ impl Live {
     }
 
     /// Takes the rows of a query that DataFusion answers by itself.
-    pub async fn fill(self: Arc<Self>, mut rows: SendableRecordBatchStream) {
+    pub async fn fill(self: Arc<Self>, rows: SendableRecordBatchStream) {
+        let mut rows = Once::of(rows);
+        let _ = self.progress.set(rows.progress());
         while let Some(batch) = rows.next().await {
             let published = batch.map_err(Error::from).and_then(|rows| {
                 let times = TimestampArray::from_value(0, rows.num_rows());

@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use super::budget::{Budget, Pace};
 use super::inputs::{Arrival, Inputs};
 use crate::error::Result;
+use crate::function::Lost;
 use crate::operator::state::{Cut, Frame};
-use crate::operator::{Chain, Epoch, Message, Report};
+use crate::operator::{BAD_SAMPLES, BadRow, Chain, Epoch, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
 use crate::table::{Follow, Mark, Table};
 use crate::time::Timestamp;
@@ -60,6 +61,15 @@ impl Progress {
     /// The watermark of the results so far, and what the operators tell about themselves.
     pub fn read(&self) -> (Option<Timestamp>, Report) {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes groups that have no value.
+    pub(super) fn lose(&self, lost: Vec<Lost>) {
+        let Report { bad_rows, bad_samples, .. } = &mut self.now.lock().unwrap_or_else(PoisonError::into_inner).1;
+        *bad_rows += lost.len() as u64;
+        let sample = |lost: Lost| BadRow { time: Timestamp::now(), reason: lost.reason, row: String::new() };
+        bad_samples.extend(lost.into_iter().map(sample));
+        bad_samples.drain(..bad_samples.len().saturating_sub(BAD_SAMPLES));
     }
 }
 
