@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::FunctionRegistry;
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{ExprSchemable, LogicalPlan};
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::prelude::SessionContext;
 use futures::FutureExt;
@@ -58,7 +60,12 @@ impl Engine {
         let columns = filter.input.schema();
         // NULL alone has a type of its own.
         let predicate = filter.predicate.clone().cast_to(&DataType::Boolean, columns)?;
-        let condition = alone.state().create_physical_expr(predicate, columns)?;
+        // Some functions are only names for a CASE, and are computed as one.
+        let state = alone.state();
+        let simple =
+            SimplifyContext::builder().with_schema(Arc::clone(columns)).with_config_options(state.config_options().clone());
+        let predicate = ExprSimplifier::new(simple.build()).simplify(predicate)?;
+        let condition = state.create_physical_expr(predicate, columns)?;
         // What fails without any row would fail for all.
         condition.evaluate(&RecordBatch::new_empty(Arc::clone(schema)))?;
         Ok(condition)

@@ -68,6 +68,16 @@ const ID_BYTES_MAX: usize = 8 * 1024;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const USER_AGENT: &str = concat!("streamgauge/", env!("CARGO_PKG_VERSION"));
 
+/// Headers in which a client says what it can read, and where it stopped.
+const PLAIN: [HeaderName; 6] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::USER_AGENT,
+    HeaderName::from_static("last-event-id"),
+];
+
 /// Sends the request, with `last_id` if there is one, and follows redirects until a stream is there or the reason why not.
 pub(super) async fn open(
     client: &Client,
@@ -120,9 +130,11 @@ pub(super) async fn open(
                 let reason = format!("{place} redirects to {target_place}, which may not have the body: it may hold secrets");
                 return Err(Refusal::Final(Error::new(Code::Redirect, reason).hint("give the final URL as the endpoint")));
             }
-            let secret: Vec<HeaderName> =
-                headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(name, _)| name.clone()).collect();
-            for name in secret {
+            // Nor which header is one, whatever it is called: the other server gets what every client says.
+            let is_kept = |name: &HeaderName, value: &HeaderValue| PLAIN.contains(name) && !value.is_sensitive();
+            let others: Vec<HeaderName> =
+                headers.iter().filter(|(name, value)| !is_kept(name, value)).map(|(name, _)| name.clone()).collect();
+            for name in others {
                 headers.remove(name);
             }
         }

@@ -8,7 +8,7 @@ const SECRET_BYTES_MIN: usize = 4;
 /// Whether the name of a header or query parameter tells that its value is nobody's business.
 pub(super) fn sounds_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    const TELLTALES: [&str; 13] = [
+    const TELLTALES: [&str; 18] = [
         "auth",
         "cookie",
         "key",
@@ -22,8 +22,16 @@ pub(super) fn sounds_secret(name: &str) -> bool {
         "bearer",
         "csrf",
         "xsrf",
+        "passphrase",
+        "pwd",
+        "hmac",
+        "ticket",
+        "private",
     ];
+    // Too short to be looked for inside other words.
+    const WORDS: [&str; 6] = ["sig", "sas", "sid", "pass", "pin", "code"];
     TELLTALES.iter().any(|telltale| name.contains(telltale))
+        || name.split(|letter: char| !letter.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
 }
 
 /// A word of so many letters and digits was made by a machine.

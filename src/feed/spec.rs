@@ -230,7 +230,8 @@ impl Request {
     fn check(&self, policy: &Policy) -> Vec<Result<()>> {
         let mut checks = Vec::new();
         for name in self.variable_names() {
-            checks.push(policy.check_variable(&name).and_then(|()| policy.check_bound(&name, &self.endpoint.0)));
+            checks.push(policy.check_variable(&name));
+            checks.extend(self.readers(&self.endpoint.0).iter().map(|url| policy.check_bound(&name, url)));
         }
         for (option, file) in [("tls_ca_file", &self.tls_ca_file), ("tls_client_file", &self.tls_client_file)] {
             checks.extend(file.is_some().then(|| policy.check_files(option)));
@@ -249,10 +250,17 @@ impl Request {
 
     /// Refuses to send a variable to a host that it is not bound to; `url` has its own variables filled in.
     pub(super) fn check_bound(&self, policy: &Policy, url: &Url) -> Result<()> {
-        match policy.bound.is_empty() {
-            true => Ok(()),
-            false => self.variable_names().iter().try_for_each(|name| policy.check_bound(name, url)),
+        if policy.bound.is_empty() {
+            return Ok(());
         }
+        let readers = self.readers(url);
+        self.variable_names().iter().try_for_each(|name| readers.iter().try_for_each(|url| policy.check_bound(name, url)))
+    }
+
+    /// Whose hosts read what is sent to `url`: its own, and without TLS that of the table's proxy.
+    fn readers(&self, url: &Url) -> Vec<Url> {
+        let proxy = self.proxy.as_deref().filter(|_| url.scheme() == "http").and_then(|proxy| Url::parse(proxy).ok());
+        std::iter::once(url.clone()).chain(proxy).collect()
     }
 
     /// The endpoint for people, its variables not filled in.

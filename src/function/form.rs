@@ -35,7 +35,7 @@ pub fn formed_within(expr: Expr) -> Expr {
     Form { unseen: true, signature: Signature::any(1, Volatility::Immutable) }.of(expr)
 }
 
-/// Floating-point numbers in IN, `CASE v WHEN …` and `count(DISTINCT v)`.
+/// Floating-point numbers in IN, `CASE v WHEN …`, `nullif` and `count(DISTINCT v)`.
 #[derive(Debug)]
 pub struct Rewrite;
 
@@ -58,6 +58,10 @@ impl FunctionRewrite for Rewrite {
                 let when_then_expr = when_then_expr.into_iter().map(|(when, then)| (form(when), then)).collect();
                 Transformed::yes(Expr::Case(Case { expr: Some(form(of)), when_then_expr, else_expr }))
             }
+            Expr::ScalarFunction(mut call) if call.func.name() == "nullif" && call.args.iter().any(floats) => {
+                call.args = call.args.into_iter().map(|arg| *form(Box::new(arg))).collect();
+                Transformed::yes(Expr::ScalarFunction(call))
+            }
             Expr::AggregateFunction(mut call) if call.params.distinct && call.params.args.iter().any(floats) => {
                 let form = |arg: Expr| if floats(&arg) { formed_within(arg) } else { arg };
                 call.params.args = call.params.args.into_iter().map(form).collect();
@@ -68,7 +72,8 @@ impl FunctionRewrite for Rewrite {
     }
 }
 
-fn is_formed(expr: &Expr) -> bool {
+/// Whether it is given in that form.
+pub fn is_formed(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.inner().is::<Form>())
 }
 

@@ -133,7 +133,13 @@ impl Compiler<'_> {
                 let input = Box::pin(self.step(&projection.input, place)).await?;
                 steady(plan, &input)?;
                 let exprs = self.exprs(&projection.expr, projection.input.schema())?;
-                Ok(Step::Project { input: Box::new(input), exprs, schema: Arc::clone(plan.schema().inner()) })
+                let schema = Arc::clone(plan.schema().inner());
+                let project = |input| Step::Project { input, exprs, schema };
+                Ok(match input {
+                    // The optimiser puts LIMIT below; but a row that cannot be computed is none of those that were asked for.
+                    Step::Limit { input, skip, fetch } => Step::Limit { input: Box::new(project(input)), skip, fetch },
+                    input => project(Box::new(input)),
+                })
             }
             LogicalPlan::Filter(filter) => {
                 let input = Box::pin(self.step(&filter.input, place)).await?;

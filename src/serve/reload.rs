@@ -10,7 +10,7 @@ use super::app::App;
 use super::crowd::files_max;
 use super::listen::Shutdown;
 use super::settings::{Auth, Settings, Token};
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 
 /// How often the token file and the times of tokens are looked at: a token that is gone is to be refused within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
@@ -47,7 +47,14 @@ impl App {
     pub fn reload(&self, mut fresh: Settings) -> Result<Reloaded> {
         let old = self.settings.now();
         fresh.feeds.own.clone_from(&old.feeds.own);
-        fresh.check(self.gate.tokens().has_stored_admin())?;
+        let is_stored = self.gate.tokens().has_stored_admin();
+        fresh.check(is_stored)?;
+        // A file that an editor is just writing may be empty.
+        let has_token = |auth: &Auth| auth.token.is_some() || !auth.tokens.is_empty();
+        if has_token(&old.auth) && !has_token(&fresh.auth) && !is_stored {
+            return Err(Error::new(Code::NotAllowed, "the settings have no token any more: everybody could do everything")
+                .hint("name a token, or restart the server without one"));
+        }
         self.gate.tokens().reload(&fresh.auth)?;
         self.gate.settle();
         let reloaded = differences(&old, &fresh);

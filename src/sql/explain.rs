@@ -188,7 +188,7 @@ fn json(text: &str) -> Option<Error> {
         Some(name) => format!("{name} takes no value of JSON, as -> gives it: that may be of any kind"),
         None => "a value of JSON, as -> gives it, may be of any kind: it cannot be computed with".into(),
     };
-    Some(Error::new(Code::Query, message).hint("read it as text with ->>, and cast that: (d ->> 'level')::DOUBLE"))
+    Some(Error::new(Code::Query, message).hint("say which kind it is: (d -> 'level')::DOUBLE, ::BOOLEAN or ::TEXT"))
 }
 
 fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
@@ -315,7 +315,10 @@ fn unsupported(text: &str) -> Option<Error> {
     if let Some(name) = text.strip_prefix("Unsupported SQL type ") {
         return Some(Error::new(Code::Type, format!("type {name} is not known")));
     }
-    let name = form(text)?;
+    let name = match form(text)? {
+        "InSubquery" => "IN (SELECT …) as a value",
+        name => name,
+    };
     let hint = foreign::form(name).unwrap_or("write it with SELECT, WHERE, GROUP BY a window, and joins");
     Some(Error::new(Code::NotYet, format!("{} is not known in a query here", name.to_ascii_uppercase())).hint(hint))
 }

@@ -288,6 +288,8 @@ struct Level {
 fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     let mut levels = vec![Level::default()];
     let (mut types, mut intervals) = (0_usize, 0_usize);
+    let is_arrow = |token: &Token| matches!(token, Token::Word(word) if word.value.to_ascii_lowercase().starts_with("arrow_"));
+    let names_types = tokens.iter().any(|token| is_arrow(&token.token));
     for (index, TokenWithSpan { token, span }) in tokens.iter().enumerate() {
         let before = index.checked_sub(1).map(|before| &tokens[before].token);
         let after_type = || ["ARRAY", "STRUCT", "MAP"].iter().any(|word| before.is_some_and(|token| is_word(token, word)));
@@ -307,6 +309,10 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
             Token::Gt => types = types.saturating_sub(1),
             Token::ShiftRight => types = types.saturating_sub(2),
             _ => {}
+        }
+        // The name of a type, as in arrow_cast(a, 'List(Utf8)'), is read to any depth.
+        if names_types && text_of(token).is_some_and(|text| text.matches('(').count() > NESTING_MAX) {
+            return Err(too_deep((*span).into()));
         }
         let depth = levels.len() + types;
         let level = levels.last_mut().expect("an empty stack of levels is an error above");
@@ -335,6 +341,19 @@ fn check_depth(tokens: &[TokenWithSpan]) -> Result<()> {
     match levels.pop().and_then(|level| level.opened) {
         Some(opened) => Err(Error::new(Code::Syntax, "a bracket is not closed").at(opened)),
         None => Ok(()),
+    }
+}
+
+/// The content of a text, however it is quoted.
+fn text_of(token: &Token) -> Option<&str> {
+    match token {
+        Token::SingleQuotedString(text)
+        | Token::EscapedStringLiteral(text)
+        | Token::NationalStringLiteral(text)
+        | Token::UnicodeStringLiteral(text)
+        | Token::SingleQuotedRawStringLiteral(text) => Some(text),
+        Token::DollarQuotedString(text) => Some(&text.value),
+        _ => None,
     }
 }
 

@@ -69,7 +69,7 @@ fn translated(pattern: &str) -> Result<String, String> {
                 out.push_str(said);
                 rest = after;
             }
-            None if !letter.is_ascii_alphabetic() || letter == 'T' => {
+            None if !letter.is_ascii_alphabetic() || letter == 'T' && !here.starts_with("TZ") => {
                 out.push(letter);
                 rest = &rest[letter.len_utf8()..];
             }
@@ -142,7 +142,7 @@ mod tests {
             assert_eq!(translated(pattern).unwrap(), expect);
         }
         assert_eq!(translated("YYYY Month"), Err("Month".into()));
-        assert_eq!(translated("HH24:MI TZ"), Err("Z".into()));
+        assert_eq!(translated("HH24:MI TZ"), Err("TZ".into()));
         assert_eq!(translated("yyyy"), Err("yyyy".into()));
     }
 }

@@ -13,7 +13,7 @@ use super::cast::by_value;
 use super::get;
 use super::key::{key, key_within};
 use super::value::is_json;
-use crate::function::form::{formed_within, has_forms, in_one_form};
+use crate::function::form::{formed_within, has_forms, in_one_form, is_formed};
 
 /// Orders by keys, groups by values in one form, and gives the functions of JSON their own way to find a value.
 ///
@@ -47,7 +47,7 @@ fn json(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn formed(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|data_type| has_forms(&data_type))
+    !is_formed(expr) && expr.get_type(schema).is_ok_and(|data_type| has_forms(&data_type))
 }
 
 /// What is compared by its bytes: keys of JSON, and floats in one form.
@@ -61,12 +61,8 @@ fn parted(expr: Expr, schema: &DFSchema) -> Expr {
     }
 }
 
-fn keyed(expr: Expr, schema: &DFSchema) -> Expr {
-    if json(&expr, schema) { key_within(expr) } else { expr }
-}
-
-fn sorted(by: Vec<Sort>, schema: &DFSchema) -> Vec<Sort> {
-    by.into_iter().map(|Sort { expr, asc, nulls_first }| Sort { expr: keyed(expr, schema), asc, nulls_first }).collect()
+fn sorted(by: Vec<Sort>, by_value: impl Fn(Expr) -> Expr) -> Vec<Sort> {
+    by.into_iter().map(|Sort { expr, asc, nulls_first }| Sort { expr: by_value(expr), asc, nulls_first }).collect()
 }
 
 /// What an aggregate or window function orders and parts its rows by.
@@ -77,7 +73,8 @@ fn ordered(expr: Expr, schema: &DFSchema) -> Expr {
             Expr::WindowFunction(call)
         }
         Expr::AggregateFunction(mut call) => {
-            call.params.order_by = sorted(call.params.order_by, schema);
+            let key = |by| if json(&by, schema) { key_within(by) } else { by };
+            call.params.order_by = sorted(call.params.order_by, key);
             Expr::AggregateFunction(call)
         }
         other => other,
@@ -86,8 +83,8 @@ fn ordered(expr: Expr, schema: &DFSchema) -> Expr {
 
 fn parted_by_value(plan: LogicalPlan, schema: &DFSchema) -> DataFusionResult<Transformed<LogicalPlan>> {
     match plan {
-        LogicalPlan::Sort(mut sort) if sort.expr.iter().any(|by| json(&by.expr, schema)) => {
-            sort.expr = sorted(sort.expr, schema);
+        LogicalPlan::Sort(mut sort) if sort.expr.iter().any(|by| formed(&by.expr, schema)) => {
+            sort.expr = sorted(sort.expr, |by| parted(by, schema));
             Ok(Transformed::yes(LogicalPlan::Sort(sort)))
         }
         LogicalPlan::Aggregate(mut aggregate) if aggregate.group_expr.iter().any(|by| formed(by, schema)) => {

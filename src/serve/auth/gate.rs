@@ -171,9 +171,10 @@ pub async fn authorize(State(gate): State<Gate>, mut request: Request, next: Nex
         Ok(identity) => {
             request.extensions_mut().insert(identity.clone());
             let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+            let asks = request.uri().path().ends_with("/sql");
             let answer = next.run(request);
-            // What waits for changes waits no longer than its token is known; what makes changes is brought to its end.
-            let response = match reads {
+            // What waits for rows or changes waits no longer than its token is known; what makes changes is brought to its end.
+            let response = match reads || asks {
                 true => tokio::select! {
                     biased;
                     response = answer => response,
