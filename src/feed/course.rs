@@ -236,6 +236,76 @@ mod tests {
         (drawn_together(&counted), gaps.iter().map(shown).collect::<Vec<_>>().join(", "))
     }
 
+    /// Events of which some inherit their id come once however far back a server begins again, and wherever it is cut off.
+    #[test]
+    fn events_that_inherit_their_id_come_once_whatever_a_server_sends_again() {
+        for seed in 0..2_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut behind = vec![0];
+            let mut texts = Vec::new();
+            for number in 0..60 {
+                if number > 0 && rng.u8(..6) == 0 {
+                    texts.push(format!("+e{number}"));
+                } else {
+                    behind.push(number + 1);
+                    texts.push(format!("{}:e{number}", behind.len() - 1));
+                }
+            }
+            let (mut script, mut asked, mut pings) = (vec!["|".to_string()], 0, 0);
+            while asked < texts.len() {
+                let from = asked - rng.usize(..20).min(asked);
+                let cut = rng.u8(..16) == 0 && from < asked;
+                let to = if cut { rng.usize(from..asked) } else { (asked + rng.usize(1..30)).min(texts.len()) };
+                for text in &texts[from..to] {
+                    script.push(text.clone());
+                    if rng.u8(..20) == 0 {
+                        pings += 1;
+                        script.push(format!("+ping{pings}"));
+                    }
+                }
+                // Behind the event that gave the last id of this connection, or of the one before.
+                let last = texts[from..to].iter().rposition(|text| !text.starts_with('+')).map(|at| from + at + 1);
+                asked = last.unwrap_or(asked);
+                if to == texts.len() {
+                    break;
+                }
+                script.push("|".into());
+            }
+            let script = script.join(" ");
+            let counted = told(&script).0;
+            let mut events: Vec<&str> = counted.split(' ').filter(|word| !word.starts_with("ping")).collect();
+            let all: Vec<String> = (0..60).map(|number| format!("e{number}")).collect();
+            if events != all {
+                events.retain(|event| counted.split(' ').filter(|word| word == event).count() != 1);
+                panic!("seed {seed}: {events:?} of {counted}\n{script}");
+            }
+        }
+    }
+
+    #[test]
+    fn events_that_share_a_rising_id_all_count_though_many_came_in_one_read() {
+        let mut course = Course::new(true);
+        let mut counts = |numbers: std::ops::Range<u64>, last_id: &str| {
+            if !last_id.is_empty() {
+                course.connected(last_id, None);
+            }
+            course.begin_read(last_id);
+            let mut counted = Vec::new();
+            for number in numbers {
+                let (id, data) = ((1_000 + number / 6).to_string(), number.to_string());
+                let event = Event { kind: "message", data: &data, id: &id, has_id: true, unseen: 0 };
+                if !course.event(&event, || true, Timestamp(1)).is_repeated {
+                    counted.push(number);
+                }
+            }
+            course.read(Timestamp(1));
+            counted
+        };
+        assert_eq!(counts(0..303, ""), (0..303).collect::<Vec<_>>());
+        assert_eq!(counts(300..606, "1050"), (303..606).collect::<Vec<_>>());
+        assert_eq!(counts(607..900, "1100"), (607..900).collect::<Vec<_>>());
+    }
+
     /// `1 2 3 x` as `1..3 x`.
     fn drawn_together(words: &[String]) -> String {
         let number = |word: &str| word.trim_end_matches('\'').parse::<u64>().ok().map(|number| (number, word.ends_with('\'')));

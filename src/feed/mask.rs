@@ -195,6 +195,11 @@ mod tests {
             ("endpoint", "https://{{U}}:geheim@example.com/?token={{T}}", "https://{{U}}***@example.com/?token={{T}}"),
             ("proxy", "socks5://u:geheim@proxy:1080", "socks5://***@proxy:1080"),
             ("url", "x?token=a&b=https://u:geheim@h&key=c://geheim@d", "x?token=***&b=https://***@h&key=***"),
+            (
+                "url",
+                "https://h/?sig=a&Pwd=b&x-pass=c&design=d&ticket=e",
+                "https://h/?sig=***&Pwd=***&x-pass=***&design=d&ticket=***",
+            ),
             ("proxy", "off", "off"),
             ("events", "a, b", "a, b"),
         ] {

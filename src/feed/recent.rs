@@ -29,6 +29,8 @@ pub(super) struct Recent {
     /// The id under which the next event comes if it has none of its own, and how many have come under it.
     id: Option<u64>,
     place: u32,
+    /// Some events gave the id that the one before gave.
+    is_shared: bool,
     /// Events of the current read.
     of_read: u32,
     /// What the current connection may send again; `None` once all of it is behind.
@@ -145,8 +147,10 @@ impl Recent {
 
     /// Remembers what [`Recent::memory`] gave.
     pub(super) fn of(memory: &Memory) -> Self {
-        let seen = memory.seen[memory.seen.len().saturating_sub(EVENTS_MAX)..].iter().copied().collect();
-        Recent { seen, older: memory.older.clone(), renders: memory.renders, ..Recent::default() }
+        let seen = &memory.seen[memory.seen.len().saturating_sub(EVENTS_MAX)..];
+        let is_shared = seen.windows(2).any(|marks| marks[1].has_id && marks[0].has_id && marks[0].id == marks[1].id);
+        let (older, renders) = (memory.older.clone(), memory.renders);
+        Recent { seen: seen.iter().copied().collect(), older, renders, is_shared, ..Recent::default() }
     }
 
     pub(super) fn renders(&self) -> Renders {
@@ -195,10 +199,12 @@ impl Recent {
 
     /// The digest of an event, unless nothing will ask for it.
     #[inline]
-    fn digest(&mut self, event: &Event<'_>, has_id: bool, ids: &Ids) -> u128 {
+    fn digest(&mut self, event: &Event<'_>, has_id: bool, id: u64, ids: &Ids) -> u128 {
         self.of_read = self.of_read.saturating_add(1);
+        // Of events under one id, such as a second, only their contents say which have come.
+        self.is_shared |= has_id && self.id == Some(id);
         let is_sample = self.of_read <= DIGESTED || self.of_read.is_multiple_of(DIGESTED_EVERY);
-        match is_sample || !has_id || self.replay.is_some() || !ids.rise() {
+        match is_sample || !has_id || self.is_shared || self.replay.is_some() || !ids.rise() {
             true => digest::of_event(event).max(UNKNOWN + 1),
             false => UNKNOWN,
         }
@@ -213,7 +219,7 @@ impl Recent {
             (false, Some(id)) => id,
             (true, _) => digest::of_id(event.id),
         };
-        let came = Came { text: event.id, id, digest: self.digest(event, has_id, ids) };
+        let came = Came { text: event.id, id, digest: self.digest(event, has_id, id, ids) };
         let is_first_of_connection = self.replay.as_ref().is_some_and(|replay| matches!(replay.at, At::Leading(_)));
         let place = if !has_id || (self.id == Some(id) && !is_first_of_connection) { self.place.saturating_add(1) } else { 1 };
         let verdict = match self.replay.take() {
@@ -405,11 +411,13 @@ impl Recent {
         !ids.first.is_empty() && first.is_some_and(|mark| mark.id == digest::of_id(&ids.first))
     }
 
-    /// The marks under one id from this number on.
+    /// The marks under one id from this number on, up to the next id. A server's pings, which came while it sent earlier events again, may
+    /// stand between them under an id of before.
     fn run(&self, first: u64) -> impl Iterator<Item = (u64, &Mark)> {
         let marks = (first..).map_while(|number| Some((number, self.at(number)?)));
         let id = self.at(first).map(|mark| mark.id);
-        marks.take_while(move |(_, mark)| Some(mark.id) == id)
+        let is_of_id = move |mark: &Mark| Some(mark.id) == id;
+        marks.take_while(move |(_, mark)| !mark.has_id || is_of_id(mark)).filter(move |(_, mark)| is_of_id(mark))
     }
 
     fn at(&self, number: u64) -> Option<&Mark> {

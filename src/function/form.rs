@@ -159,6 +159,12 @@ mod tests {
             (format!("count(*) {zeros} WHERE v IN (0.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)"), "2"),
             (format!("count(*) {zeros} WHERE v IN (0, 2, 3, 4, 5, 6, 7)"), "2"),
             (format!("count(*) {zeros} WHERE v = 0"), "2"),
+            (format!("count(nullif(v, 0.0)) {zeros}"), "1"),
+            (
+                "string_agg(i::text, ' ') FROM (SELECT i FROM (VALUES (1, 0.0), (2, -0.0), (3, 0.0)) t(i, v) ORDER BY v, i)"
+                    .into(),
+                "1 2 3",
+            ),
             (format!("count(*) FROM (SELECT v {zeros}) a JOIN (SELECT v {zeros}) b ON a.v = b.v"), "5"),
             (format!("count(*) FROM (SELECT v {zeros} INTERSECT SELECT -0.0)"), "1"),
             (format!("max(n) FROM (SELECT row_number() OVER (PARTITION BY v) AS n {zeros})"), "2"),

@@ -1,5 +1,6 @@
 //! Text in, statements out: what a user wrote, with its places; nothing is resolved yet.
 
+mod bounds;
 mod clauses;
 mod columns;
 mod dialect;

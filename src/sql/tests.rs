@@ -556,6 +556,11 @@ fn what_is_nested_too_deep_is_an_error() {
             assert_eq!(errors.len(), 1, "{open}");
         }
     }
+    for (open, close) in [("arrow_cast(1, '", "')"), ("\"arrow_try_cast\"(1, $$", "$$)"), ("ARROW_CAST(1, E'", "')")] {
+        let (_, errors) = parse(&format!("SELECT {open}{}Utf8{}{close}", "List(".repeat(400), ")".repeat(400)));
+        assert_eq!(errors.len(), 1, "{open}");
+    }
+    one("SELECT arrow_cast(1, 'List(List(Utf8))')");
     for chain in ["+ 1 ", "OR a ", "::INT ", "IS NULL ", "UNION SELECT 1 ", "[1] ", "NATURAL JOIN t ", "-> 'a' "] {
         let (_, errors) = parse(&format!("SELECT 1 FROM t WHERE a {}", chain.repeat(10_000)));
         assert_eq!(errors.len(), 1, "{chain}");

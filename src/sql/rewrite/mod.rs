@@ -16,6 +16,7 @@ use self::named::Named;
 pub use self::scope::Columns;
 use self::scope::Scopes;
 pub use self::windows::{is_call as is_window_call, place};
+use super::bounds;
 use super::clauses;
 use super::statement::fold;
 use super::zones::zones;
@@ -32,6 +33,7 @@ use crate::error::{Code, Error, Result};
 ///
 /// `columns` tells the columns of a table or view by its name. Windows that have no meaning are refused ([`Code::Window`]).
 pub fn rewrite(query: &mut Query, columns: Columns) -> Result<()> {
+    bounds::check(query)?;
     let mut pass = Pass { scopes: Scopes::new(columns), budget: EXPANSION_MAX };
     match query.visit(&mut pass) {
         ControlFlow::Continue(()) => {

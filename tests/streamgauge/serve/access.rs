@@ -174,6 +174,8 @@ async fn a_variable_is_sent_to_its_hosts_only() {
         ("https://api.example.com@evil.example/", json!({})),
         ("http://localhost:1/", json!({"headers": {}, "method": "POST", "body": "{{ SSE_TOKEN }}"})),
         ("http://localhost:1/?t={{ SSE_TOKEN }}", json!({"headers": {}})),
+        // A proxy reads what goes to a server without TLS.
+        ("http://127.0.0.1:1/", json!({"proxy": "http://localhost:2"})),
     ] {
         for path in ["", "/test"] {
             let refused = service.post(&format!("{TABLES}{path}"), table(endpoint, more.clone())).await.with(422);
@@ -368,6 +370,11 @@ async fn what_a_token_has_opened_ends_with_it() {
     ];
     let waiting = service.request(Method::GET, "/v1/views/orders/changes?after=latest&wait=50").bearer_auth(&gone);
     let waiting = tokio::spawn(send(waiting));
+    let sql = with_json(
+        service.request(Method::POST, "/v1/sql").bearer_auth(&gone),
+        &json!({"sql": "SELECT id FROM feed", "timeout": "50s"}),
+    );
+    let asking = tokio::spawn(send(sql));
     let mut other = open(stream, &stays).await;
     while service.app.streams.clients() < 5 {
         tokio::task::yield_now().await;
@@ -382,6 +389,7 @@ async fn what_a_token_has_opened_ends_with_it() {
     }
     let waited = waiting.await.unwrap();
     assert!(waited.status == 401 || waited.with(200)["events"] == json!([]), "{waited:?}");
+    asking.await.unwrap().with(401);
     assert!(removed.elapsed() < Duration::from_secs(5), "{:?}", removed.elapsed());
     assert_eq!(send(service.request(Method::GET, &format!("{stream}&ticket={unused}"))).await.status, 401);
     assert_eq!(open(stream, &gone).await.status(), 401);
@@ -586,6 +594,11 @@ async fn settings_tokens_and_secrets_are_read_again() {
     process.hang_up();
     let said = process.until("the settings cannot be used, those before hold").await;
     assert!(said.contains("line 2, column 1") && !said.contains("geheim"), "{said}");
+    // A file that is just being written must not open the server.
+    write(&config, "");
+    process.hang_up();
+    process.until("the settings have no token any more").await;
+    ask(&process, Method::GET, "/v1/views", "nobody", None).await.with(401);
     let reconnect = "/v1/connection_tables/feed/reconnect";
     ask(&process, Method::POST, reconnect, one, Some(json!({}))).await;
     assert_eq!(feed.request(2).await.header("authorization"), Some("Bearer geheim-2"));

@@ -46,6 +46,8 @@ async fn a_condition_means_the_same_for_rows_and_changes() {
         "total / 2 > 3",
         "true",
         "null",
+        "coalesce(id, 'x') = 'a'",
+        "nvl(total, 0) > 1",
     ] {
         let (statuses, problem) = ask(&service, "orders", condition).await;
         let expected = if condition.contains("orders") { 422 } else { 200 };
