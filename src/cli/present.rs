@@ -242,7 +242,8 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
         let sample = rows.far_sample().map_or(String::new(), |sample| format!("; {sample}"));
         losses.push((format!("table {name}: {}", Table::FAR), rows.ahead, sample));
         let (feed, gaps) = (table.feed_status(), table.feed_status().gaps());
-        let sample = gaps.entries_kept().last().map_or(String::new(), |gap| format!("; the last: {}", missed(gap, feed)));
+        let sample = gaps.after(gaps.last().saturating_sub(1)).pop();
+        let sample = sample.map_or(String::new(), |(_, gap)| format!("; the last: {}", missed(&gap, feed)));
         losses.push((format!("table {name}: stretches of the feed that may have been missed"), gaps.last(), sample));
         let oversized = table.feed_status().snapshot().oversized;
         losses.push((format!("table {name}: events over max_event_bytes, which were dropped"), oversized, String::new()));

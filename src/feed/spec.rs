@@ -228,10 +228,10 @@ pub(super) struct Filled {
 
 impl Request {
     fn check(&self, policy: &Policy) -> Vec<Result<()>> {
-        let mut checks = Vec::new();
+        let (mut checks, readers) = (Vec::new(), self.readers(&self.endpoint.0));
         for name in self.variable_names() {
-            checks.push(policy.check_variable(&name));
-            checks.extend(self.readers(&self.endpoint.0).iter().map(|url| policy.check_bound(&name, url)));
+            let check_bound = || readers.iter().try_for_each(|url| policy.check_bound(&name, url));
+            checks.push(policy.check_variable(&name).and_then(|()| check_bound()));
         }
         for (option, file) in [("tls_ca_file", &self.tls_ca_file), ("tls_client_file", &self.tls_client_file)] {
             checks.extend(file.is_some().then(|| policy.check_files(option)));

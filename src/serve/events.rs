@@ -11,7 +11,7 @@ use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::request::Parts;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use utoipa::{IntoParams, ToSchema};
@@ -88,12 +88,17 @@ async fn events(State(app): State<Arc<App>>, following: Query<Following>, parts:
         _permit: permit,
     };
     let chunks = stream::unfold(look, async |mut look| Some((stream::iter(look.changes().await?), look)));
+    Ok(answer(chunks.flatten()))
+}
+
+/// Events as they come, with comments while none do; nothing between here and the client may hold them back.
+pub(super) fn answer(events: impl Stream<Item = std::result::Result<Event, Infallible>> + Send + 'static) -> Response {
     let headers = [
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok((headers, Sse::new(chunks.flatten()).keep_alive(heartbeat)).into_response())
+    (headers, Sse::new(events).keep_alive(heartbeat)).into_response()
 }
 
 /// State and reason of everything, by kind and name.

@@ -173,7 +173,7 @@ pub async fn authorize(State(gate): State<Gate>, mut request: Request, next: Nex
             let reads = matches!(*request.method(), Method::GET | Method::HEAD);
             let asks = request.uri().path().ends_with("/sql");
             let answer = next.run(request);
-            // What waits for rows or changes waits no longer than its token is known; what makes changes is brought to its end.
+            // What waits for rows or changes, as a statement may, waits no longer than its token is known; a change by REST is brought to its end.
             let response = match reads || asks {
                 true => tokio::select! {
                     biased;

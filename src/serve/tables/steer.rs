@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::http::header::CACHE_CONTROL;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use super::shown::{GapShown, TableStatus, status};
 use crate::feed::{Gap, Happening, Journal, RecentEvent};
 use crate::serve::App;
 use crate::serve::body::Query;
+use crate::serve::events::answer;
 use crate::serve::listen::Shutdown;
 use crate::serve::page::LIMIT_DEFAULT;
 use crate::serve::problem::{Problem, Result};
@@ -308,9 +309,6 @@ struct Following {
     limit: Option<u64>,
 }
 
-/// Comments that keep a silent stream open.
-const HEARTBEAT: Duration = Duration::from_secs(30);
-
 /// How long a stream may outlive its table.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -340,13 +338,7 @@ fn follow<T: Shown>(app: &Arc<App>, id: &str, following: &Following, parts: &Par
         let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(&place.table, entry))).collect();
         Some((stream::iter(events), place))
     });
-    let events = futures::StreamExt::flatten(chunks);
-    let headers = [
-        (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
-        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
-    ];
-    let heartbeat = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
-    Ok((headers, Sse::new(events).keep_alive(heartbeat)).into_response())
+    Ok(answer(futures::StreamExt::flatten(chunks)))
 }
 
 /// JSON has no line breaks in it, so that any entry is one line of data.
