@@ -16,11 +16,11 @@
 //! | known with its content | once | once, as long as ids are unique |
 //! | known by its id, its content is another | once: rendered anew (warned of) | both; a gap |
 //! | … as the first that is sent again, and its id begins a numbering, is far behind, or the server renders the same | both: ids begin anew; a gap | both; a gap |
-//! | not remembered, at or below the position | once, however far back; where all around it is remembered it was left out before, and counts | counts; a gap |
+//! | not remembered, at or below the position | once, however far back (a gap where nothing behind it is recognised); where all around it is remembered it was left out before, and counts | counts; a gap |
 //! | not remembered, begins a numbering | ids begin anew; a gap | counts; a gap |
 //! | above the position | counts | counts |
 //!
-//! Ids that are not unique (a device's name) are no cursors: everything counts. An event without an id of its own at the start of a
+//! Ids that are not unique (a device's name) are no cursors: everything counts, and each break is a gap. An event without an id of its own at the start of a
 //! connection is looked for first behind the id that was asked for, then behind earlier ones.
 //!
 //! **Which gaps are told** ([`super::gap`]). By the first event with an id of its own that counts: none where ids count and it is the next
@@ -112,8 +112,12 @@ impl Course {
 
     /// A connection has come about that shall go on after `last_id`; `unresumed` says why it does not.
     pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<Reason>) {
+        let mut unresumed = unresumed;
         if let Some(recent) = &mut self.recent {
             recent.connected(last_id, self.thread.ids());
+            if !recent.has_cursors(self.thread.ids()) {
+                unresumed = unresumed.or(Some(Reason::SharedIds));
+            }
         }
         self.thread.connected(last_id, unresumed, self.recent.is_none());
     }
@@ -137,7 +141,11 @@ impl Course {
             None => (Verdict::New, false),
         };
         let was_falling = self.thread.falls();
-        let gap = self.thread.event(Told { id: event.id, has_id: event.has_id, unseen: event.unseen, verdict }, at);
+        let counts_anew = matches!(verdict, Verdict::New | Verdict::Anew) && event.has_id;
+        let doubtful = self.recent.as_mut().filter(|_| counts_anew).is_some_and(Recent::take_doubt);
+        let far_behind = doubtful.then(|| self.thread.far_behind(&self.thread.ids().last, event.id, at));
+        let gap =
+            self.thread.event(Told { id: event.id, has_id: event.has_id, unseen: event.unseen, verdict }, at).or(far_behind);
         if matches!(verdict, Verdict::Repeated | Verdict::Resent) {
             return Seen { is_repeated: true, gap };
         }
@@ -357,6 +365,8 @@ mod tests {
             // Several that give the same id.
             ("1:a 2:b 2:c 3:d | 2:b 2:c 3:d 3:e 4:f", "a b c d e f", ""),
             ("1..9 10:a 10:b | 10:b 11:c", "1..9 a b c", ""),
+            // Transactions of several events, whose names have no order.
+            ("tq:1 tq:2 td:3 tx:4 tx:5 ta:6 tl:7 tk:8 tw:9 te:10 te:11 | te:10 te:11 te:12 tc:13", "1..13", ""),
         ]);
     }
 
@@ -367,8 +377,8 @@ mod tests {
             ("1:a 2:b | 3:c 2:b", "a b c b", ""),
             (":a :b | :a :b", "a b a b", ".. ? no_ids"),
             // A device's name is no cursor.
-            ("x:a x:b | x:b x:c", "a b b c", ""),
-            ("x:a y:b x:c | y:b", "a b c b", ""),
+            ("x:a x:b | x:b x:c", "a b b c", "x..x ? shared_ids"),
+            ("x:a y:b x:c | y:b", "a b c b", "x..y ? shared_ids"),
             // An id once, and none any more.
             ("1:a +b +b +c | +d +b +c", "a b b c d b c", ""),
         ]);
@@ -423,6 +433,9 @@ mod tests {
         check(&[
             ("1..3 | 103..110", "1..3 103..110", "3..103 99 maybe_skipped"),
             ("1..20 22..40 | 141..150", "1..20 22..40 141..150", "40..141 100 skipped"),
+            // Far behind, and on again: nobody can tell what those were.
+            ("1..3000 | 500..502' 3001..3002", "1..3002", "3000..3001 ? far_behind"),
+            ("1..3000 | 500..502' | 3001..3002", "1..3002", "3000..3001 ? far_behind"),
             // What was missing may come after all.
             ("1..20 | 24..30 | 18..32", "1..20 24..30 21..23 31..32", "20..24 3 skipped"),
         ]);

@@ -20,29 +20,33 @@ pub struct Gap {
     pub reason: Reason,
 }
 
-/// Why events may be missing: the first four and the last, because the feed could not go on where it stopped; the others, because ids
-/// say that it did not: surely (`Skipped`), or perhaps (`MaybeSkipped`, `Renumbered`).
+/// Why events may be missing: the first five and the last, because the feed could not go on where it stopped; the others, because ids
+/// say that it did not: surely (`Skipped`), or perhaps (`MaybeSkipped`, `Renumbered`, `FarBehind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoIds,
+    SharedIds,
     ResumeOff,
     Unsendable,
     Elsewhere,
     Skipped,
     MaybeSkipped,
     Renumbered,
+    FarBehind,
     PlaceLost,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 10] = [
         Reason::NoIds,
+        Reason::SharedIds,
         Reason::ResumeOff,
         Reason::Unsendable,
         Reason::Elsewhere,
         Reason::Skipped,
         Reason::MaybeSkipped,
         Reason::Renumbered,
+        Reason::FarBehind,
         Reason::PlaceLost,
     ];
 
@@ -50,12 +54,14 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::NoIds => "no_ids",
+            Reason::SharedIds => "shared_ids",
             Reason::ResumeOff => "resume_off",
             Reason::Unsendable => "unsendable",
             Reason::Elsewhere => "elsewhere",
             Reason::Skipped => "skipped",
             Reason::MaybeSkipped => "maybe_skipped",
             Reason::Renumbered => "renumbered",
+            Reason::FarBehind => "far_behind",
             Reason::PlaceLost => "place_lost",
         }
     }
@@ -66,6 +72,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Reason::NoIds => "the feed has no id to go on after",
+            Reason::SharedIds => "several events have the same id: the server cannot tell where to go on, and what it sends again counts again",
             Reason::ResumeOff => "the option 'resume' is off",
             Reason::Unsendable => "the last id does not fit into a request",
             Reason::Elsewhere => "the server said that it went on elsewhere",
@@ -73,6 +80,10 @@ impl std::fmt::Display for Reason {
             Reason::MaybeSkipped => "ids are left out; so far too few of them stepped by one to say that each is an event",
             Reason::Renumbered => {
                 "the server did not go on where it was asked to: ids begin anew, or events come again in another form"
+            }
+            Reason::FarBehind => {
+                "the server sent events from far behind the last id, and then went on: whether those were new cannot be told, and they do \
+                 not count"
             }
             Reason::PlaceLost => "the place in the feed was lost with the state of the table",
         })
@@ -259,6 +270,12 @@ impl Thread {
     fn unbroken(&self, last_id: String, next_id: &str, at: Timestamp) -> Option<Gap> {
         let from = self.last_at.unwrap_or(at);
         Some(Gap { from, to: at, last_id, next_id: next_id.into(), missing: None, reason: Reason::Renumbered })
+    }
+
+    /// The gap of events that did not count though they may have been new, told by the first event behind them that counts.
+    pub(super) fn far_behind(&self, before: &str, next_id: &str, at: Timestamp) -> Gap {
+        let from = self.last_at.unwrap_or(at);
+        Gap { from, to: at, last_id: before.into(), next_id: next_id.into(), missing: None, reason: Reason::FarBehind }
     }
 }
 

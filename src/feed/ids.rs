@@ -3,7 +3,8 @@
 //! Ids are opaque to the standard. Most of them have an order all the same, and it is taken for proved by what is seen within
 //! connections, where nothing is missing: eight ids in a row that rose. Two ids are compared
 //! - number by number, where the text between the numbers is the same: `17`, `0017`, `1526919030474-0`, `ts:3`, `evt-00017`, a time;
-//! - else letter by letter, where both are letters and digits of one length: ULID, UUIDv7, an ObjectId.
+//! - else letter by letter, where both are letters and digits of one length, whatever parts them: ULID, UUIDv7, an ObjectId, PostgreSQL's
+//!   place in its log (`0/16B3748`).
 //!
 //! They count events where most of them are by one more than the one before, the rest of the id being the same.
 
@@ -249,7 +250,8 @@ fn order(one: &str, two: &str) -> Option<Ordering> {
         return None;
     }
     by_numbers(one.as_bytes(), two.as_bytes()).or_else(|| {
-        let is_plain = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        let is_plain =
+            |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'/' | b':' | b'.'));
         let are_alike = one.len() == two.len() && one.len() >= LETTERS_MIN && is_plain(one) && is_plain(two);
         are_alike.then(|| one.cmp(two))
     })
@@ -313,6 +315,8 @@ mod tests {
             ("2026-03-01T00:00:09Z", "2026-03-01T00:01:00Z", Step::Up(None)),
             ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FBA", Step::Up(None)),
             ("018f2a3b-0000-7000-8000-aaaaaaaaaaaa", "018f2a3c-0000-7000-8000-0aaaaaaaaaaa", Step::Up(None)),
+            ("0/0160FFF8", "0/01610008", Step::Up(None)),
+            ("0/0160578A", "0/01605780", Step::Down),
             ("a", "b", Step::Apart),
             ("1", "x", Step::Apart),
             ("", "1", Step::Apart),

@@ -29,6 +29,8 @@ pub(super) struct Recent {
     /// The id under which the next event comes if it has none of its own, and how many have come under it.
     id: Option<u64>,
     place: u32,
+    /// Events were taken for repetitions though nothing that is remembered says so.
+    is_doubtful: bool,
     /// Some events gave the id that the one before gave.
     is_shared: bool,
     /// Events of the current read.
@@ -168,8 +170,21 @@ impl Recent {
         self.replay = own.map(|last| {
             let mut replay = Replay::of(&self.seen, self.start, &self.older, ids.may_rise());
             replay.last_with_id = last as u64 + self.start;
+            // The connection before was cut off among events of which nobody knows whether they were new.
+            let is_behind = ids.rise() && ids.step(last_id) == Step::Down;
+            self.is_doubtful |= is_behind && self.id.is_some_and(|id| !replay.knows(id));
             Box::new(replay)
         });
+    }
+
+    /// Whether the ids of events seen so far are places to go on from: they rise, or none was given to several events.
+    pub(super) fn has_cursors(&self, ids: &Ids) -> bool {
+        ids.rise() || self.replay.as_ref().is_none_or(|replay| replay.is_unique)
+    }
+
+    /// Whether events were taken for repetitions without proof since this was asked last.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.is_doubtful)
     }
 
     /// Forgets the last ones: they are to come again.
@@ -315,6 +330,7 @@ impl Recent {
         }
         let is_first = matches!(replay.at, At::Leading(_));
         let run = replay.runs.get(&came.id).copied().filter(|first| *first >= self.start);
+        self.is_doubtful &= !replay.knows(came.id);
         let differs = match run {
             Some(first) => {
                 if is_first {
@@ -389,7 +405,7 @@ impl Recent {
     }
 
     /// The id is not remembered, where ids rise.
-    fn unknown(&self, replay: &Replay, came: Came<'_>, is_first: bool, ids: &Ids) -> Verdict {
+    fn unknown(&mut self, replay: &Replay, came: Came<'_>, is_first: bool, ids: &Ids) -> Verdict {
         match ids.step(came.text) {
             Step::Up(_) | Step::Apart => Verdict::New,
             Step::Same | Step::Down => {
@@ -399,7 +415,10 @@ impl Recent {
                 match (is_start, is_within) {
                     (true, _) => Verdict::Anew,
                     (false, true) => Verdict::Behind,
-                    (false, false) => Verdict::Repeated,
+                    (false, false) => {
+                        self.is_doubtful |= !replay.is_confirmed;
+                        Verdict::Repeated
+                    }
                 }
             }
         }
@@ -426,10 +445,11 @@ impl Recent {
 }
 
 impl Replay {
-    /// Where ids have no order, several events that give the same one say that they are no cursors.
+    /// Where ids have no order, an id that comes back says that they are no cursors; and so do several events that give the same one, as
+    /// long as few ids have been seen: those of a transaction share its name, and so do all of a device.
     fn of(seen: &VecDeque<Mark>, start: u64, older: &Older, may_share: bool) -> Self {
         let mut runs = HashMap::with_capacity(seen.len());
-        let (mut is_unique, mut before) = (true, None);
+        let (mut is_unique, mut is_shared, mut before) = (true, false, None);
         for (number, mark) in (start..).zip(seen) {
             if before != Some(mark.id) {
                 let known = runs.insert(mark.id, number);
@@ -441,10 +461,11 @@ impl Replay {
                     known => is_unique &= known.is_none(),
                 }
             } else {
-                is_unique &= may_share || !mark.has_id;
+                is_shared |= mark.has_id;
             }
             before = Some(mark.id);
         }
+        is_unique &= !is_shared || may_share || runs.len() as u64 >= STEPS_MIN;
         Replay {
             runs,
             older: older.marks.iter().copied().collect(),
@@ -458,6 +479,11 @@ impl Replay {
             has_missed: false,
             used: HashSet::new(),
         }
+    }
+
+    /// Whether an event with this id of its own is remembered.
+    fn knows(&self, id: u64) -> bool {
+        self.runs.contains_key(&id) || self.older.contains_key(&id)
     }
 
     /// Whether those remembered may still come behind an id that is not, where ids are not proved to rise.

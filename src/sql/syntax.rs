@@ -219,7 +219,10 @@ impl<'a> Cursor<'a> {
         };
         let message = match text.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
             Some((expected, "EOF")) => format!("expected {}, found the end of the statement", of_us(expected)),
-            Some((expected, found)) => format!("expected {}, found `{found}`", of_us(expected)),
+            Some((expected, found)) => {
+                let found = token.map_or_else(|| format!("`{found}`"), |token| shown(&token.token));
+                format!("expected {}, found {found}", of_us(expected))
+            }
             None => small(text),
         };
         let error = Error::new(Code::Syntax, message).at(span);
@@ -375,12 +378,15 @@ pub(super) fn is_word(token: &Token, expected: &str) -> bool {
     matches!(token, Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(expected))
 }
 
-/// A token as it is shown in a sentence; a text may be long or secret and is not repeated.
+/// A token as it is shown in a sentence; a text may be long or secret and is not repeated, whatever its quotes are.
 fn shown(token: &Token) -> String {
     match token {
         Token::EOF => "the end of the statement".into(),
-        Token::SingleQuotedString(_) => "a text in quotes".into(),
-        token => format!("`{token}`"),
+        Token::Word(_) | Token::DoubleQuotedString(_) => format!("`{token}`"),
+        token => match token.to_string() {
+            text if text.contains(['\'', '"', '$']) => "a text in quotes".into(),
+            text => format!("`{text}`"),
+        },
     }
 }
 

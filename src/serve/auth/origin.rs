@@ -120,6 +120,10 @@ pub async fn keep_out_foreign_pages(State(origins): State<Origins>, request: Req
 
 fn foreign(origins: &Origins, request: &Request) -> Option<Problem> {
     let headers = request.headers();
+    if headers.get_all(HOST).iter().nth(1).is_some() {
+        // RFC 9112 §3.2: of two names a proxy might believe one and this server the other.
+        return Some(Error::new(Code::Malformed, "the request has more than one Host header").hint("send one").into());
+    }
     let host = host(request.uri(), headers);
     if let Some(host) = host.filter(|host| !origins.is_own_name(host)) {
         let error = Error::new(Code::Origin, format!("this server is not known as '{host}'"))
@@ -190,6 +194,7 @@ mod tests {
             assert_eq!(answer(&own, "GET", &[("host", host)]), status, "{host}");
         }
         assert_eq!(answer(&own, "GET", &[]), 200);
+        assert_eq!(answer(&own, "GET", &[("host", "localhost"), ("host", "evil.example")]), 400);
         let far = origins(|settings| settings.bind = "0.0.0.0:8000".parse().unwrap());
         assert_eq!(answer(&far, "GET", &[("host", "evil.example")]), 200);
     }

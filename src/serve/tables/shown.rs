@@ -96,7 +96,7 @@ pub struct GapShown {
     pub next_id: Option<String>,
     /// How many events are missing; null where ids do not tell.
     pub missing: Option<u64>,
-    /// `no_ids`, `resume_off`, `unsendable`, `elsewhere`, `skipped`, `maybe_skipped`, `renumbered` or `place_lost`.
+    /// `no_ids`, `shared_ids`, `resume_off`, `unsendable`, `elsewhere`, `skipped`, `maybe_skipped`, `renumbered`, `far_behind` or `place_lost`.
     pub reason: String,
     /// The same in words.
     pub detail: String,
