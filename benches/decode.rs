@@ -10,8 +10,8 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, TimeUnit};
 use arrow::json::ReaderBuilder;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde::Deserialize;
-use streamgauge::format::encode::{Encoder, Output};
-use streamgauge::format::{Column, Decoder, Input, Spec};
+use streamgauge::format::encode::{Encoder, Encoding};
+use streamgauge::format::{Column, Decoder, FormatSpec, RawEvent};
 use streamgauge::options::{Format, Framing, TimestampFormat};
 use streamgauge::time::Timestamp;
 
@@ -82,13 +82,13 @@ fn wide_columns() -> Vec<Column> {
 
 fn ours(columns: Vec<Column>) -> Decoder {
     let all: Vec<usize> = (0..columns.len()).collect();
-    let spec = Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns, None).expect("a good table");
+    let spec = FormatSpec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns, None).expect("a good table");
     Decoder::new(&spec, &all).expect("a good projection")
 }
 
 fn decode(decoder: &mut Decoder, events: &[String]) -> RecordBatch {
     for data in events {
-        decoder.push(Input { kind: "message", data, id: "", received: Timestamp(0) }, &mut |bad| panic!("{bad:?}"));
+        decoder.push(RawEvent { kind: "message", data, id: "", received: Timestamp(0) }, &mut |bad| panic!("{bad:?}"));
     }
     decoder.take().expect("good rows").0
 }
@@ -181,7 +181,7 @@ fn shapes(criterion: &mut Criterion) {
         let changes = streamgauge::change::Changes::inserts(batch, times);
         let mut group = criterion.benchmark_group(format!("encode/{name}"));
         group.throughput(Throughput::Elements(EVENTS as u64));
-        for (title, output) in [("ndjson", Output::Ndjson), ("csv", Output::Csv)] {
+        for (title, output) in [("ndjson", Encoding::Ndjson), ("csv", Encoding::Csv)] {
             let mut encoder = Encoder::append_only(output, changes.rows.schema_ref());
             group.bench_function(title, |bench| {
                 let write = |mut out: Vec<u8>| {

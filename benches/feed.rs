@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use streamgauge::cli::replay::Source;
+use streamgauge::cli::replay::EventSource;
 use streamgauge::cli::sample::{Kind, Settings};
 use streamgauge::feed::{Event, Parser};
 
@@ -76,7 +76,7 @@ fn feed(criterion: &mut Criterion) {
 /// A sample feed as it is sent.
 fn stream(kind: Kind, count: u64) -> Vec<u8> {
     let settings = Settings { count: Some(count), ..Settings::new(kind, 1) };
-    let mut events = Source::sample(settings).open().expect("a sample needs no file");
+    let mut events = EventSource::sample(settings).open().expect("a sample needs no file");
     let (mut wire, mut id) = (Vec::new(), String::new());
     while events.next(&mut wire, &mut id).expect("a sample can be read") {}
     wire

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub struct Catalog<T, V> {
     /// By number: in the order in which they were made, and can be made again.
-    entries: BTreeMap<u64, Entry<T, V>>,
+    entries: BTreeMap<u64, CatalogEntry<T, V>>,
     numbers: HashMap<String, u64>,
     /// The numbers of those that read a name.
     readers: HashMap<String, BTreeSet<u64>>,
@@ -22,9 +22,9 @@ pub struct Catalog<T, V> {
 }
 
 #[derive(Debug)]
-struct Entry<T, V> {
+struct CatalogEntry<T, V> {
     name: String,
-    object: Object<T, V>,
+    object: CatalogItem<T, V>,
     /// The tables and views it reads.
     reads: Vec<String>,
     made: Made,
@@ -38,7 +38,7 @@ pub struct Made {
 }
 
 #[derive(Debug)]
-enum Object<T, V> {
+enum CatalogItem<T, V> {
     Table(T),
     View(V),
 }
@@ -52,29 +52,29 @@ impl<T, V> Default for Catalog<T, V> {
 impl<T, V> Catalog<T, V> {
     pub fn table(&self, name: &str) -> Option<&T> {
         match &self.entry(name)?.object {
-            Object::Table(table) => Some(table),
-            Object::View(_) => None,
+            CatalogItem::Table(table) => Some(table),
+            CatalogItem::View(_) => None,
         }
     }
 
     pub fn view(&self, name: &str) -> Option<&V> {
         match &self.entry(name)?.object {
-            Object::View(view) => Some(view),
-            Object::Table(_) => None,
+            CatalogItem::View(view) => Some(view),
+            CatalogItem::Table(_) => None,
         }
     }
 
     pub fn tables(&self) -> impl Iterator<Item = (&str, &T)> {
         self.entries.values().filter_map(|entry| match &entry.object {
-            Object::Table(table) => Some((entry.name.as_str(), table)),
-            Object::View(_) => None,
+            CatalogItem::Table(table) => Some((entry.name.as_str(), table)),
+            CatalogItem::View(_) => None,
         })
     }
 
     pub fn views(&self) -> impl Iterator<Item = (&str, &V)> {
         self.entries.values().filter_map(|entry| match &entry.object {
-            Object::View(view) => Some((entry.name.as_str(), view)),
-            Object::Table(_) => None,
+            CatalogItem::View(view) => Some((entry.name.as_str(), view)),
+            CatalogItem::Table(_) => None,
         })
     }
 
@@ -147,8 +147,8 @@ impl<T, V> Catalog<T, V> {
         let mut open = vec![name];
         while let Some(entry) = open.pop().and_then(|name| self.entry(name)) {
             match entry.object {
-                Object::Table(_) => drop(found.insert(entry.name.as_str())),
-                Object::View(_) => open.extend(entry.reads.iter().map(String::as_str).filter(|read| seen.insert(*read))),
+                CatalogItem::Table(_) => drop(found.insert(entry.name.as_str())),
+                CatalogItem::View(_) => open.extend(entry.reads.iter().map(String::as_str).filter(|read| seen.insert(*read))),
             }
         }
         found.into_iter().collect()
@@ -156,8 +156,8 @@ impl<T, V> Catalog<T, V> {
 
     /// Adds a table; with `replace` in the place of one of that name that no view reads.
     pub fn create_table(&mut self, name: &str, table: T, replace: bool, now: Timestamp) -> Result<()> {
-        let place = self.place(name, replace, |object| matches!(object, Object::Table(_)))?;
-        self.put(place, name, Object::Table(table), Vec::new(), now);
+        let place = self.place(name, replace, |object| matches!(object, CatalogItem::Table(_)))?;
+        self.put(place, name, CatalogItem::Table(table), Vec::new(), now);
         Ok(())
     }
 
@@ -168,19 +168,19 @@ impl<T, V> Catalog<T, V> {
                 Error::new(Code::Query, format!("view '{name}' reads from itself")).hint("give the new view another name")
             );
         }
-        let place = self.place(name, replace, |object| matches!(object, Object::View(_)))?;
-        self.put(place, name, Object::View(view), reads, now);
+        let place = self.place(name, replace, |object| matches!(object, CatalogItem::View(_)))?;
+        self.put(place, name, CatalogItem::View(view), reads, now);
         Ok(())
     }
 
     /// Drops a table, with `cascade` also what reads it. Gives the dropped names, the last reader first.
     pub fn drop_table(&mut self, name: &str, if_exists: bool, cascade: bool) -> Result<Vec<String>> {
-        self.drop(name, "table", "view", if_exists, cascade, |object| matches!(object, Object::Table(_)))
+        self.drop(name, "table", "view", if_exists, cascade, |object| matches!(object, CatalogItem::Table(_)))
     }
 
     /// Drops a view, with `cascade` also what reads it. Gives the dropped names, the last reader first.
     pub fn drop_view(&mut self, name: &str, if_exists: bool, cascade: bool) -> Result<Vec<String>> {
-        self.drop(name, "view", "table", if_exists, cascade, |object| matches!(object, Object::View(_)))
+        self.drop(name, "view", "table", if_exists, cascade, |object| matches!(object, CatalogItem::View(_)))
     }
 
     /// That there is no such name, with the nearest one there is.
@@ -192,12 +192,12 @@ impl<T, V> Catalog<T, V> {
         }
     }
 
-    fn entry(&self, name: &str) -> Option<&Entry<T, V>> {
+    fn entry(&self, name: &str) -> Option<&CatalogEntry<T, V>> {
         self.entries.get(self.numbers.get(name)?)
     }
 
     /// Whether an entry of this name may be put; the number of the one whose place it takes.
-    fn place(&self, name: &str, replace: bool, same: impl Fn(&Object<T, V>) -> bool) -> Result<Option<u64>> {
+    fn place(&self, name: &str, replace: bool, same: impl Fn(&CatalogItem<T, V>) -> bool) -> Result<Option<u64>> {
         let Some((number, entry)) = self.number(name).zip(self.entry(name)) else { return Ok(None) };
         if !replace {
             return Err(Error::new(Code::Exists, format!("'{name}' is there already"))
@@ -211,7 +211,7 @@ impl<T, V> Catalog<T, V> {
         Ok(Some(number))
     }
 
-    fn put(&mut self, place: Option<u64>, name: &str, object: Object<T, V>, reads: Vec<String>, now: Timestamp) {
+    fn put(&mut self, place: Option<u64>, name: &str, object: CatalogItem<T, V>, reads: Vec<String>, now: Timestamp) {
         let before = place.and_then(|number| self.take(number));
         let created = before.map_or(now, |before| before.made.created);
         // What it reads must be made before it.
@@ -222,11 +222,11 @@ impl<T, V> Catalog<T, V> {
             self.readers.entry(read.clone()).or_default().insert(number);
         }
         self.numbers.insert(name.into(), number);
-        self.entries.insert(number, Entry { name: name.into(), object, reads, made: Made { created, updated: now } });
+        self.entries.insert(number, CatalogEntry { name: name.into(), object, reads, made: Made { created, updated: now } });
         self.touched.insert(number);
     }
 
-    fn take(&mut self, number: u64) -> Option<Entry<T, V>> {
+    fn take(&mut self, number: u64) -> Option<CatalogEntry<T, V>> {
         let entry = self.entries.remove(&number)?;
         self.numbers.remove(&entry.name);
         for read in &entry.reads {
@@ -256,7 +256,7 @@ impl<T, V> Catalog<T, V> {
         other: &str,
         if_exists: bool,
         cascade: bool,
-        same: impl Fn(&Object<T, V>) -> bool,
+        same: impl Fn(&CatalogItem<T, V>) -> bool,
     ) -> Result<Vec<String>> {
         match self.entry(name) {
             None if if_exists => return Ok(Vec::new()),
@@ -294,10 +294,10 @@ pub fn listed(names: &[impl AsRef<str>]) -> String {
     }
 }
 
-fn kind<T, V>(object: &Object<T, V>) -> &'static str {
+fn kind<T, V>(object: &CatalogItem<T, V>) -> &'static str {
     match object {
-        Object::Table(_) => "a table",
-        Object::View(_) => "a view",
+        CatalogItem::Table(_) => "a table",
+        CatalogItem::View(_) => "a view",
     }
 }
 

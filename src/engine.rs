@@ -1,17 +1,17 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
-mod aside;
 mod attempt;
 mod checkpoints;
 mod condition;
-mod keep;
-mod ledger;
 mod mark;
 mod memory;
 mod output;
-mod question;
+mod output_barriers;
+mod query_pool;
+mod running_view;
 mod show;
 mod statements;
+mod yielding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
@@ -31,25 +31,25 @@ use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execut
 use datafusion::prelude::{SessionConfig, SessionContext};
 use tokio::time::Instant;
 
-pub use self::aside::{Aside, Asking};
 pub use self::attempt::Attempts;
-pub use self::checkpoints::{Checkpoints, Failure, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Report, Taken};
-pub use self::keep::Anew;
-use self::keep::Kept;
-pub use self::ledger::{Ledger, PRINT, Printed, Said, Stop};
+pub use self::checkpoints::{CheckpointStats, Checkpoints, FailedCheckpoint, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Taken};
 pub use self::memory::{Held, memory_max_default};
 pub use self::output::Output;
-use self::question::Question;
+pub use self::output_barriers::{BarrierHold, OutputBarriers, OutputMessage, PRINT, Printed};
+pub use self::query_pool::{Purpose, QueryPool};
+use self::running_view::RunningView;
+pub use self::running_view::StateLost;
 use self::statements::statement;
+use self::yielding::YieldingRule;
 use crate::catalog::{Catalog, Made};
-use crate::checkpoint::Vigil;
+use crate::checkpoint::CrashGuard;
 use crate::error::{Code, Error, Result};
 use crate::feed::Policy;
 use crate::operator::Epoch;
-use crate::operator::state::Part;
+use crate::operator::state::StatePart;
 use crate::plan::Emit;
-use crate::sql::{self, Kind, Statement};
-use crate::table::{Follow, Spec, Table};
+use crate::sql::{self, Statement, StatementKind};
+use crate::table::{Follow, Table, TableSpec};
 use crate::time::Timestamp;
 use crate::view::{self, Budget, ContinuousExec, Live};
 use crate::zone::Zone;
@@ -62,17 +62,17 @@ pub struct Engine {
     answers: Option<SessionContext>,
     memory: memory::Memory,
     /// Where questions are answered, if not where they are asked.
-    aside: Option<Aside>,
+    aside: Option<QueryPool>,
     /// Whether kept views run from their creation on, or wait for [`Engine::start`].
     started: AtomicBool,
     /// The last mark that was sent. Held while a view joins its tables: it meets a mark at all of them or at none.
     marked: Mutex<Epoch>,
     /// States that tables and views go on from when they start, by the names of their parts.
-    states: Mutex<HashMap<String, Part>>,
+    states: Mutex<HashMap<String, StatePart>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
-    printing: Mutex<Option<ledger::Printing>>,
+    printing: Mutex<Option<output_barriers::Printing>>,
     /// Who watches over the views, where the process before may have died of one.
-    vigil: OnceLock<Arc<Vigil>>,
+    crash_guard: OnceLock<Arc<CrashGuard>>,
     /// By which clocks instants are printed: `SET TIME ZONE`.
     zone: RwLock<Zone>,
     /// Definitions of before that cannot be made any more: they are kept, and nothing runs.
@@ -94,7 +94,7 @@ pub struct View {
     pub budget: Budget,
     /// What its author may not expect of it.
     pub notices: Vec<String>,
-    kept: Option<Kept>,
+    kept: Option<RunningView>,
 }
 
 /// The allowed lateness of the tables below a view, by name, as it was when the view was made. Whether results are corrected is a
@@ -187,7 +187,7 @@ impl Engine {
             marked: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
-            vigil: OnceLock::new(),
+            crash_guard: OnceLock::new(),
             zone: RwLock::new(Zone::UTC),
             passed: Mutex::default(),
         })
@@ -208,14 +208,14 @@ impl Engine {
     }
 
     /// The same with questions on threads of their own.
-    pub fn beside(self, aside: Aside) -> Self {
+    pub fn beside(self, aside: QueryPool) -> Self {
         Engine { aside: Some(aside), ..self }
     }
 
-    /// What comes of `work`, a question: see [`Aside::ask`].
+    /// What comes of `work`, a question: see [`QueryPool::ask`].
     pub async fn ask<T: Send + 'static>(
         &self,
-        asking: Asking,
+        asking: Purpose,
         deadline: Instant,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
@@ -226,7 +226,12 @@ impl Engine {
     }
 
     /// As [`Engine::execute`], as a question.
-    pub async fn asked(self: &Arc<Self>, asking: Asking, deadline: Instant, statement: &Statement) -> Result<Answer, Vec<Error>> {
+    pub async fn asked(
+        self: &Arc<Self>,
+        asking: Purpose,
+        deadline: Instant,
+        statement: &Statement,
+    ) -> Result<Answer, Vec<Error>> {
         let (engine, statement) = (Arc::clone(self), statement.clone());
         self.ask(asking, deadline, async move { engine.execute(&statement).await }).await.map_err(one)?
     }
@@ -251,17 +256,17 @@ impl Engine {
         self.session.state_ref().write().config_mut().set_extension(Arc::new(policy));
     }
 
-    /// From [`Engine::start`] on, `vigil` watches over the views; those that it says killed the process are left out.
-    pub fn watch(&self, vigil: Arc<Vigil>) {
-        let _ = self.vigil.set(vigil);
+    /// From [`Engine::start`] on, `crash_guard` watches the views; it names those that killed the process before, which are not started.
+    pub fn watch(&self, crash_guard: Arc<CrashGuard>) {
+        let _ = self.crash_guard.set(crash_guard);
     }
 
     /// Who watches over the views, where somebody does.
-    pub fn vigil(&self) -> Option<&Arc<Vigil>> {
-        self.vigil.get()
+    pub fn crash_guard(&self) -> Option<&Arc<CrashGuard>> {
+        self.crash_guard.get()
     }
 
-    /// All views as a vigil knows them: by name and when they were made, so that one that is made anew is another.
+    /// All views as the crash guard knows them: by name and time of creation, so that a view created anew is another.
     pub fn watched(&self) -> BTreeSet<String> {
         self.views().iter().map(|view| self.watched_as(&view.name)).collect()
     }
@@ -273,16 +278,16 @@ impl Engine {
     /// Runs one statement. All errors of the statement, not only the first.
     pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
         match &statement.kind {
-            Kind::CreateTable(create) => create.refuse_masks().and_then(|()| self.create_table(create)),
-            Kind::CreateView(create) => self.create_view(create).await,
-            Kind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
-            Kind::Subscribe(query) => self.subscribe(query).await.map_err(one),
-            Kind::Explain { statement, analyze } => self.explain(statement, *analyze).await,
-            Kind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
-            Kind::Show(show) => self.show(show).map_err(one),
-            Kind::Describe(name) => self.describe(name).map_err(one),
-            Kind::Insert { table } => Err(one(self.refuse_insert(table))),
-            Kind::Set { name, value } => self.set(name, value).await.map_err(one),
+            StatementKind::CreateTable(create) => create.refuse_masks().and_then(|()| self.create_table(create)),
+            StatementKind::CreateView(create) => self.create_view(create).await,
+            StatementKind::Query(query) => self.answer(query).await.map(Box::new).map(Answer::Query).map_err(one),
+            StatementKind::Subscribe(query) => self.subscribe(query).await.map_err(one),
+            StatementKind::Explain { statement, analyze } => self.explain(statement, *analyze).await,
+            StatementKind::Drop { what, names, if_exists, cascade } => self.drop(*what, names, *if_exists, *cascade).map_err(one),
+            StatementKind::Show(show) => self.show(show).map_err(one),
+            StatementKind::Describe(name) => self.describe(name).map_err(one),
+            StatementKind::Insert { table } => Err(one(self.refuse_insert(table))),
+            StatementKind::Set { name, value } => self.set(name, value).await.map_err(one),
         }
     }
 
@@ -351,7 +356,7 @@ impl Engine {
     }
 
     /// Gives a table another definition while it lives, as far as [`Table::reconfigure`] can.
-    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+    pub fn reconfigure(&self, spec: TableSpec) -> Result<()> {
         let name = spec.name.clone();
         let table = self.table(&name).ok_or_else(|| self.missing("table", &name))?;
         table.reconfigure(spec)?;
@@ -413,8 +418,8 @@ impl Engine {
         for statement in &statements {
             match &statement.kind {
                 // What was taken once is taken again.
-                Kind::CreateTable(create) => self.create_table(create)?,
-                Kind::CreateView(create) => self.make_view(create, &definition.lateness).await?,
+                StatementKind::CreateTable(create) => self.create_table(create)?,
+                StatementKind::CreateView(create) => self.make_view(create, &definition.lateness).await?,
                 _ => self.execute(statement).await?,
             };
         }
@@ -442,11 +447,11 @@ pub fn create_table(session: &SessionContext, statement: &str) -> Result<Arc<Tab
     if let Some(error) = errors.into_iter().next() {
         return Err(error);
     }
-    let [Statement { kind: Kind::CreateTable(create), .. }] = statements.as_slice() else {
+    let [Statement { kind: StatementKind::CreateTable(create), .. }] = statements.as_slice() else {
         return Err(Error::new(Code::Syntax, "this is not one CREATE TABLE statement")
             .hint("write CREATE TABLE … WITH (connector = 'sse', …)"));
     };
-    let spec = Spec::new(create, &session.state()).map_err(|mut errors| errors.swap_remove(0))?;
+    let spec = TableSpec::new(create, &session.state()).map_err(|mut errors| errors.swap_remove(0))?;
     let table = Table::new(spec);
     session.register_table(TableReference::bare(create.name.text.as_str()), Arc::clone(&table) as Arc<dyn TableProvider>)?;
     Ok(table)
@@ -465,7 +470,7 @@ impl Engine {
 /// A session for what is asked once.
 fn for_questions(memory: Arc<RuntimeEnv>) -> Result<SessionContext> {
     let session = session_within(memory)?;
-    let state = SessionStateBuilder::new_from_existing(session.state()).with_physical_optimizer_rule(Arc::new(Question));
+    let state = SessionStateBuilder::new_from_existing(session.state()).with_physical_optimizer_rule(Arc::new(YieldingRule));
     *session.state_ref().write() = state.build();
     Ok(session)
 }

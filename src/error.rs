@@ -8,7 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Who must act on an error. HTTP statuses, SQLSTATEs and exit codes are one `match` over this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The statement is wrong: rewrite it.
     Statement,
     /// A `WITH` option or a flag is wrong: correct its value.
@@ -38,7 +38,7 @@ macro_rules! codes {
         impl Code {
             pub const ALL: &[Code] = &[$(Code::$name,)*];
             pub fn number(self) -> u16 { match self { $(Code::$name => $number,)* } }
-            pub fn kind(self) -> Kind { match self { $(Code::$name => Kind::$kind,)* } }
+            pub fn kind(self) -> ErrorKind { match self { $(Code::$name => ErrorKind::$kind,)* } }
             pub fn title(self) -> &'static str { match self { $(Code::$name => $title,)* } }
         }
     };
@@ -104,19 +104,19 @@ impl fmt::Display for Code {
 /// A place in a script: line and column, both counted from 1 in characters; `end` lies after the last character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
-    pub start: Place,
-    pub end: Place,
+    pub start: LineColumn,
+    pub end: LineColumn,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct LineColumn {
     pub line: u64,
     pub column: u64,
 }
 
 impl From<sqlparser::tokenizer::Span> for Span {
     fn from(span: sqlparser::tokenizer::Span) -> Self {
-        let place = |at: sqlparser::tokenizer::Location| Place { line: at.line, column: at.column };
+        let place = |at: sqlparser::tokenizer::Location| LineColumn { line: at.line, column: at.column };
         Span { start: place(span.start), end: place(span.end) }
     }
 }
@@ -178,7 +178,7 @@ impl Error {
         self.0.code
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.0.code.kind()
     }
 
@@ -220,8 +220,8 @@ impl From<DataFusionError> for Error {
             return own.clone();
         }
         let span = error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| Span {
-            start: Place { line: span.start.line, column: span.start.column },
-            end: Place { line: span.end.line, column: span.end.column },
+            start: LineColumn { line: span.start.line, column: span.start.column },
+            end: LineColumn { line: span.end.line, column: span.end.column },
         });
         let root = error.find_root();
         let message = root.strip_backtrace();
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn what_has_no_place_is_given_none() {
-        let [nowhere, there] = [0, 3].map(|line| Place { line, column: line });
+        let [nowhere, there] = [0, 3].map(|line| LineColumn { line, column: line });
         let error = Error::new(Code::UnknownTable, "there is no table").at(Span { start: nowhere, end: nowhere });
         assert_eq!(error.span(), None);
         assert_eq!(error.at(Span { start: there, end: there }).span().map(|span| span.start), Some(there));

@@ -36,12 +36,12 @@
 //!
 //! # Life of a checkpoint
 //!
-//! 1. Every some seconds a mark goes to the task of each table ([`engine::Checkpoints`], [`table::Mark`]): between two batches it notes how far
+//! 1. Every some seconds a mark goes to the task of each table ([`engine::Checkpoints`], [`table::Barrier`]): between two batches it notes how far
 //!    its feed has come, and sends the mark on behind all rows so far.
 //! 2. A run that reads several tables stops reading one that brought the mark until all have ([`view::Run::step`]): a consistent cut.
 //! 3. All operators give their state after exactly those rows, as Arrow ([`operator::Chain::save`]); what did not change is not given again.
 //! 4. The view adds its rows, its latest changes and their numbers ([`view::Live`]). Where rows leave for good, as to a file, the output
-//!    waits instead until they are written, and how far that is stands in the checkpoint ([`engine::Ledger`]).
+//!    waits instead until they are written, and how far that is stands in the checkpoint ([`engine::OutputBarriers`]).
 //! 5. The parts of all tables and views are written to one file while the flow goes on ([`checkpoint::Archive`]).
 //! 6. After a crash the newest whole file is read, feeds resume behind the last event that counts, and all goes on from there.
 //!

@@ -10,7 +10,7 @@ use crate::error::{Code, Error, Result, Span, nearest};
 
 /// An option as a user wrote it: name, value as text, and where it stands in the script.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Given {
+pub struct GivenOption {
     pub name: String,
     pub value: String,
     pub span: Option<Span>,
@@ -83,7 +83,7 @@ macro_rules! options {
             },)*];
 
             /// Reads what was given, in any order; all errors, not only the first.
-            pub fn read(given: &[Given]) -> Result<Self, Vec<Error>> {
+            pub fn read(given: &[GivenOption]) -> Result<Self, Vec<Error>> {
                 let mut errors = Vec::new();
                 let found = find(given, Self::DECLARED, &mut errors);
                 let mut index = 0;
@@ -126,13 +126,13 @@ options! {
         /// Request headers, `Name: value` separated by commas; a value with a comma stands in double quotes; or a JSON object. `{{ NAME }}` is filled in from the environment when connecting.
         headers: String = "";
         /// The event types to keep, separated by commas; an event without a type is a `message`. Default: all.
-        events: Names = "";
+        events: NameList = "";
         /// The direction of the table. Only `source`: event streams are read, never written.
         r#type: Direction = "source", Anew;
         /// How an event's data is read: `json` into the declared columns, `raw_string` into one column `value TEXT`; `debezium_json` and `wal2json` (format-version 2) are changes of a database's rows, and need a primary key.
         format: Format = "json", Anew;
         /// The columns that name a row, separated by commas, as `PRIMARY KEY (…)` does: an event then says what its row is from now on, in the place of what it was. Default: every event is a row of its own.
-        primary_key: Names = "", Anew;
+        primary_key: NameList = "", Anew;
         /// The table of the database to keep, as `public.metrics` or `metrics`, where a change feed carries several. Default: all that comes.
         table: Option<String> = "", Anew;
         /// Method of the request.
@@ -209,8 +209,8 @@ options! {
 }
 
 /// Options by their declared order; unknown and doubled ones become errors.
-fn find<'a>(given: &'a [Given], declared: &[Declared], errors: &mut Vec<Error>) -> Vec<Option<&'a Given>> {
-    let mut found: Vec<Option<&Given>> = vec![None; declared.len()];
+fn find<'a>(given: &'a [GivenOption], declared: &[Declared], errors: &mut Vec<Error>) -> Vec<Option<&'a GivenOption>> {
+    let mut found: Vec<Option<&GivenOption>> = vec![None; declared.len()];
     for option in given {
         let matches = |known: &Declared| {
             let spelled = |name: &str| name.trim_start_matches("r#").eq_ignore_ascii_case(&option.name);
@@ -230,7 +230,7 @@ fn find<'a>(given: &'a [Given], declared: &[Declared], errors: &mut Vec<Error>) 
     found
 }
 
-fn unknown(option: &Given, declared: &[Declared]) -> Error {
+fn unknown(option: &GivenOption, declared: &[Declared]) -> Error {
     let names = || {
         declared
             .iter()
@@ -250,7 +250,7 @@ fn missing(declared: &Declared) -> Error {
     Error::new(Code::MissingOption, format!("option '{name}' is missing")).hint(format!("add {name} = '…': {}", declared.expects))
 }
 
-fn read_one<T: Value>(given: &Given) -> Result<T> {
+fn read_one<T: Value>(given: &GivenOption) -> Result<T> {
     let mut text = given.value.trim().to_string();
     // The JavaScript spelling counts in milliseconds.
     if given.name == "reconnectDelay" && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -274,7 +274,7 @@ fn read_one<T: Value>(given: &Given) -> Result<T> {
     })
 }
 
-fn place(error: Error, given: &Given) -> Error {
+fn place(error: Error, given: &GivenOption) -> Error {
     match given.span {
         Some(span) => error.at(span),
         None => error,
@@ -415,12 +415,12 @@ impl Value for Method {
 
 /// Names separated by commas, blanks around them dropped; none means all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Names(pub Vec<String>);
+pub struct NameList(pub Vec<String>);
 
-impl Value for Names {
+impl Value for NameList {
     const EXPECTS: &'static str = "names separated by commas";
     fn read(text: &str) -> Result<Self, String> {
-        Ok(Names(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_string).collect()))
+        Ok(NameList(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_string).collect()))
     }
 }
 
@@ -590,8 +590,8 @@ impl<T: Value> Value for Option<T> {
 mod tests {
     use super::*;
 
-    fn given(pairs: &[(&str, &str)]) -> Vec<Given> {
-        pairs.iter().map(|(name, value)| Given { name: (*name).into(), value: (*value).into(), span: None }).collect()
+    fn given(pairs: &[(&str, &str)]) -> Vec<GivenOption> {
+        pairs.iter().map(|(name, value)| GivenOption { name: (*name).into(), value: (*value).into(), span: None }).collect()
     }
 
     #[test]

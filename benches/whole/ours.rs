@@ -8,7 +8,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use streamgauge::change::Changes;
 use streamgauge::engine::{Answer as Told, Engine, Query};
-use streamgauge::format::encode::{Encoder, Output};
+use streamgauge::format::encode::{Encoder, Encoding};
 use streamgauge::sql;
 use streamgauge::table::Table;
 
@@ -89,7 +89,7 @@ async fn query(engine: &Engine, text: &str) -> Query {
 async fn follow(engine: &Engine, text: &str, mut wanted: impl FnMut(&Changes) -> bool) {
     let query = query(engine, text).await;
     let mut output = engine.open(&[query]).expect("a query that runs").remove(0);
-    let mut encoder = Encoder::append_only(Output::Ndjson, &output.schema);
+    let mut encoder = Encoder::append_only(Encoding::Ndjson, &output.schema);
     let mut text = Vec::new();
     while let Some(changes) = output.changes.recv().await {
         let changes = changes.expect("good results");

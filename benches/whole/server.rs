@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use streamgauge::cli::replay::{self, Events, Pace, Replay, Source};
+use streamgauge::cli::replay::{self, EventReader, EventSource, Pace, Replay};
 use tokio::net::TcpListener;
 
 use crate::case::Case;
@@ -21,12 +21,12 @@ pub fn serve(replay: Replay) {
 
 /// All events of a case, as fast as they are read.
 pub fn events(case: Case, events: u64, keys: u64, rate: u64) -> Replay {
-    Replay::new(Source::sample(case.feed(events, keys, rate)).rendered().expect("events in memory"))
+    Replay::new(EventSource::sample(case.feed(events, keys, rate)).rendered().expect("events in memory"))
 }
 
 /// Events whose event time is the moment they are sent. The first of each window is printed: its window's start and its time.
 pub fn clock(rate: u64) -> Replay {
-    let source = Source::new(|| Ok(Box::new(Clock { number: 0, window: 0 })));
+    let source = EventSource::new(|| Ok(Box::new(Clock { number: 0, window: 0 })));
     Replay { pace: Pace::PerSecond(rate as f64), ..Replay::new(source) }
 }
 
@@ -35,7 +35,7 @@ struct Clock {
     window: u64,
 }
 
-impl Events for Clock {
+impl EventReader for Clock {
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool> {
         self.number += 1;
         *id = self.number.to_string();

@@ -24,11 +24,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use disk::{Disk, Local};
-use file::{Flaw, FrameEntry, Manifest, PartEntry, Place, Reader, Writer};
+use file::{ArchiveReader, ArchiveWriter, Flaw, FrameEntry, FrameLocation, Manifest, PartEntry};
 
 use super::lock::Lock;
 use crate::error::{Code, Error, Result};
-use crate::operator::{Content, Epoch, Frame, Part};
+use crate::operator::{Epoch, Frame, FrameContent, StatePart};
 use crate::time::Timestamp;
 
 /// The directory in the data directory.
@@ -67,7 +67,7 @@ pub struct Archive {
     latest: Epoch,
     base: Option<Base>,
     /// Those that are kept, oldest first.
-    kept: Vec<Kept>,
+    kept: Vec<CheckpointFiles>,
     _lock: Option<Lock>,
 }
 
@@ -79,7 +79,7 @@ struct Base {
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CheckpointFiles {
     chain: Epoch,
     /// Those that it needs, and its own, which is the last.
     files: BTreeSet<Epoch>,
@@ -102,7 +102,7 @@ pub struct Loaded {
     /// When it was written.
     pub at: Timestamp,
     /// All with their rows.
-    pub parts: Vec<Part>,
+    pub parts: Vec<StatePart>,
     /// The bytes of its frames.
     pub bytes: u64,
 }
@@ -123,7 +123,7 @@ impl fmt::Display for Damaged {
 
 /// What a checkpoint cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Written {
+pub struct CheckpointCost {
     /// The length of its file.
     pub bytes: u64,
     /// Bytes of frames that lie in older files.
@@ -158,7 +158,7 @@ impl Archive {
     pub fn parts_in(dir: &Path) -> Vec<String> {
         let dir = dir.join(DIRECTORY);
         let manifest =
-            |epoch: Epoch| Reader::open(&Local, &dir.join(name(epoch, WHOLE)), epoch).and_then(|mut file| file.manifest());
+            |epoch: Epoch| ArchiveReader::open(&Local, &dir.join(name(epoch, WHOLE)), epoch).and_then(|mut file| file.manifest());
         let newest = epochs(&dir).into_iter().rev().find_map(|epoch| manifest(epoch).ok());
         newest.map(|manifest| manifest.parts.into_iter().map(|part| part.name).collect()).unwrap_or_default()
     }
@@ -168,14 +168,14 @@ impl Archive {
         self.latest
     }
 
-    /// The checkpoint that the next one may build on: what [`Content::Unchanged`] speaks of. `None` asks for everything in full.
+    /// The checkpoint that the next one may build on: what [`FrameContent::Unchanged`] speaks of. `None` asks for everything in full.
     pub fn written(&self) -> Option<Epoch> {
         self.base.as_ref().map(|base| base.manifest.epoch)
     }
 
     /// Writes one checkpoint; on return it is on the disk. When that fails, the last ones stay as they are, and the number is used up;
     /// where the disk then refuses even to take back the name, it may be there after all. Blocks for as long as the disk takes.
-    pub fn write(&mut self, epoch: Epoch, parts: Vec<Part>) -> Result<Written> {
+    pub fn write(&mut self, epoch: Epoch, parts: Vec<StatePart>) -> Result<CheckpointCost> {
         let start = Instant::now();
         if epoch <= self.latest || epoch > EPOCH_MAX {
             return Err(Error::bug(format!("checkpoint {epoch} comes after checkpoint {}", self.latest)));
@@ -185,10 +185,10 @@ impl Archive {
             Ok(base) => {
                 let older = base.manifest.frames().map(|frame| frame.place).filter(|place| place.file != epoch);
                 let (bytes, reused_bytes) = (base.length, older.map(|place| place.length).sum());
-                self.kept.push(Kept::of(&base.manifest));
+                self.kept.push(CheckpointFiles::of(&base.manifest));
                 self.base = Some(base);
                 self.sweep();
-                Ok(Written { bytes, reused_bytes, took: start.elapsed() })
+                Ok(CheckpointCost { bytes, reused_bytes, took: start.elapsed() })
             }
             Err(failure) => {
                 // If that fails, too, the next sweep comes by.
@@ -200,10 +200,10 @@ impl Archive {
         }
     }
 
-    fn save(&self, epoch: Epoch, parts: Vec<Part>) -> Result<Base, Failure> {
+    fn save(&self, epoch: Epoch, parts: Vec<StatePart>) -> Result<Base, WriteFailure> {
         self.disk.make_dir(&self.dir)?;
         let partial = self.path(epoch, PARTIAL);
-        let mut writer = Writer::create(&*self.disk, &partial, epoch)?;
+        let mut writer = ArchiveWriter::create(&*self.disk, &partial, epoch)?;
         let mut manifest =
             Manifest { epoch, at: Timestamp::now().nanos(), chain: epoch, links: 0, needs: BTreeMap::new(), parts: Vec::new() };
         let before = Places::of(self.base.as_ref());
@@ -211,8 +211,8 @@ impl Archive {
             let mut frames = Vec::with_capacity(part.frames.len());
             for Frame { name, content } in part.frames {
                 let place = match content {
-                    Content::Rows(rows) => writer.frame(&rows)?,
-                    Content::Unchanged => before.find(&part.name, &part.fingerprint, &name)?,
+                    FrameContent::Rows(rows) => writer.frame(&rows)?,
+                    FrameContent::Unchanged => before.find(&part.name, &part.fingerprint, &name)?,
                 };
                 frames.push(FrameEntry { name, place });
             }
@@ -229,7 +229,7 @@ impl Archive {
     }
 
     /// Notes the older files that the manifest needs, or, when they are too many, takes their frames over.
-    fn build_on(&self, base: &Base, manifest: &mut Manifest, writer: &mut Writer) -> Result<(), Failure> {
+    fn build_on(&self, base: &Base, manifest: &mut Manifest, writer: &mut ArchiveWriter) -> Result<(), WriteFailure> {
         let before = &base.manifest;
         let length = |file| if file == before.epoch { base.length } else { before.needs.get(&file).copied().unwrap_or(0) };
         let own = manifest.epoch;
@@ -247,8 +247,8 @@ impl Archive {
             // Somebody may have cleared the directory.
             for (file, length) in &needs {
                 self.reader(&mut HashMap::new(), *file, *length).map_err(|flaw| match flaw {
-                    Flaw::Refused(error) => Failure::Disk(error),
-                    flaw => Failure::Base(*file, flaw),
+                    Flaw::Refused(error) => WriteFailure::Disk(error),
+                    flaw => WriteFailure::Base(*file, flaw),
                 })?;
             }
             (manifest.chain, manifest.links, manifest.needs) = (before.chain, before.links + 1, needs);
@@ -258,7 +258,7 @@ impl Archive {
         for place in manifest.parts.iter_mut().flat_map(|part| &mut part.frames).map(|frame| &mut frame.place) {
             if place.file != own {
                 let from = *place;
-                let flawed = |flaw| Failure::Base(from.file, flaw);
+                let flawed = |flaw| WriteFailure::Base(from.file, flaw);
                 let reader = self.reader(&mut readers, from.file, length(from.file)).map_err(flawed)?;
                 *place = writer.copy(reader, from)?.map_err(flawed)?;
             }
@@ -267,11 +267,16 @@ impl Archive {
     }
 
     /// The reader of a file that must have this length.
-    fn reader<'a>(&self, readers: &'a mut HashMap<Epoch, Reader>, file: Epoch, length: u64) -> Result<&'a mut Reader, Flaw> {
+    fn reader<'a>(
+        &self,
+        readers: &'a mut HashMap<Epoch, ArchiveReader>,
+        file: Epoch,
+        length: u64,
+    ) -> Result<&'a mut ArchiveReader, Flaw> {
         match readers.entry(file) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let reader = Reader::open(&*self.disk, &self.path(file, WHOLE), file)?;
+                let reader = ArchiveReader::open(&*self.disk, &self.path(file, WHOLE), file)?;
                 if reader.length() != length {
                     return Err(format!("it has {} bytes and should have {length}", reader.length()).into());
                 }
@@ -280,24 +285,24 @@ impl Archive {
         }
     }
 
-    fn failed(&mut self, epoch: Epoch, failure: Failure) -> Error {
+    fn failed(&mut self, epoch: Epoch, failure: WriteFailure) -> Error {
         let path = self.path(epoch, PARTIAL);
         let stays = match self.kept.last().and_then(|kept| kept.files.last()) {
             Some(last) => format!("checkpoint {last} stays the last one"),
             None => "there is none from before".into(),
         };
         match failure {
-            Failure::Disk(error) => {
+            WriteFailure::Disk(error) => {
                 let message = format!("checkpoint {epoch} cannot be written to '{}': {error}; {stays}", path.display());
                 Error::new(Code::Data, message).hint("see that the disk has room, works, and can be written")
             }
-            Failure::Base(file, flaw) => {
+            WriteFailure::Base(file, flaw) => {
                 self.base = None;
                 let (file, reason) = (self.path(file, WHOLE), flaw.reason());
                 let message = format!("checkpoint {epoch} cannot be built on '{}': {reason}; {stays}", file.display());
                 Error::new(Code::Data, message).hint("the next one is written in full; see that the disk works")
             }
-            Failure::Contradiction(reason) => {
+            WriteFailure::Contradiction(reason) => {
                 self.base = None;
                 Error::bug(format!("checkpoint {epoch} contradicts itself: {reason}; the next one is written in full"))
             }
@@ -333,7 +338,7 @@ impl Archive {
         for &epoch in newest_first.by_ref() {
             match archive.load(epoch) {
                 Ok((whole, base)) => {
-                    archive.kept.push(Kept::of(&base.manifest));
+                    archive.kept.push(CheckpointFiles::of(&base.manifest));
                     (archive.base, loaded) = (Some(base), Some(whole));
                     break;
                 }
@@ -344,7 +349,7 @@ impl Archive {
         for &epoch in newest_first {
             match archive.manifest(epoch) {
                 Ok((manifest, _)) if manifest.needs.keys().all(|file| epochs.contains(file)) => {
-                    archive.kept.push(Kept::of(&manifest))
+                    archive.kept.push(CheckpointFiles::of(&manifest))
                 }
                 Err(flaw @ Flaw::Format(_)) => return Err(archive.unreadable(epoch, &flaw)),
                 // Its file was kept for others, or it is damaged and will not be asked for.
@@ -393,19 +398,19 @@ impl Archive {
                 }
                 flaw => (place.file, flaw),
             })?;
-            Ok(Frame { name: frame.name.clone(), content: Content::Rows(rows) })
+            Ok(Frame { name: frame.name.clone(), content: FrameContent::Rows(rows) })
         };
         let mut parts = Vec::with_capacity(manifest.parts.len());
         for PartEntry { name, fingerprint, frames } in &manifest.parts {
             let frames = frames.iter().map(&mut load).collect::<Result<_, _>>()?;
-            parts.push(Part { name: name.clone(), fingerprint: fingerprint.clone(), frames });
+            parts.push(StatePart { name: name.clone(), fingerprint: fingerprint.clone(), frames });
         }
         let loaded = Loaded { epoch, at: Timestamp(manifest.at), parts, bytes: manifest.frame_bytes() };
         Ok((loaded, Base { manifest, length }))
     }
 
-    fn manifest(&self, epoch: Epoch) -> Result<(Manifest, Reader), Flaw> {
-        let mut reader = Reader::open(&*self.disk, &self.path(epoch, WHOLE), epoch)?;
+    fn manifest(&self, epoch: Epoch) -> Result<(Manifest, ArchiveReader), Flaw> {
+        let mut reader = ArchiveReader::open(&*self.disk, &self.path(epoch, WHOLE), epoch)?;
         Ok((reader.manifest()?, reader))
     }
 
@@ -438,14 +443,14 @@ impl Archive {
     }
 }
 
-impl Kept {
+impl CheckpointFiles {
     fn of(manifest: &Manifest) -> Self {
-        Kept { chain: manifest.chain, files: manifest.needs.keys().copied().chain([manifest.epoch]).collect() }
+        CheckpointFiles { chain: manifest.chain, files: manifest.needs.keys().copied().chain([manifest.epoch]).collect() }
     }
 }
 
 /// Why a checkpoint was not written.
-enum Failure {
+enum WriteFailure {
     Disk(io::Error),
     /// An older file, which it takes frames from.
     Base(Epoch, Flaw),
@@ -453,14 +458,14 @@ enum Failure {
     Contradiction(String),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for WriteFailure {
     fn from(error: io::Error) -> Self {
-        Failure::Disk(error)
+        WriteFailure::Disk(error)
     }
 }
 
 /// Where the frames of a checkpoint lie, by part and name.
-struct Places<'a>(HashMap<(&'a str, &'a str), (&'a str, Place)>);
+struct Places<'a>(HashMap<(&'a str, &'a str), (&'a str, FrameLocation)>);
 
 impl<'a> Places<'a> {
     fn of(base: Option<&'a Base>) -> Self {
@@ -472,25 +477,25 @@ impl<'a> Places<'a> {
         Places(frames.collect())
     }
 
-    fn find(&self, part: &str, fingerprint: &str, frame: &str) -> Result<Place, Failure> {
+    fn find(&self, part: &str, fingerprint: &str, frame: &str) -> Result<FrameLocation, WriteFailure> {
         match self.0.get(&(part, frame)) {
             Some((before, place)) if *before == fingerprint => Ok(*place),
-            Some(_) => Err(Failure::Contradiction(format!("'{frame}' is unchanged in '{part}', which changed"))),
-            None => Err(Failure::Contradiction(format!("'{frame}' in '{part}' is unchanged, and was not there"))),
+            Some(_) => Err(WriteFailure::Contradiction(format!("'{frame}' is unchanged in '{part}', which changed"))),
+            None => Err(WriteFailure::Contradiction(format!("'{frame}' in '{part}' is unchanged, and was not there"))),
         }
     }
 }
 
 /// Frames are asked for by name.
-fn unambiguous(manifest: &Manifest) -> Result<(), Failure> {
+fn unambiguous(manifest: &Manifest) -> Result<(), WriteFailure> {
     let mut parts = HashSet::new();
     for part in &manifest.parts {
         let mut frames = HashSet::new();
         if !parts.insert(&part.name) {
-            return Err(Failure::Contradiction(format!("'{}' is in it twice", part.name)));
+            return Err(WriteFailure::Contradiction(format!("'{}' is in it twice", part.name)));
         }
         if let Some(twice) = part.frames.iter().find(|frame| !frames.insert(&frame.name)) {
-            return Err(Failure::Contradiction(format!("'{}' is in '{}' twice", twice.name, part.name)));
+            return Err(WriteFailure::Contradiction(format!("'{}' is in '{}' twice", twice.name, part.name)));
         }
     }
     Ok(())

@@ -86,9 +86,9 @@ pub struct Definition {
 /// milliseconds). That is short enough for a handler; what writes often or much belongs on a blocking thread. One that fails leaves
 /// what was there, and the next one finds a disk that works again.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<StoreState>);
 
-struct Inner {
+struct StoreState {
     /// `None` after the disk has failed: the next call opens the file again.
     database: Mutex<Option<Database>>,
     /// The directory; `None` of a store that ends with the process.
@@ -153,7 +153,7 @@ impl Store {
     }
 
     fn ready(database: Database, dir: Option<PathBuf>, place: PathBuf, lock: Option<Lock>) -> Result<Self> {
-        let mut store = Inner { database: Mutex::new(Some(database)), dir, place, epoch: 0, _lock: lock };
+        let mut store = StoreState { database: Mutex::new(Some(database)), dir, place, epoch: 0, _lock: lock };
         let number = |key: &str| -> Result<Option<u64>> {
             let bytes = store.get(Space::Meta, key)?;
             bytes.map(|bytes| decode(&store.place, Space::Meta, key, &bytes)).transpose()
@@ -279,7 +279,7 @@ impl Batch<'_> {
     }
 }
 
-impl Inner {
+impl StoreState {
     /// Does something with the database. A slow disk holds up who asked, and not the tasks that share a thread with him.
     fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T>) -> Result<T> {
         match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {

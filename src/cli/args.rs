@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use super::sample::Kind;
-use crate::error::{Code, Error, Kind as Blame};
+use crate::error::{Code, Error, ErrorKind as Blame};
 use crate::options::Value;
 use crate::serve::settings::Flags;
 
@@ -31,17 +31,17 @@ const EXIT_CODES: &str = "Exit codes:\n    0  done: all feeds ended, or the limi
 #[derive(Subcommand)]
 pub enum Command {
     /// Run a SQL script and print the rows of its SELECTs in turn, or of its views.
-    Run(Run),
+    Run(RunArgs),
     /// Check SQL scripts without connecting to anything; tells all errors, not only the first.
-    Check(Check),
+    Check(CheckArgs),
     /// Serve an NDJSON file or a recorded .sse stream as a live feed with ids and resume.
-    Replay(Replay),
+    Replay(ReplayArgs),
     /// Read the first events of a feed and propose a CREATE TABLE for it: the statement on standard output, the report on standard error.
-    Peek(Peek),
+    Peek(PeekArgs),
     /// Show rolling windows over two feeds made inside the program; needs no network.
-    Demo(Demo),
+    Demo(DemoArgs),
     /// Keep tables and views running, and serve their results over HTTP.
-    Serve(Box<Serve>),
+    Serve(Box<ServeArgs>),
     /// Write a made-up feed of a real shape, the same for the same seed.
     #[command(hide = true)]
     Sample(Sample),
@@ -49,10 +49,10 @@ pub enum Command {
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Run {
+pub struct RunArgs {
     /// SQL scripts, run one after the other as one; `-` is standard input.
     #[arg(value_name = "FILE", required_unless_present = "command")]
-    pub files: Vec<Input>,
+    pub files: Vec<InputPath>,
     /// SQL to run after the files.
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub command: Option<String>,
@@ -81,18 +81,18 @@ pub struct Run {
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Check {
+pub struct CheckArgs {
     /// SQL scripts, checked one after the other as one; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<Input>,
+    pub files: Vec<InputPath>,
 }
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Replay {
+pub struct ReplayArgs {
     /// An NDJSON file (one event a line), or a recorded stream whose name ends in .sse; `-` is NDJSON from standard input.
     #[arg(value_name = "FILE")]
-    pub file: Input,
+    pub file: InputPath,
     /// Port on 127.0.0.1; 0 takes a free one.
     #[arg(long, default_value_t = 8090)]
     pub port: u16,
@@ -126,7 +126,7 @@ pub struct Replay {
 // No `Debug`: headers carry credentials.
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Peek {
+pub struct PeekArgs {
     /// URL of the feed, an address such as 127.0.0.1:8090, an NDJSON file or a recorded .sse stream.
     #[arg(value_name = "URL|FILE")]
     pub url: String,
@@ -152,7 +152,7 @@ pub struct Peek {
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Demo {
+pub struct DemoArgs {
     /// End after this time, such as 10s.
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     pub time: Option<Duration>,
@@ -166,7 +166,7 @@ pub struct Demo {
 
 #[derive(clap::Args)]
 #[command(after_help = EXIT_CODES)]
-pub struct Serve {
+pub struct ServeArgs {
     #[command(flatten)]
     pub settings: Flags,
     /// Add the demo's feeds, tables and views, and a named stream of them
@@ -267,16 +267,16 @@ pub enum Wire {
 
 /// Where text is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum InputPath {
     Stdin,
     File(PathBuf),
 }
 
-impl FromStr for Input {
+impl FromStr for InputPath {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(if text == "-" { Input::Stdin } else { Input::File(text.into()) })
+        Ok(if text == "-" { InputPath::Stdin } else { InputPath::File(text.into()) })
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
             Args::try_parse_from(["streamgauge", "run", "-", "a.sql", "-c", "SELECT 1", "--timeout", "5s", "-vv"]).unwrap();
         assert_eq!(args.verbose, 2);
         let Command::Run(run) = args.command else { panic!("no run") };
-        assert_eq!(run.files, [Input::Stdin, Input::File("a.sql".into())]);
+        assert_eq!(run.files, [InputPath::Stdin, InputPath::File("a.sql".into())]);
         assert_eq!(run.timeout, Some(Duration::from_secs(5)));
     }
 

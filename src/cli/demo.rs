@@ -11,8 +11,8 @@ use tokio::task::JoinSet;
 
 use super::args::{self, Exit, Format};
 use super::live::live;
-use super::present::{Ends, present};
-use super::replay::{Flush, Pace, Replay, Source, serve};
+use super::present::{EndConditions, present};
+use super::replay::{EventSource, Flush, Pace, Replay, serve};
 use super::sample::{Kind, Settings};
 use super::script::{Outcome, Script};
 use super::sink::Sink;
@@ -81,7 +81,7 @@ fn replay(kind: Kind, start: Timestamp, seed: u64) -> Replay {
         heartbeat: Some(HEARTBEAT),
         retry: Some(RETRY),
         flush: Flush::Each,
-        ..Replay::new(Source::sample(settings))
+        ..Replay::new(EventSource::sample(settings))
     }
 }
 
@@ -93,7 +93,7 @@ pub fn script(feeds: &Feeds) -> String {
 }
 
 /// Runs the demo: a live screen on a terminal, else rows as they come.
-pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Result<Exit> {
+pub async fn run(args: &args::DemoArgs, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let unserved = |error: io::Error| Error::new(Code::Runtime, format!("the demo's feeds cannot be served: {error}"));
     let feeds = start_feeds(Timestamp::now(), SEED).await.map_err(unserved)?;
     let engine = Engine::new()?;
@@ -104,7 +104,7 @@ pub async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>) -> Re
         return Err(Error::bug("the demo's script is wrong"));
     }
     let views = engine.top_views().await?;
-    let ends = Ends { limit: args.limit, timeout: args.time };
+    let ends = EndConditions { limit: args.limit, timeout: args.time };
     let exit = match args.format {
         None if io::stdout().is_terminal() => live(&engine, &views, ends).await,
         format => {

@@ -61,10 +61,10 @@ pub fn complain(error: &Error) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Code, Place, Span};
+    use crate::error::{Code, LineColumn, Span};
 
     fn at(line: u64, from: u64, to: u64) -> Span {
-        Span { start: Place { line, column: from }, end: Place { line, column: to } }
+        Span { start: LineColumn { line, column: from }, end: LineColumn { line, column: to } }
     }
 
     #[test]

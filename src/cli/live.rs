@@ -8,7 +8,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::args::Exit;
-use super::present::{Ends, changes_of, until};
+use super::present::{EndConditions, changes_of, until};
 use super::screen::{FeedLine, Model, Terminal, ViewPane};
 use crate::engine::{Engine, Output, Query};
 use crate::error::{Code, Error, Result};
@@ -21,7 +21,7 @@ const FRAME: Duration = Duration::from_millis(200);
 const RATE_SPAN: Duration = Duration::from_secs(2);
 
 /// Shows queries until their feeds end, a limit is reached, or the user leaves.
-pub async fn live(engine: &Engine, queries: &[Query], ends: Ends) -> Result<Exit> {
+pub async fn live(engine: &Engine, queries: &[Query], ends: EndConditions) -> Result<Exit> {
     let mut outputs = engine.open(queries)?;
     let name = |output: &Output| output.name.clone().unwrap_or_else(|| "result".into());
     let names: Vec<String> = outputs.iter().map(name).collect();

@@ -3,8 +3,8 @@
 pub mod args;
 pub mod demo;
 pub mod diagnostic;
-pub mod keeper;
 pub mod live;
+pub mod output_checkpoints;
 pub mod peek;
 pub mod present;
 pub mod print;

@@ -7,19 +7,19 @@ use serde_json::Value;
 
 use super::args::{self, Exit};
 use crate::error::{Code, Error, Result};
-use crate::feed::Spec;
-use crate::options::{Given, TableOptions};
-use crate::table::peek::{At, Peek, Place, Report};
+use crate::feed::FeedSpec;
+use crate::options::{GivenOption, TableOptions};
+use crate::table::peek::{At, FeedLocation, Peek, PeekReport};
 
 /// A report in full: what was seen, then the statement.
-impl fmt::Display for Report {
+impl fmt::Display for PeekReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n{}", Seen(self), self.create_table)
     }
 }
 
 /// A report without its statement.
-struct Seen<'a>(&'a Report);
+struct Seen<'a>(&'a PeekReport);
 
 impl fmt::Display for Seen<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,15 +59,15 @@ impl fmt::Display for Seen<'_> {
 }
 
 /// `streamgauge peek`: reads until it has enough, the time is up, or `interrupted` is ready.
-pub async fn run(args: args::Peek, interrupted: impl Future<Output = ()>) -> Result<Exit> {
+pub async fn run(args: args::PeekArgs, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let (options, headers) = options(&args)?;
     let at = match (&options.endpoint, &options.path) {
         (Some(endpoint), _) => At::Url { url: endpoint.0.clone(), shown: endpoint.to_string() },
         (None, Some(path)) => At::File(path.clone()),
         (None, None) => return Err(Error::bug("an address was given and is gone")),
     };
-    let place = Place { at, headers, name: args.name.clone() };
-    let mut peek = Peek::new(Spec::new(&options).map_err(first).map_err(as_typed)?);
+    let place = FeedLocation { at, headers, name: args.name.clone() };
+    let mut peek = Peek::new(FeedSpec::new(&options).map_err(first).map_err(as_typed)?);
     let interrupted = tokio::select! {
         read = peek.read(args.events.get(), args.timeout) => {
             read?;
@@ -93,7 +93,7 @@ pub async fn run(args: args::Peek, interrupted: impl Future<Output = ()>) -> Res
 }
 
 /// The options of the table, and its `headers` as they may be shown: each value that was typed becomes a variable of a telling name.
-fn options(args: &args::Peek) -> Result<(TableOptions, Option<String>)> {
+fn options(args: &args::PeekArgs) -> Result<(TableOptions, Option<String>)> {
     let mut headers = serde_json::Map::new();
     let mut shown = Vec::new();
     for header in &args.headers {
@@ -117,7 +117,8 @@ fn options(args: &args::Peek) -> Result<(TableOptions, Option<String>)> {
     if !headers.is_empty() {
         given.push(("headers", Value::Object(headers).to_string()));
     }
-    let given: Vec<Given> = given.into_iter().map(|(name, value)| Given { name: name.into(), value, span: None }).collect();
+    let given: Vec<GivenOption> =
+        given.into_iter().map(|(name, value)| GivenOption { name: name.into(), value, span: None }).collect();
     let options = TableOptions::read(&given).map_err(first).map_err(as_typed)?;
     Ok((options, Some(shown.join(", ")).filter(|shown| !shown.is_empty())))
 }
@@ -200,12 +201,12 @@ mod tests {
     use crate::feed;
     use crate::table::peek::Summary;
 
-    fn place(url: &str) -> Place {
-        Place { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
+    fn place(url: &str) -> FeedLocation {
+        FeedLocation { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
     }
 
     /// The report on the first `count` events of a made-up feed at ten events a second.
-    fn peeked(kind: Kind, count: u64, url: &str) -> Report {
+    fn peeked(kind: Kind, count: u64, url: &str) -> PeekReport {
         let mut sample = Sample::new(Settings { count: Some(count), ..Settings::new(kind, 1) });
         let (mut event, mut summary) = (sample::Event::default(), Summary::default());
         while sample.next(&mut event) {
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn typed_header_values_never_show() {
-        let args = |headers: &[&str]| args::Peek {
+        let args = |headers: &[&str]| args::PeekArgs {
             url: "http://h/".into(),
             headers: headers.iter().map(|header| (*header).into()).collect(),
             events: std::num::NonZeroU64::MIN,

@@ -11,10 +11,10 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::args::{Exit, Format};
 use super::diagnostic::complain;
-use super::keeper::{Keeper, Turn};
+use super::output_checkpoints::{CheckpointOutcome, OutputCheckpoints};
 use super::print::Printer;
 use super::sink::Sink;
-use crate::engine::{Engine, Output, Query, Said};
+use crate::engine::{Engine, Output, OutputMessage, Query};
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, Gap};
 use crate::plan::readable;
@@ -22,7 +22,7 @@ use crate::table::Table;
 
 /// How a run ends before its feeds do.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Ends {
+pub struct EndConditions {
     /// After so many rows or changes, over all views.
     pub limit: Option<u64>,
     pub timeout: Option<Duration>,
@@ -39,7 +39,7 @@ pub async fn present(
     queries: &[Query],
     format: Format,
     sink: &mut Sink,
-    ends: Ends,
+    ends: EndConditions,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit> {
     if ends.limit == Some(0) {
@@ -52,16 +52,16 @@ pub async fn present(
 
 /// Prints what outputs say until all has been said, a limit is reached, or `interrupted` is ready; with a keeper until the last
 /// checkpoint has been taken then. There the first output that fails ends it all: without it no checkpoint is whole.
-pub async fn print<T: Into<Said> + Send + 'static>(
+pub async fn print<T: Into<OutputMessage> + Send + 'static>(
     mut outputs: Vec<Output<T>>,
     tables: Vec<Arc<Table>>,
     mut printer: Printer<'_>,
-    mut keeper: Option<Keeper>,
-    ends: Ends,
+    mut keeper: Option<OutputCheckpoints>,
+    ends: EndConditions,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit> {
     let mut changes = changes_of(&mut outputs);
-    let mut status = Status::new(tables);
+    let mut status = StatusLine::new(tables);
     let mut losses = Losses::default();
     let mut left = ends.limit.unwrap_or(u64::MAX);
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
@@ -75,7 +75,7 @@ pub async fn print<T: Into<Said> + Send + 'static>(
     loop {
         tokio::select! {
             next = changes.next(), if !is_silent => match next.map(|(index, said)| (index, said.map(T::into))) {
-                Some((index, Ok(Said::Changes(changes)))) => {
+                Some((index, Ok(OutputMessage::Changes(changes)))) => {
                     status.clear();
                     let count = printer.print(index, &changes, left)?;
                     (left, status.rows) = (left - count, status.rows + count);
@@ -102,12 +102,12 @@ pub async fn print<T: Into<Said> + Send + 'static>(
                 None => (is_ending, is_silent) = (true, true),
             },
             turn = turn(&mut keeper) => match turn {
-                Turn::Nothing => {}
-                Turn::Note(note) => {
+                CheckpointOutcome::Nothing => {}
+                CheckpointOutcome::Note(note) => {
                     status.clear();
                     eprintln!("note: {note}");
                 }
-                Turn::Over(taken) => {
+                CheckpointOutcome::Over(taken) => {
                     if let Err(error) = taken {
                         status.clear();
                         complain(&error);
@@ -158,7 +158,7 @@ fn conclude(printer: Printer<'_>, failures: &[Error], exit: Exit) -> Result<Exit
     }
 }
 
-async fn turn(keeper: &mut Option<Keeper>) -> Turn {
+async fn turn(keeper: &mut Option<OutputCheckpoints>) -> CheckpointOutcome {
     match keeper {
         Some(keeper) => keeper.turn().await,
         None => std::future::pending().await,
@@ -191,7 +191,7 @@ struct Losses {
 }
 
 impl Losses {
-    fn tell<T>(&mut self, outputs: &[Output<T>], status: &mut Status, last: bool) {
+    fn tell<T>(&mut self, outputs: &[Output<T>], status: &mut StatusLine, last: bool) {
         for (name, warning) in warnings(&status.tables) {
             let note = format!("note: table {name}: {warning}");
             if !self.warned.contains(&note) {
@@ -267,7 +267,7 @@ fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, 
 }
 
 /// A gap in half a sentence.
-fn missed(gap: &Gap, feed: &feed::Status) -> String {
+fn missed(gap: &Gap, feed: &feed::FeedStatus) -> String {
     let id = |place: &str, id: &str| if id.is_empty() { String::new() } else { format!(" {place} id '{}'", feed.shown(id)) };
     let missing = gap.missing.map_or(String::new(), |missing| format!(", {missing} missing"));
     let (behind, before) = (id("behind", &gap.last_id), id("before", &gap.next_id));
@@ -275,7 +275,7 @@ fn missed(gap: &Gap, feed: &feed::Status) -> String {
 }
 
 /// The line below the rows: what the feeds do, and why nothing comes.
-struct Status {
+struct StatusLine {
     tables: Vec<Arc<Table>>,
     terminal: bool,
     shown: bool,
@@ -284,9 +284,9 @@ struct Status {
     since: Instant,
 }
 
-impl Status {
+impl StatusLine {
     fn new(tables: Vec<Arc<Table>>) -> Self {
-        Status { tables, terminal: stderr().is_terminal(), shown: false, explained: false, rows: 0, since: Instant::now() }
+        StatusLine { tables, terminal: stderr().is_terminal(), shown: false, explained: false, rows: 0, since: Instant::now() }
     }
 
     fn show<T>(&mut self, outputs: &[Output<T>]) {

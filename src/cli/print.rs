@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 
 use super::args::Format;
-use super::sink::{Place, Sink};
+use super::sink::{Sink, SinkPosition};
 use crate::change::Changes;
 use crate::engine::Output;
 use crate::error::{Code, Error, Result};
@@ -104,7 +104,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Brings all that was printed to the disk, if it is for a file, and says how far that is.
-    pub fn settle(&mut self) -> Result<Place> {
+    pub fn settle(&mut self) -> Result<SinkPosition> {
         self.sink.settle()
     }
 
@@ -117,10 +117,10 @@ impl<'a> Printer<'a> {
 
 fn printed(format: Format, schema: &SchemaRef, changelog: bool, zone: Zone) -> PrintedResult {
     let output = match format {
-        Format::Table => encode::Output::Table,
-        Format::Csv => encode::Output::Csv,
-        Format::Json => encode::Output::Json,
-        Format::Ndjson => encode::Output::Ndjson,
+        Format::Table => encode::Encoding::Table,
+        Format::Csv => encode::Encoding::Csv,
+        Format::Json => encode::Encoding::Json,
+        Format::Ndjson => encode::Encoding::Ndjson,
     };
     let schema = zone::shown_in(schema, zone);
     let encoder = if changelog { Encoder::changelog(output, &schema) } else { Encoder::append_only(output, &schema) };

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::args::{self, Exit, Format};
-use super::keeper::{Keeper, State};
-use super::present::{Ends, present, print};
+use super::output_checkpoints::{OutputCheckpoints, StateDirectory};
+use super::present::{EndConditions, present, print};
 use super::print::Printer;
 use super::script::{Outcome, Script};
 use super::sink::Sink;
@@ -16,7 +16,7 @@ use crate::error::{Code, Error, Result};
 use crate::time::TimestampArray;
 
 /// Runs scripts; the rows of their queries, or of their topmost views, are printed.
-pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Result<Exit> {
+pub async fn run(args: &args::RunArgs, interrupted: impl Future<Output = ()>) -> Result<Exit> {
     let mut scripts = args.files.iter().map(Script::read).collect::<Result<Vec<_>>>()?;
     scripts.extend(args.command.iter().map(|text| Script::new("-c", text.clone())));
     let engine = Arc::new(Engine::within(memory_max_default())?);
@@ -40,7 +40,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
     if outcome.errors > 0 {
         return Ok(Exit::Wrong);
     }
-    let ends = Ends { limit: args.limit, timeout: args.timeout };
+    let ends = EndConditions { limit: args.limit, timeout: args.timeout };
     let asked = !answers.iter().all(|answer| matches!(answer, Answer::Done(_)));
     if let Some(dir) = &args.state {
         if asked || !outcome.queries.is_empty() {
@@ -97,7 +97,7 @@ pub async fn run(args: &args::Run, interrupted: impl Future<Output = ()>) -> Res
 const NOTHING: &str = "there is nothing to print: the script has no SELECT and no view";
 
 /// That queries wait behind one without an end, where they do.
-fn never_begun(queries: &[Query], ends: Ends) -> Option<String> {
+fn never_begun(queries: &[Query], ends: EndConditions) -> Option<String> {
     let is_endless = |query: &Query| query.continuous().is_some_and(|continuous| !continuous.plan().is_finite());
     let (_, before) = queries.split_last()?;
     let index = before.iter().position(is_endless).filter(|_| ends.limit.is_none() && ends.timeout.is_none())?;
@@ -114,18 +114,19 @@ fn tell(notes: &[String]) {
 
 /// Prints the topmost views from where the state in `dir` has left them.
 async fn keep(
-    args: &args::Run,
+    args: &args::RunArgs,
     dir: &Path,
     engine: Arc<Engine>,
     format: Format,
-    ends: Ends,
+    ends: EndConditions,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit> {
     if engine.view_count() == 0 {
         tell(&[NOTHING.into()]);
         return Ok(Exit::Done);
     }
-    let State { archive, mut sink, loaded, notes } = State::open(dir, args.output.as_deref(), args.force, format)?;
+    let StateDirectory { archive, mut sink, loaded, notes } =
+        StateDirectory::open(dir, args.output.as_deref(), args.force, format)?;
     tell(&notes);
     if let Some(loaded) = loaded {
         engine.resume(loaded.epoch, loaded.parts);
@@ -133,27 +134,27 @@ async fn keep(
     if ends.limit == Some(0) {
         return Ok(Exit::Done);
     }
-    let Printed { outputs, ledger, notices } = engine.print().await?;
+    let Printed { outputs, barriers, notices } = engine.print().await?;
     tell(&notices);
     let mut printer = Printer::of(&mut sink, format, &outputs, engine.zone())?;
     if args.output.is_some() {
         printer.resume()?;
     }
-    if ledger.has_ended() {
+    if barriers.has_ended() {
         tell(&["all feeds had ended: there is nothing more to print".into()]);
         return Ok(Exit::Done);
     }
-    if let Some(view) = ledger.hindered_by() {
+    if let Some(view) = barriers.hindered_by() {
         tell(&[format!(
             "view {view} reads a feed that ends: its state is kept once that has ended, and no checkpoint is taken before"
         )]);
     }
-    let keeper = Keeper::new(Arc::clone(&engine), archive, ledger, format, args.checkpoint_interval);
+    let keeper = OutputCheckpoints::new(Arc::clone(&engine), archive, barriers, format, args.checkpoint_interval);
     print(outputs, engine.tables(), printer, Some(keeper), ends, interrupted).await
 }
 
 /// Everything but connecting: all errors of all scripts.
-pub async fn check(args: &args::Check) -> Result<Exit> {
+pub async fn check(args: &args::CheckArgs) -> Result<Exit> {
     let engine = Engine::new()?;
     let mut outcome = Outcome::default();
     for input in &args.files {
@@ -202,7 +203,7 @@ mod tests {
         let engine = Engine::new().unwrap();
         let text = "CREATE TABLE endless (a TEXT) WITH (connector = 'sse', url = 'http://127.0.0.1:1/');
             CREATE TABLE file (a TEXT) WITH (connector = 'file', path = 'fixtures/news.ndjson');";
-        let told = async |selects: &str, ends: Ends| {
+        let told = async |selects: &str, ends: EndConditions| {
             let mut outcome = Outcome::default();
             let text = if engine.tables().is_empty() { format!("{text}{selects}") } else { selects.into() };
             outcome.run(&engine, &Script::new("-c", text), &mut |_| {}).await;
@@ -215,10 +216,13 @@ mod tests {
             ("SELECT * FROM endless LIMIT 3; SELECT * FROM endless", None),
             ("SELECT * FROM file; SELECT * FROM endless; SELECT 1", Some("SELECT 2 of 3")),
         ] {
-            assert_eq!(told(selects, Ends::default()).await.as_deref(), expect, "{selects}");
+            assert_eq!(told(selects, EndConditions::default()).await.as_deref(), expect, "{selects}");
         }
         let twice = "SELECT * FROM endless; SELECT * FROM endless";
-        for ends in [Ends { limit: Some(1), timeout: None }, Ends { limit: None, timeout: Some(Duration::from_secs(1)) }] {
+        for ends in [
+            EndConditions { limit: Some(1), timeout: None },
+            EndConditions { limit: None, timeout: Some(Duration::from_secs(1)) },
+        ] {
             assert_eq!(told(twice, ends).await, None);
         }
     }

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal, Read};
 use std::sync::OnceLock;
 
-use super::args::Input;
+use super::args::InputPath;
 use super::diagnostic::Canvas;
 use crate::engine::{Answer, Attempts, Engine, Query};
 use crate::error::{Code, Error, Result};
-use crate::sql::{self, Kind, Statement};
+use crate::sql::{self, Statement, StatementKind};
 
 /// What some editors write before the text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -24,13 +24,13 @@ impl Script {
         Script { name: name.into(), text, canvas: OnceLock::new() }
     }
 
-    pub fn read(input: &Input) -> Result<Script> {
+    pub fn read(input: &InputPath) -> Result<Script> {
         let (name, bytes) = match input {
-            Input::Stdin => {
+            InputPath::Stdin => {
                 let mut bytes = Vec::new();
                 ("<stdin>".to_string(), std::io::stdin().read_to_end(&mut bytes).map(|_| bytes))
             }
-            Input::File(path) => (path.display().to_string(), std::fs::read(path)),
+            InputPath::File(path) => (path.display().to_string(), std::fs::read(path)),
         };
         // A wrong argument, not a failure of the run.
         let unreadable = |reason: String| {
@@ -74,8 +74,8 @@ impl Outcome {
     pub async fn run_missing(&mut self, engine: &Engine, script: &Script, each: &mut dyn FnMut(Answer)) {
         for statement in &self.statements(script) {
             let name = match &statement.kind {
-                Kind::CreateTable(create) if !create.or_replace => Some(&create.name.text),
-                Kind::CreateView(create) if !create.or_replace => Some(&create.name.text),
+                StatementKind::CreateTable(create) if !create.or_replace => Some(&create.name.text),
+                StatementKind::CreateView(create) if !create.or_replace => Some(&create.name.text),
                 _ => None,
             };
             match name.filter(|name| engine.made(name).is_some()) {

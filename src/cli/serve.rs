@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinHandle};
 
-use super::args::{self, Exit, Input};
+use super::args::{self, Exit, InputPath};
 use super::demo;
 use super::script::{Outcome, Script};
 use crate::engine::Answer;
@@ -19,14 +19,14 @@ const DEMO_STREAM: &str =
     r#"{"id": "demo-stream", "views": ["metrics_5s", "cpu_rolling", "vwap_rolling", "price_alerts"], "path": "/events"}"#;
 
 /// Serves until `stopped`; then ends within five seconds.
-pub async fn run(args: &args::Serve, verbose: u8, stopped: impl Future<Output = ()>) -> Result<Exit> {
+pub async fn run(args: &args::ServeArgs, verbose: u8, stopped: impl Future<Output = ()>) -> Result<Exit> {
     // From here on the signal is heard, whatever still has to be done before the first request.
     let hangups = Hangups::listen();
     let mut settings = Settings::of_process(&args.settings)?;
     log::start(settings.log.format, verbose);
     let mut scripts = Vec::new();
     for path in &settings.init.0 {
-        scripts.push(Script::read(&Input::File(path.into()))?);
+        scripts.push(Script::read(&InputPath::File(path.into()))?);
     }
     let feeds = match args.demo {
         true => {

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, AsArray, StringArray, UInt64Array};
 use arrow::datatypes::UInt64Type;
 
 use crate::error::{Code, Error, Result};
-use crate::operator::state::{Content, Frame, Part, fingerprint, rows};
+use crate::operator::state::{Frame, FrameContent, StatePart, fingerprint, rows};
 
 /// The last bytes before a place by which its file is known again: more than any row that two results have in common.
 const TAIL_BYTES: u64 = 4 * 1024;
@@ -17,10 +17,10 @@ const TAIL_BYTES: u64 = 4 * 1024;
 /// Where text is written to.
 pub struct Sink {
     /// `None` is standard output.
-    file: Option<Output>,
+    file: Option<OutputFile>,
 }
 
-struct Output {
+struct OutputFile {
     path: PathBuf,
     file: File,
     length: u64,
@@ -28,7 +28,7 @@ struct Output {
 
 /// How far the rows of a checkpoint are written.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Place {
+pub enum SinkPosition {
     Stdout,
     File { path: String, length: u64, tail: String },
 }
@@ -50,12 +50,12 @@ impl Sink {
             }
             file.set_len(0).map_err(|error| unwritable(path, &error))?;
         }
-        Ok(Sink { file: Some(Output { path: path.into(), file, length: 0 }) })
+        Ok(Sink { file: Some(OutputFile { path: path.into(), file, length: 0 }) })
     }
 
     /// A file of a state that begins: it must have nothing in it, unless that may go by `force`.
     pub fn begin(path: &Path, force: bool) -> Result<Sink> {
-        let mut output = Output::open(path, true)?;
+        let mut output = OutputFile::open(path, true)?;
         if force {
             output.file.set_len(0).map_err(|error| unwritable(path, &error))?;
         }
@@ -71,7 +71,7 @@ impl Sink {
 
     /// The file of a state that goes on: what was written to it behind `length` is cut off.
     pub fn resume(path: &Path, length: u64, tail: &str) -> Result<Sink> {
-        let mut output = Output::open(path, length == 0)?;
+        let mut output = OutputFile::open(path, length == 0)?;
         let unusable = |error: io::Error| unwritable(path, &error);
         let there = output.file.metadata().map_err(unusable)?.len();
         let other = |what: String| {
@@ -97,7 +97,7 @@ impl Sink {
 
     /// Whether the text begins with these bytes.
     pub fn begins_with(&mut self, bytes: &[u8]) -> Result<bool> {
-        let Some(Output { path, file, .. }) = &mut self.file else { return Ok(false) };
+        let Some(OutputFile { path, file, .. }) = &mut self.file else { return Ok(false) };
         let mut first = Vec::new();
         let mut read = || {
             file.seek(SeekFrom::Start(0))?;
@@ -111,7 +111,7 @@ impl Sink {
     /// Writes so that whoever reads along sees it.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match &mut self.file {
-            Some(Output { path, file, length }) => {
+            Some(OutputFile { path, file, length }) => {
                 file.write_all(bytes).map_err(|error| unwritable(path, &error))?;
                 *length += bytes.len() as u64;
                 Ok(())
@@ -128,16 +128,16 @@ impl Sink {
     }
 
     /// Brings everything written so far to the disk, and says how far that is.
-    pub fn settle(&mut self) -> Result<Place> {
-        let Some(output) = &mut self.file else { return Ok(Place::Stdout) };
+    pub fn settle(&mut self) -> Result<SinkPosition> {
+        let Some(output) = &mut self.file else { return Ok(SinkPosition::Stdout) };
         let settled = output.file.sync_data().and_then(|()| output.tail());
         let tail = settled.map_err(|error| unwritable(&output.path, &error))?;
-        Ok(Place::File { path: output.path.display().to_string(), length: output.length, tail })
+        Ok(SinkPosition::File { path: output.path.display().to_string(), length: output.length, tail })
     }
 }
 
-impl Output {
-    fn open(path: &Path, create: bool) -> Result<Output> {
+impl OutputFile {
+    fn open(path: &Path, create: bool) -> Result<OutputFile> {
         let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).open(path);
         let file = file.map_err(|error| match error.kind() {
             ErrorKind::NotFound if !create => {
@@ -154,7 +154,7 @@ impl Output {
             return Err(Error::new(Code::Data, format!("another process writes to '{}'", path.display()))
                 .hint("stop that process, or give another file"));
         }
-        Ok(Output { path: path.into(), file, length: 0 })
+        Ok(OutputFile { path: path.into(), file, length: 0 })
     }
 
     /// A name that is new in its directory survives the machine only then. Where directories cannot be opened, that is left to the system.
@@ -175,29 +175,29 @@ impl Output {
     }
 }
 
-impl Place {
+impl SinkPosition {
     const FRAME: &str = "file";
 
     pub fn save(&self) -> Result<Vec<Frame>> {
-        let Place::File { path, length, tail } = self else { return Ok(Vec::new()) };
+        let SinkPosition::File { path, length, tail } = self else { return Ok(Vec::new()) };
         let columns: [(&str, ArrayRef); 3] = [
             ("path", Arc::new(StringArray::from_iter_values([path]))),
             ("length", Arc::new(UInt64Array::from_value(*length, 1))),
             ("tail", Arc::new(StringArray::from_iter_values([tail]))),
         ];
-        Ok(vec![Frame { name: Self::FRAME.into(), content: Content::Rows(rows(columns, 1)?) }])
+        Ok(vec![Frame { name: Self::FRAME.into(), content: FrameContent::Rows(rows(columns, 1)?) }])
     }
 
     /// `None` where the part says nothing that can be understood.
-    pub fn load(part: &Part) -> Option<Place> {
-        let Some(frame) = part.frames.first() else { return Some(Place::Stdout) };
-        let Content::Rows(rows) = &frame.content else { return None };
+    pub fn load(part: &StatePart) -> Option<SinkPosition> {
+        let Some(frame) = part.frames.first() else { return Some(SinkPosition::Stdout) };
+        let FrameContent::Rows(rows) = &frame.content else { return None };
         let text = |name: &str| {
             let column = rows.column_by_name(name)?.as_string_opt::<i32>()?;
             column.iter().flatten().next().map(str::to_string)
         };
         let length = rows.column_by_name("length")?.as_primitive_opt::<UInt64Type>()?.iter().flatten().next()?;
-        Some(Place::File { path: text("path")?, length, tail: text("tail")? })
+        Some(SinkPosition::File { path: text("path")?, length, tail: text("tail")? })
     }
 }
 

@@ -7,8 +7,8 @@ use sqlparser::ast;
 
 use super::{Answer, Engine, one};
 use crate::error::{Code, Error, Result, Span};
-use crate::options::Given;
-use crate::sql::{self, CreateTable, Kind, Statement, Unread};
+use crate::options::GivenOption;
+use crate::sql::{self, CreateTable, Statement, StatementKind, Unread};
 
 /// The names whose definitions failed so far. Nothing of what such statements made may run: a table that failed by its options alone is
 /// stood in for by one with its columns, so that what reads it can be checked all the same.
@@ -36,7 +36,7 @@ impl Attempts {
             Err(errors) => {
                 let place = errors.iter().find_map(Error::span).or(Some(statement.span));
                 let stands_in = match &statement.kind {
-                    Kind::CreateTable(create) => stand_in(engine, create),
+                    StatementKind::CreateTable(create) => stand_in(engine, create),
                     _ => false,
                 };
                 if !stands_in {
@@ -48,11 +48,11 @@ impl Attempts {
     }
 
     /// That something a statement reads could not be made.
-    fn missing(&self, engine: &Engine, kind: &Kind) -> Option<Error> {
+    fn missing(&self, engine: &Engine, kind: &StatementKind) -> Option<Error> {
         let query = match kind {
-            Kind::Query(query) | Kind::Subscribe(query) => query,
-            Kind::CreateView(create) => &create.query,
-            Kind::Explain { statement, .. } => return self.missing(engine, statement),
+            StatementKind::Query(query) | StatementKind::Subscribe(query) => query,
+            StatementKind::CreateView(create) => &create.query,
+            StatementKind::Explain { statement, .. } => return self.missing(engine, statement),
             _ => return None,
         };
         let found = ast::visit_relations(query.as_ref(), |relation| match sql::folded(relation) {
@@ -72,10 +72,10 @@ impl Attempts {
     }
 }
 
-fn defined(kind: &Kind) -> Option<&str> {
+fn defined(kind: &StatementKind) -> Option<&str> {
     match kind {
-        Kind::CreateTable(create) => Some(&create.name.text),
-        Kind::CreateView(create) => Some(&create.name.text),
+        StatementKind::CreateTable(create) => Some(&create.name.text),
+        StatementKind::CreateView(create) => Some(&create.name.text),
         _ => None,
     }
 }
@@ -83,9 +83,9 @@ fn defined(kind: &Kind) -> Option<&str> {
 /// Makes a table of the same columns whose feed is nowhere; `false` where the columns are what is wrong.
 fn stand_in(engine: &Engine, create: &CreateTable) -> bool {
     const KEPT: [&str; 6] = ["format", "framing", "primary_key", "event_time_field", "json.unstructured", "table"];
-    let kept = |given: &&Given| KEPT.iter().any(|name| given.name.eq_ignore_ascii_case(name));
-    let plain = |name: &str, value: &str| Given { name: name.into(), value: value.into(), span: None };
-    let is_file = |given: &Given| given.name.eq_ignore_ascii_case("connector") && given.value.eq_ignore_ascii_case("file");
+    let kept = |given: &&GivenOption| KEPT.iter().any(|name| given.name.eq_ignore_ascii_case(name));
+    let plain = |name: &str, value: &str| GivenOption { name: name.into(), value: value.into(), span: None };
+    let is_file = |given: &GivenOption| given.name.eq_ignore_ascii_case("connector") && given.value.eq_ignore_ascii_case("file");
     let nowhere = match create.options.iter().any(is_file) {
         true => [plain("connector", "file"), plain("path", "nowhere.ndjson")],
         false => [plain("connector", "sse"), plain("endpoint", "http://127.0.0.1:9/")],

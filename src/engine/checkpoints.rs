@@ -9,10 +9,10 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
 use super::Engine;
-use crate::checkpoint::{Archive, Written};
+use crate::checkpoint::{Archive, CheckpointCost};
 use crate::error::{Code, Error, Result};
-use crate::operator::{Epoch, Part};
-use crate::table::{self, Given, Holder, Mark};
+use crate::operator::{Epoch, StatePart};
+use crate::table::{self, Barrier, InstanceId, SavedPart};
 use crate::time::Timestamp;
 
 /// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
@@ -28,31 +28,31 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 pub struct Checkpoints {
     engine: Arc<Engine>,
     /// Held while a checkpoint is taken, by the thread that writes it to the end: whoever asked for it may leave.
-    turn: Arc<tokio::sync::Mutex<Turn>>,
-    report: Mutex<Report>,
+    turn: Arc<tokio::sync::Mutex<ArchiveTurn>>,
+    report: Mutex<CheckpointStats>,
 }
 
-struct Turn {
+struct ArchiveTurn {
     archive: Archive,
-    written: Option<table::Written>,
+    written: Option<table::LastCheckpoint>,
 }
 
-impl Turn {
+impl ArchiveTurn {
     /// What the next checkpoint may build on: what the archive has, if it is known who gave it.
-    fn written(&self) -> Option<table::Written> {
+    fn written(&self) -> Option<table::LastCheckpoint> {
         self.written.clone().filter(|known| self.archive.written() == Some(known.epoch))
     }
 }
 
 /// How checkpoints fare.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
+pub struct CheckpointStats {
     /// The last one that is safe.
     pub last: Option<Taken>,
     pub taken: u64,
     pub failed: u64,
     /// Why the latest one failed; `None` where it did not.
-    pub failure: Option<Failure>,
+    pub failure: Option<FailedCheckpoint>,
     /// Time that was spent on all of them: by tables and views, and for writing.
     pub busy: Duration,
     /// Views and tables whose part could not be given in the last one, and why.
@@ -78,17 +78,21 @@ pub struct Taken {
 
 /// A checkpoint that came to nothing; the one before stays.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Failure {
+pub struct FailedCheckpoint {
     pub at: Timestamp,
     pub reason: String,
 }
 
 impl Checkpoints {
     pub fn new(engine: Arc<Engine>, archive: Archive) -> Self {
-        Checkpoints { engine, turn: Arc::new(tokio::sync::Mutex::new(Turn { archive, written: None })), report: Mutex::default() }
+        Checkpoints {
+            engine,
+            turn: Arc::new(tokio::sync::Mutex::new(ArchiveTurn { archive, written: None })),
+            report: Mutex::default(),
+        }
     }
 
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> CheckpointStats {
         self.lock().clone()
     }
 
@@ -132,26 +136,26 @@ impl Checkpoints {
             Err(error) => {
                 tracing::warn!(reason = %error, "a checkpoint failed: the last good one stays, and the flow goes on");
                 report.failed += 1;
-                report.failure = Some(Failure { at: Timestamp::now(), reason: error.to_string() });
+                report.failure = Some(FailedCheckpoint { at: Timestamp::now(), reason: error.to_string() });
             }
         }
         taken
     }
 
-    async fn take_in(&self, turn: OwnedMutexGuard<Turn>, last: bool) -> Result<Taken> {
+    async fn take_in(&self, turn: OwnedMutexGuard<ArchiveTurn>, last: bool) -> Result<Taken> {
         let start = Instant::now();
         let epoch = self.engine.next_mark().max(turn.archive.epoch() + 1);
-        let (mark, mut given) = Mark::new(epoch, last, turn.written());
+        let (mark, mut given) = Barrier::new(epoch, last, turn.written());
         let mut awaited = self.engine.mark(mark);
-        let (mut parts, mut holders) = (Vec::new(), HashMap::new());
+        let (mut parts, mut instances) = (Vec::new(), HashMap::new());
         let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
         let deadline = start + PARTS_TIMEOUT;
-        let mut take = |Given { name, holder, spent, part }, awaited: &mut Vec<String>| {
+        let mut take = |SavedPart { name, instance, spent, part }, awaited: &mut Vec<String>| {
             awaited.retain(|awaited| *awaited != name);
             saving += spent;
             match part {
                 Ok(part) => {
-                    holders.insert(name, holder);
+                    instances.insert(name, instance);
                     parts.push(part);
                 }
                 // What is printed must not begin anew.
@@ -167,7 +171,7 @@ impl Checkpoints {
             take(part, &mut awaited)?;
         }
         drop(given);
-        let (mark, mut late) = Mark::new(epoch, last, turn.written());
+        let (mark, mut late) = Barrier::new(epoch, last, turn.written());
         self.engine.give_last_parts(&mark, &awaited);
         while let Ok(part) = late.try_recv() {
             take(part, &mut awaited)?;
@@ -180,7 +184,7 @@ impl Checkpoints {
         }
         let gathering = start.elapsed();
         let count = parts.len();
-        let written = write(turn, epoch, parts, holders).await?;
+        let written = write(turn, epoch, parts, instances).await?;
         self.lock().left_out = left_out;
         Ok(Taken {
             epoch,
@@ -194,21 +198,21 @@ impl Checkpoints {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Report> {
+    fn lock(&self) -> MutexGuard<'_, CheckpointStats> {
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Writes on a thread that may block, to the end.
 async fn write(
-    mut turn: OwnedMutexGuard<Turn>,
+    mut turn: OwnedMutexGuard<ArchiveTurn>,
     epoch: Epoch,
-    parts: Vec<Part>,
-    holders: HashMap<String, Holder>,
-) -> Result<Written> {
+    parts: Vec<StatePart>,
+    instances: HashMap<String, InstanceId>,
+) -> Result<CheckpointCost> {
     let writing = tokio::task::spawn_blocking(move || {
         let written = turn.archive.write(epoch, parts)?;
-        turn.written = Some(table::Written { epoch, holders });
+        turn.written = Some(table::LastCheckpoint { epoch, instances });
         Ok(written)
     });
     writing.await.map_err(|error| Error::bug(format!("writing a checkpoint broke off: {error}")))?

@@ -13,9 +13,9 @@ use datafusion::prelude::SessionContext;
 use futures::FutureExt;
 use tokio::time::Instant;
 
-use super::{Aside, Asking, Engine, for_questions, session, statement};
+use super::{Engine, Purpose, QueryPool, for_questions, session, statement};
 use crate::error::{Code, Error, Result};
-use crate::sql::{self, Kind, Names, Statement};
+use crate::sql::{self, KnownNames, Statement, StatementKind};
 
 impl Engine {
     /// Some of `rows`: those that meet the condition `filter`, by `order`, a list as behind `ORDER BY`. No subqueries.
@@ -29,8 +29,8 @@ impl Engine {
         if filter.is_none() && order.is_none() {
             return Ok(rows);
         }
-        let memory = self.aside.as_ref().map_or_else(|| Ok(Arc::default()), Aside::memory)?;
-        self.ask(Asking::Reader, deadline, selected(for_questions(memory)?, rows, filter, order)).await?
+        let memory = self.aside.as_ref().map_or_else(|| Ok(Arc::default()), QueryPool::memory)?;
+        self.ask(Purpose::Reader, deadline, selected(for_questions(memory)?, rows, filter, order)).await?
     }
 
     /// A condition over rows of `schema` that are looked at one by one, as they come: what would need all of them, or the time, is refused.
@@ -105,7 +105,7 @@ async fn planned(
     if let Some(error) = errors.into_iter().next() {
         return Err(error);
     }
-    let [Statement { kind: Kind::Query(query), .. }] = statements.as_slice() else {
+    let [Statement { kind: StatementKind::Query(query), .. }] = statements.as_slice() else {
         return Err(
             Error::new(Code::Syntax, "a condition or an order is more than that").hint("give an expression over the columns")
         );
@@ -125,7 +125,7 @@ async fn planned(
     sql::rewrite(&mut query, &|_| Some(columns.clone()))?;
     let plan = state.statement_to_plan(statement(&query)).await.map_err(|error| {
         let functions: Vec<String> = state.udfs().into_iter().collect();
-        sql::explain_error(error, &query, Names { tables: &["rows".into()], functions: &functions })
+        sql::explain_error(error, &query, KnownNames { tables: &["rows".into()], functions: &functions })
     })?;
     Ok((alone, plan))
 }

@@ -4,18 +4,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::keep::{Anew, REDEFINED, lock};
-use super::{Engine, Kept, PRINT};
+use super::running_view::{REDEFINED, StateLost, lock};
+use super::{Engine, PRINT, RunningView};
 use crate::error::Result;
-use crate::operator::state::{Epoch, Frame, Part};
-use crate::sql::Object;
-use crate::table::{Mark, Table};
+use crate::operator::state::{Epoch, Frame, StatePart};
+use crate::sql::DropTarget;
+use crate::table::{Barrier, Table};
 use crate::view::Health;
 
 impl Engine {
     /// What the tables and views of these names go on from, once [`Engine::start`] runs them; what belongs to another definition is
     /// let go. `epoch` is the number of the checkpoint.
-    pub fn resume(&self, epoch: Epoch, parts: Vec<Part>) {
+    pub fn resume(&self, epoch: Epoch, parts: Vec<StatePart>) {
         *lock(&self.marked) = epoch;
         *lock(&self.states) = parts.into_iter().map(|part| (part.name.clone(), part)).collect();
     }
@@ -29,32 +29,32 @@ impl Engine {
         let mut tables: Vec<Arc<Table>> = Vec::new();
         {
             let marked = lock(&self.marked);
-            let vigil = self.vigil.get();
-            let _turn = vigil.and_then(|vigil| vigil.first_turn());
+            let crash_guard = self.crash_guard.get();
+            let _turn = crash_guard.and_then(|crash_guard| crash_guard.first_turn());
             for view in self.views() {
                 if let Some(kept) = &view.kept {
                     let ended = states.remove(&kept.live.last_part_name()).filter(|part| part.fingerprint == kept.fingerprint);
                     if ended.is_some_and(|part| kept.settle(part.frames)) {
                         continue;
                     }
-                    let Kept { live, fingerprint, .. } = kept;
+                    let RunningView { live, fingerprint, .. } = kept;
                     let state = self.state_of(&live.name, &live.part_name(), fingerprint, &mut states, &resumed, &mut anew);
-                    let Some(vigil) = vigil else {
+                    let Some(crash_guard) = crash_guard else {
                         tables.extend(kept.run(state, *marked, None)?);
                         continue;
                     };
                     let watched = self.watched_as(&view.name);
-                    match vigil.reason(&watched) {
+                    match crash_guard.reason(&watched) {
                         Some(error) => kept.leave_out(state, error),
                         None => {
-                            let over = Some((Arc::clone(vigil), watched.clone()));
-                            tables.extend(vigil.during(&watched, || kept.run(state, *marked, over))?);
+                            let over = Some((Arc::clone(crash_guard), watched.clone()));
+                            tables.extend(crash_guard.during(&watched, || kept.run(state, *marked, over))?);
                         }
                     }
                 }
             }
         }
-        anew.iter().for_each(Anew::log);
+        anew.iter().for_each(StateLost::log);
         self.forget_places(&tables);
         tables.iter().for_each(|table| table.start());
         Ok(())
@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// The names of the tables that go on where they were.
-    pub(super) fn resume_tables(&self, states: &mut HashMap<String, Part>, anew: &mut Vec<Anew>) -> HashSet<String> {
+    pub(super) fn resume_tables(&self, states: &mut HashMap<String, StatePart>, anew: &mut Vec<StateLost>) -> HashSet<String> {
         let mut resumed = HashSet::new();
         for table in self.tables() {
             let name = table.spec().name.clone();
@@ -83,7 +83,7 @@ impl Engine {
                 Ok(true) => drop(resumed.insert(name)),
                 Ok(false) => {}
                 Err(reason) => {
-                    anew.push(Anew { of: Object::Table, name, reason: Some(reason) });
+                    anew.push(StateLost { of: DropTarget::Table, name, reason: Some(reason) });
                     table.begin_after(part.frames);
                 }
             }
@@ -97,12 +97,12 @@ impl Engine {
         view: &str,
         part: &str,
         fingerprint: &str,
-        states: &mut HashMap<String, Part>,
+        states: &mut HashMap<String, StatePart>,
         resumed: &HashSet<String>,
-        anew: &mut Vec<Anew>,
+        anew: &mut Vec<StateLost>,
     ) -> Option<Vec<Frame>> {
         let mut lost = |reason: Option<String>| {
-            anew.push(Anew { of: Object::View, name: view.into(), reason });
+            anew.push(StateLost { of: DropTarget::View, name: view.into(), reason });
             None
         };
         // One that ends is read from its beginning at every start; so is one that is joined with.
@@ -134,7 +134,7 @@ impl Engine {
 
     /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names
     /// of the parts that will come by it, unless their tables or views end before.
-    pub fn mark(&self, mark: Mark) -> Vec<String> {
+    pub fn mark(&self, mark: Barrier) -> Vec<String> {
         let mut marked = lock(&self.marked);
         *marked = mark.epoch;
         let mark = Arc::new(mark);
@@ -172,7 +172,7 @@ impl Engine {
     }
 
     /// Gives the parts of those views that came to their end before a mark that was on its way had reached them.
-    pub fn give_last_parts(&self, mark: &Mark, awaited: &[String]) {
+    pub fn give_last_parts(&self, mark: &Barrier, awaited: &[String]) {
         for view in self.views() {
             if let Some(kept) = view.kept.as_ref().filter(|kept| awaited.contains(&kept.live.part_name())) {
                 self.give_last_part(kept, mark);
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Gives the part of a view that has ended or failed. Of one over nothing but feeds that end by themselves there is none: it begins
     /// anew with every start.
-    fn give_last_part(&self, kept: &Kept, mark: &Mark) {
+    fn give_last_part(&self, kept: &RunningView, mark: &Barrier) {
         if self.sources(&kept.live.name).iter().any(|table| !table.spec().finite) {
             kept.live.take_last_part(mark, &kept.fingerprint);
         }
@@ -214,7 +214,7 @@ mod tests {
             engine.execute(statement).await.map(drop).unwrap();
         }
         engine.view("one").unwrap().live().unwrap().enter(Health::Failed(Error::new(Code::Runtime, "no more")));
-        let (mark, mut given) = Mark::new(1, false, None);
+        let (mark, mut given) = Barrier::new(1, false, None);
         engine.give_last_parts(&mark, &["view/one".into(), "view/other".into(), "table/t".into()]);
         drop(mark);
         let part = given.recv().await.unwrap().part.unwrap();

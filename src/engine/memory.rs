@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::keep::lock;
+use super::running_view::lock;
 use super::{Engine, View};
 use crate::error::{Code, Error};
 use crate::memory;

@@ -7,7 +7,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use super::{Answer, Engine, View, column};
 use crate::error::{Code, Error, Result};
 use crate::feed::Gap;
-use crate::sql::{Name, Object, Show};
+use crate::sql::{DropTarget, Name, Show};
 use crate::table::Table;
 use crate::view::Health;
 
@@ -19,8 +19,8 @@ impl Engine {
             Show::Create(what, name) => {
                 let catalog = self.catalog();
                 let (is, text) = match (catalog.table(&name.text), catalog.view(&name.text)) {
-                    (Some(table), _) => (Object::Table, table.spec().shown.clone()),
-                    (None, Some(view)) => (Object::View, view.text.clone()),
+                    (Some(table), _) => (DropTarget::Table, table.spec().shown.clone()),
+                    (None, Some(view)) => (DropTarget::View, view.text.clone()),
                     (None, None) => return Err(self.unknown(name)),
                 };
                 match is == *what {

@@ -15,13 +15,13 @@ use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as SqlStatement;
 use sqlparser::ast;
 
-use super::keep::{Kept, Snapshots};
-use super::{Answer, Engine, Lateness, Query, View, column, emission, one, question};
+use super::running_view::{RunningView, Snapshots};
+use super::{Answer, Engine, Lateness, Query, View, column, emission, one, yielding};
 use crate::error::{Code, Error, Result, nearest};
 use crate::options::{self, ViewOptions};
 use crate::plan::{self, Emit};
-use crate::sql::{self, CreateTable, CreateView, Kind, Name, Names, Object};
-use crate::table::{Spec, Table};
+use crate::sql::{self, CreateTable, CreateView, DropTarget, KnownNames, Name, StatementKind};
+use crate::table::{Table, TableSpec};
 use crate::time::Timestamp;
 use crate::view::Budget;
 use crate::zone::Zone;
@@ -35,7 +35,7 @@ impl Engine {
         if create.if_not_exists && self.catalog().contains(name) {
             return Ok(Answer::Done(vec![format!("table {name} is there already")]));
         }
-        let spec = Spec::new(create, &self.session.state())?;
+        let spec = TableSpec::new(create, &self.session.state())?;
         let notices = spec.notices.iter().map(|notice| format!("table {name}: {notice}")).collect();
         let table = Table::new(spec);
         let mut catalog = self.catalog_mut();
@@ -70,7 +70,7 @@ impl Engine {
         let notices = query.notices().to_vec();
         let retention = usize::try_from(options.retention).unwrap_or(usize::MAX);
         let kept = match &self.answers {
-            Some(_) => Some(Kept::new(name, query, &plan, emit, &lateness, retention).map_err(one)?),
+            Some(_) => Some(RunningView::new(name, query, &plan, emit, &lateness, retention).map_err(one)?),
             None => None,
         };
         let live = kept.as_ref().map(|kept| Arc::clone(&kept.live));
@@ -88,12 +88,12 @@ impl Engine {
         if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
             let tables = {
                 let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
-                let over = self.vigil.get().map(|vigil| (Arc::clone(vigil), self.watched_as(name)));
+                let over = self.crash_guard.get().map(|crash_guard| (Arc::clone(crash_guard), self.watched_as(name)));
                 kept.run(None, *marked, over)
             };
             let tables = tables.map_err(|error| {
                 // It would stay without ever running, and without being kept.
-                let _ = self.drop(Object::View, std::slice::from_ref(&create.name), true, true);
+                let _ = self.drop(DropTarget::View, std::slice::from_ref(&create.name), true, true);
                 one(error)
             })?;
             tables.iter().for_each(|table| table.start());
@@ -162,7 +162,7 @@ impl Engine {
                 catalog.tables().map(|(name, _)| name).chain(catalog.views().map(|(name, _)| name)).map(str::to_string).collect()
             };
             let functions: Vec<String> = state.udfs().into_iter().chain(state.udafs()).chain(state.udwfs()).collect();
-            sql::explain_error(error, &query, Names { tables: &tables, functions: &functions })
+            sql::explain_error(error, &query, KnownNames { tables: &tables, functions: &functions })
         })?;
         let mut names = HashSet::new();
         if let Some(name) = plan.schema().fields().iter().map(|field| field.name()).find(|name| !names.insert(*name)) {
@@ -206,35 +206,35 @@ impl Engine {
         Ok((state.create_physical_plan(plan).await?, state))
     }
 
-    pub(super) async fn explain(&self, statement: &Kind, analyze: bool) -> Result<Answer, Vec<Error>> {
+    pub(super) async fn explain(&self, statement: &StatementKind, analyze: bool) -> Result<Answer, Vec<Error>> {
         if analyze {
             return Err(one(Error::new(Code::NotYet, "EXPLAIN ANALYZE of an endless query never ends")
                 .hint("use EXPLAIN for the plan, and SHOW STATUS for live counters")));
         }
         let (query, emit) = match statement {
-            Kind::Query(query) => (query, Emit::default()),
-            Kind::Subscribe(query) => (query, changes()),
-            Kind::CreateView(create) => (&create.query, emit(create, &ViewOptions::read(&create.options)?)),
+            StatementKind::Query(query) => (query, Emit::default()),
+            StatementKind::Subscribe(query) => (query, changes()),
+            StatementKind::CreateView(create) => (&create.query, emit(create, &ViewOptions::read(&create.options)?)),
             _ => return Err(one(Error::bug("only a query or a CREATE VIEW is parsed behind EXPLAIN"))),
         };
         let query = self.query(query, emit).await.map_err(one)?;
         let text = match query.continuous() {
             Some(continuous) => continuous.plan().describe().map_err(one)?,
             None => {
-                let bare = question::bare(Arc::clone(&query.plan)).map_err(|error| one(error.into()))?;
+                let bare = yielding::bare(Arc::clone(&query.plan)).map_err(|error| one(error.into()))?;
                 plan::readable(&datafusion::physical_plan::displayable(bare.as_ref()).indent(false).to_string())
             }
         };
         column("plan", text.lines().map(str::to_string)).map_err(one)
     }
 
-    pub(super) fn drop(&self, what: Object, names: &[Name], if_exists: bool, cascade: bool) -> Result<Answer> {
+    pub(super) fn drop(&self, what: DropTarget, names: &[Name], if_exists: bool, cascade: bool) -> Result<Answer> {
         let mut done = Vec::new();
         for name in names {
             let mut catalog = self.catalog_mut();
             let dropped = match what {
-                Object::Table => catalog.drop_table(&name.text, if_exists, cascade),
-                Object::View => catalog.drop_view(&name.text, if_exists, cascade),
+                DropTarget::Table => catalog.drop_table(&name.text, if_exists, cascade),
+                DropTarget::View => catalog.drop_view(&name.text, if_exists, cascade),
             };
             for gone in dropped.map_err(|error| error.at(name.span))? {
                 self.deregister(&gone)?;

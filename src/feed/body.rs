@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::connection::{Chunks, Cut};
-use super::file::Lines;
+use super::file::LineReader;
 use super::parser::{Event, Parser};
 use super::watchdog::Watchdog;
 
@@ -45,7 +45,7 @@ pub(super) enum End {
 
 pub(super) enum Decoder {
     Stream(Parser),
-    Lines(Lines),
+    Lines(LineReader),
 }
 
 impl Body {

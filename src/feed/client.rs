@@ -21,9 +21,9 @@ const SHARED_FOR: Duration = Duration::from_secs(60);
 
 /// The clients made lately for feeds that say nothing of their own about TLS and proxies. Each holds all certificates of the machine:
 /// a thousand feeds that start together read and keep them once.
-static SHARED: Mutex<Vec<Shared>> = Mutex::new(Vec::new());
+static SHARED: Mutex<Vec<PooledClient>> = Mutex::new(Vec::new());
 
-struct Shared {
+struct PooledClient {
     connect_timeout: Duration,
     /// Whether it passes by the proxy of the environment.
     is_direct: bool,
@@ -65,7 +65,7 @@ pub(super) async fn client(request: &Request, policy: &Arc<Policy>) -> Result<Cl
     }
     let client = build(request, guard.clone(), &[], None)?;
     let connect_timeout = request.connect_timeout;
-    shared.push(Shared { connect_timeout, is_direct, guard, made: Instant::now(), client: client.clone() });
+    shared.push(PooledClient { connect_timeout, is_direct, guard, made: Instant::now(), client: client.clone() });
     Ok(client)
 }
 
@@ -141,14 +141,16 @@ fn authorities(pem: &[u8], path: &Path) -> Result<Vec<Certificate>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::{Source, Spec};
+    use super::super::spec::{FeedSource, FeedSpec};
     use super::*;
-    use crate::options::{Given, TableOptions};
+    use crate::options::{GivenOption, TableOptions};
 
     async fn made(pairs: &[(&str, &str)], policy: &Arc<Policy>) {
-        let given: Vec<Given> =
-            pairs.iter().map(|(name, value)| Given { name: (*name).into(), value: (*value).into(), span: None }).collect();
-        let Source::Http(request) = Spec::new(&TableOptions::read(&given).unwrap()).unwrap().source else { panic!("no request") };
+        let given: Vec<GivenOption> =
+            pairs.iter().map(|(name, value)| GivenOption { name: (*name).into(), value: (*value).into(), span: None }).collect();
+        let FeedSource::Http(request) = FeedSpec::new(&TableOptions::read(&given).unwrap()).unwrap().source else {
+            panic!("no request")
+        };
         client(&request, policy).await.unwrap();
     }
 

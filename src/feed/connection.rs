@@ -16,8 +16,8 @@ use url::Url;
 
 use super::coding::{ACCEPTED, codings, decoded};
 use super::secrets::Secrets;
-use super::spec::{Filled, Request, Spec, shown};
-use super::status::Status;
+use super::spec::{FeedSpec, Filled, Request, shown};
+use super::status::FeedStatus;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
 
@@ -29,7 +29,7 @@ pub(super) type Chunks = BoxStream<'static, Result<Bytes, Cut>>;
 pub(super) struct Cut(pub(super) String);
 
 /// What a server answered that is no error.
-pub(super) enum Answer {
+pub(super) enum ServerAnswer {
     Stream(Chunks),
     /// A stream that begins after another event than the one that was asked for.
     Elsewhere(Chunks),
@@ -82,10 +82,10 @@ const PLAIN: [HeaderName; 6] = [
 pub(super) async fn open(
     client: &Client,
     request: &Request,
-    spec: &Spec,
+    spec: &FeedSpec,
     last_id: &str,
-    status: &Status,
-) -> Result<Answer, Refusal> {
+    status: &FeedStatus,
+) -> Result<ServerAnswer, Refusal> {
     let mut warn = |warning| status.warn(warning);
     let mut filled = request.fill(&spec.variables)?;
     request.check_bound(&spec.policy, &filled.url)?;
@@ -268,10 +268,10 @@ async fn judge(
     last_id: &str,
     secrets: &Secrets,
     warn: &mut impl FnMut(String),
-) -> Result<Answer, Refusal> {
+) -> Result<ServerAnswer, Refusal> {
     let status = response.status();
     if status == StatusCode::NO_CONTENT {
-        return Ok(Answer::NoContent);
+        return Ok(ServerAnswer::NoContent);
     }
     let headers = response.headers();
     if status != StatusCode::OK {
@@ -312,7 +312,7 @@ async fn judge(
         warn(format!("asked to go on after the event '{asked}', the server went on after '{sent}': events may be missing"));
     }
     let chunks = decoded(chunks(response), &codings);
-    Ok(if is_elsewhere { Answer::Elsewhere(chunks) } else { Answer::Stream(chunks) })
+    Ok(if is_elsewhere { ServerAnswer::Elsewhere(chunks) } else { ServerAnswer::Stream(chunks) })
 }
 
 /// The body of a response as it comes.

@@ -28,18 +28,18 @@
 //! to say (`maybe_skipped`), or where ids fall (`renumbered`). A feed that could not resume has a gap, whatever its ids, unless they
 //! disprove it. How much is missing counts from the position, not from the last id: a server may be cut off while it sends again.
 
-use super::gap::{Gap, Lost, Reason, Thread, Told};
+use super::gap::{Gap, GapEvidence, GapReason, GapTracker, LostPlace};
 use super::ids::Ids;
 use super::parser::Event;
-use super::recent::{Memory, Recent, Renders, Verdict};
+use super::recent::{Memory, RecentEvents, Rendering, Verdict};
 use crate::time::Timestamp;
 
 /// What is known of a feed's course.
 #[derive(Debug)]
 pub(super) struct Course {
     /// `None` where ids are no cursors, or not to be remembered.
-    recent: Option<Recent>,
-    thread: Thread,
+    recent: Option<RecentEvents>,
+    thread: GapTracker,
     /// Where the end of a read may be taken back: the last one.
     last_read: Option<LastRead>,
 }
@@ -48,13 +48,13 @@ pub(super) struct Course {
 #[derive(Debug, Default)]
 struct LastRead {
     last_id: String,
-    thread: Thread,
-    came: Vec<Came>,
+    thread: GapTracker,
+    came: Vec<CountedEvent>,
 }
 
 /// An event that counted.
 #[derive(Debug)]
-struct Came {
+struct CountedEvent {
     id: String,
     has_id: bool,
     unseen: u32,
@@ -74,18 +74,18 @@ pub(super) struct Seen {
 impl Course {
     /// At the beginning; events are remembered where `remembers`.
     pub(super) fn new(remembers: bool) -> Self {
-        Course { recent: remembers.then(Recent::default), thread: Thread::default(), last_read: None }
+        Course { recent: remembers.then(RecentEvents::default), thread: GapTracker::default(), last_read: None }
     }
 
     /// Goes on from what [`Course::memory`], [`Course::ids`] and [`Course::last_at`] gave.
     pub(super) fn resume_at(&mut self, memory: &Memory, ids: &Ids, last_at: Option<Timestamp>) {
-        self.recent = self.recent.take().map(|_| Recent::of(memory));
-        self.thread = Thread::of(last_at, ids.clone());
+        self.recent = self.recent.take().map(|_| RecentEvents::of(memory));
+        self.thread = GapTracker::of(last_at, ids.clone());
     }
 
     /// Begins anew after a place that is lost.
-    pub(super) fn begin_after(&mut self, lost: Lost) {
-        self.thread = Thread::after(lost);
+    pub(super) fn begin_after(&mut self, lost: LostPlace) {
+        self.thread = GapTracker::after(lost);
     }
 
     /// From now on events are remembered, or not.
@@ -94,7 +94,7 @@ impl Course {
     }
 
     pub(super) fn memory(&self) -> Memory {
-        self.recent.as_ref().map(Recent::memory).unwrap_or_default()
+        self.recent.as_ref().map(RecentEvents::memory).unwrap_or_default()
     }
 
     pub(super) fn ids(&self) -> &Ids {
@@ -107,16 +107,16 @@ impl Course {
 
     /// Whether the server has sent known ids with other contents, which were taken for the same events.
     pub(super) fn is_rendered_anew(&self) -> bool {
-        self.recent.as_ref().is_some_and(|recent| recent.renders() == Renders::Anew)
+        self.recent.as_ref().is_some_and(|recent| recent.renders() == Rendering::Anew)
     }
 
     /// A connection has come about that shall go on after `last_id`; `unresumed` says why it does not.
-    pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<Reason>) {
+    pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<GapReason>) {
         let mut unresumed = unresumed;
         if let Some(recent) = &mut self.recent {
             recent.connected(last_id, self.thread.ids());
             if !recent.has_cursors(self.thread.ids()) {
-                unresumed = unresumed.or(Some(Reason::SharedIds));
+                unresumed = unresumed.or(Some(GapReason::SharedIds));
             }
         }
         self.thread.connected(last_id, unresumed, self.recent.is_none());
@@ -124,13 +124,13 @@ impl Course {
 
     /// A read begins, with this last id.
     pub(super) fn begin_read(&mut self, last_id: &str) {
-        self.recent.iter_mut().for_each(Recent::begin_read);
+        self.recent.iter_mut().for_each(RecentEvents::begin_read);
         let Some(read) = &mut self.last_read else { return };
         read.last_id.clear();
         read.last_id.push_str(last_id);
         read.thread.clone_from(&self.thread);
         read.came.clear();
-        self.recent.iter_mut().for_each(Recent::settle);
+        self.recent.iter_mut().for_each(RecentEvents::settle);
     }
 
     /// An event has come.
@@ -142,22 +142,24 @@ impl Course {
         };
         let was_falling = self.thread.falls();
         let counts_anew = matches!(verdict, Verdict::New | Verdict::Anew) && event.has_id;
-        let doubtful = self.recent.as_mut().filter(|_| counts_anew).is_some_and(Recent::take_doubt);
+        let doubtful = self.recent.as_mut().filter(|_| counts_anew).is_some_and(RecentEvents::take_doubt);
         let far_behind = doubtful.then(|| self.thread.far_behind(&self.thread.ids().last, event.id, at));
-        let gap =
-            self.thread.event(Told { id: event.id, has_id: event.has_id, unseen: event.unseen, verdict }, at).or(far_behind);
+        let gap = self
+            .thread
+            .event(GapEvidence { id: event.id, has_id: event.has_id, unseen: event.unseen, verdict }, at)
+            .or(far_behind);
         if matches!(verdict, Verdict::Repeated | Verdict::Resent) {
             return Seen { is_repeated: true, gap };
         }
         if gap.is_some() && self.thread.falls() > was_falling {
-            self.recent.iter_mut().for_each(Recent::began_anew);
+            self.recent.iter_mut().for_each(RecentEvents::began_anew);
         }
         match &mut self.last_read {
             Some(read) => {
                 let (id, has_id, unseen, is_wanted) = (event.id.into(), event.has_id, event.unseen, is_wanted());
-                read.came.push(Came { id, has_id, unseen, verdict, is_remembered, is_wanted });
+                read.came.push(CountedEvent { id, has_id, unseen, verdict, is_remembered, is_wanted });
             }
-            None => self.recent.iter_mut().for_each(Recent::settle),
+            None => self.recent.iter_mut().for_each(RecentEvents::settle),
         }
         Seen { is_repeated: false, gap }
     }
@@ -182,9 +184,9 @@ impl Course {
         if let Some(recent) = &mut self.recent {
             recent.forget(taken_back.iter().filter(|came| came.is_remembered).count());
         }
-        for Came { id, has_id, unseen, verdict, .. } in counted {
+        for CountedEvent { id, has_id, unseen, verdict, .. } in counted {
             // What it has found was told when it came.
-            let _ = read.thread.event(Told { id, has_id: *has_id, unseen: *unseen, verdict: *verdict }, at);
+            let _ = read.thread.event(GapEvidence { id, has_id: *has_id, unseen: *unseen, verdict: *verdict }, at);
         }
         if !counted.is_empty() {
             read.thread.read(at);
@@ -213,7 +215,7 @@ mod tests {
                     let (memory, ids, last_at) = (course.memory(), course.ids().clone(), course.last_at());
                     course = Course::new(true);
                     course.resume_at(&memory, &ids, last_at);
-                    let unresumed = last_id.is_empty().then_some(Reason::NoIds);
+                    let unresumed = last_id.is_empty().then_some(GapReason::NoIds);
                     course.connected(&last_id, unresumed);
                     continue;
                 }

@@ -19,13 +19,13 @@ const LOOK_BYTES: usize = 4096;
 
 /// What a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum FileFormat {
     Stream,
     Lines,
 }
 
 /// Opens a file and says what it holds.
-pub(super) async fn open(path: &Path) -> Result<(Shape, Chunks)> {
+pub(super) async fn open(path: &Path) -> Result<(FileFormat, Chunks)> {
     let unreadable = |error: std::io::Error| {
         Error::new(Code::File, format!("the file '{}' cannot be read: {error}", path.display()))
             .hint("correct the option 'path'; a relative one counts from the working directory")
@@ -57,21 +57,21 @@ fn chunks(file: File) -> impl futures::Stream<Item = Result<Bytes, Cut>> + Send 
 }
 
 /// By the extension, else by the first line that is neither empty nor white.
-fn shape(path: &Path, first: &[u8]) -> Shape {
+fn shape(path: &Path, first: &[u8]) -> FileFormat {
     match path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase).as_deref() {
-        Some("sse") => return Shape::Stream,
-        Some("ndjson" | "jsonl" | "json") => return Shape::Lines,
+        Some("sse") => return FileFormat::Stream,
+        Some("ndjson" | "jsonl" | "json") => return FileFormat::Lines,
         _ => {}
     }
     let look = &first[..first.len().min(LOOK_BYTES)];
     let look = look.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(look).trim_ascii_start();
     let is_field = [&b"data:"[..], b"event:", b"id:", b"retry:", b":"].iter().any(|field| look.starts_with(field));
-    if is_field { Shape::Stream } else { Shape::Lines }
+    if is_field { FileFormat::Stream } else { FileFormat::Lines }
 }
 
 /// Lines in any cut → events: each line that is not white is the data of one `message`.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(super) struct LineReader {
     bytes_max: usize,
     /// The line left open by the last chunk.
     open: Vec<u8>,
@@ -81,9 +81,9 @@ pub(super) struct Lines {
     oversized: u64,
 }
 
-impl Lines {
+impl LineReader {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Lines { bytes_max, open: Vec::new(), too_large: false, at_start: true, oversized: 0 }
+        LineReader { bytes_max, open: Vec::new(), too_large: false, at_start: true, oversized: 0 }
     }
 
     pub(super) fn feed(&mut self, chunk: &[u8], each: &mut (impl FnMut(Event<'_>) + ?Sized)) {
@@ -147,7 +147,7 @@ mod tests {
 
     fn lines(bytes: &[u8], cut: usize, bytes_max: usize) -> (Vec<String>, u64) {
         let mut seen = Vec::new();
-        let mut lines = Lines::new(bytes_max);
+        let mut lines = LineReader::new(bytes_max);
         let mut each = |event: Event<'_>| seen.push(event.data.to_string());
         for chunk in bytes.chunks(cut) {
             lines.feed(chunk, &mut each);
@@ -181,12 +181,12 @@ mod tests {
     #[test]
     fn a_file_is_told_by_its_name_or_its_beginning() {
         for (path, first, expected) in [
-            ("x.sse", "{}", Shape::Stream),
-            ("x.ndjson", "data: x", Shape::Lines),
-            ("x", "\n: hi", Shape::Stream),
-            ("x.txt", "event: a\n", Shape::Stream),
-            ("x.txt", "{\"data\": 1}", Shape::Lines),
-            ("x", "", Shape::Lines),
+            ("x.sse", "{}", FileFormat::Stream),
+            ("x.ndjson", "data: x", FileFormat::Lines),
+            ("x", "\n: hi", FileFormat::Stream),
+            ("x.txt", "event: a\n", FileFormat::Stream),
+            ("x.txt", "{\"data\": 1}", FileFormat::Lines),
+            ("x", "", FileFormat::Lines),
         ] {
             assert_eq!(shape(Path::new(path), first.as_bytes()), expected, "{path} {first}");
         }

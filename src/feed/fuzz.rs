@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::body::Decoder;
-use super::file::Lines;
+use super::file::LineReader;
 use super::header::{Template, Variables, read_headers};
-use super::spec::Source;
-use super::{Event, Parser, Policy, Spec, masked, written_headers};
-use crate::options::{Given, TableOptions, Value, ViewOptions};
+use super::spec::FeedSource;
+use super::{Event, FeedSpec, Parser, Policy, masked, written_headers};
+use crate::options::{GivenOption, TableOptions, Value, ViewOptions};
 
 /// Event types, data and ids.
 type Told = Vec<[String; 3]>;
@@ -49,7 +49,7 @@ pub fn sse(input: &[u8]) {
         assert_eq!(*inside.get_or_insert(is_inside), is_inside, "in chunks of {lengths:?}");
     }
     let read = |lengths: &[u8]| {
-        let mut decoder = Decoder::Lines(Lines::new(bytes_max));
+        let mut decoder = Decoder::Lines(LineReader::new(bytes_max));
         let mut events = Told::new();
         chunks(stream, lengths).for_each(|chunk| decoder.feed(chunk, &mut |event: Event<'_>| events.push(owned(event))));
         decoder.finish(&mut |event: Event<'_>| events.push(owned(event)));
@@ -146,9 +146,9 @@ pub fn headers(input: &[u8]) {
     if written.contains(SECRET) {
         return;
     }
-    let pair = |(name, value): (&str, &str)| Given { name: name.into(), value: value.into(), span: None };
-    let given: Vec<Given> = written.split('\0').filter_map(|pair| pair.split_once('=')).map(pair).collect();
-    for Given { name, value, .. } in &given {
+    let pair = |(name, value): (&str, &str)| GivenOption { name: name.into(), value: value.into(), span: None };
+    let given: Vec<GivenOption> = written.split('\0').filter_map(|pair| pair.split_once('=')).map(pair).collect();
+    for GivenOption { name, value, .. } in &given {
         if let Ok(duration) = Duration::read(value) {
             assert!(Instant::now().checked_add(2 * duration).is_some());
             let shown = humantime::format_duration(duration).to_string();
@@ -171,14 +171,14 @@ pub fn headers(input: &[u8]) {
         Ok(options) => options,
         Err(errors) => return assert!(!errors.is_empty()),
     };
-    let spec = match Spec::new(&options) {
+    let spec = match FeedSpec::new(&options) {
         Ok(spec) => spec.with_variables(variables()),
         Err(errors) => return assert!(!errors.is_empty()),
     };
     let _ = (spec.unset_variables(), spec.is_finite(), spec.place());
     assert!(!spec.shown().contains(SECRET) && !format!("{spec:?}").contains(SECRET), "{}", spec.shown());
     let _ = spec.clone().with_policy(Arc::new(Policy::default()));
-    if let Source::Http(request) = &spec.source
+    if let FeedSource::Http(request) = &spec.source
         && let Ok(filled) = request.fill(&variables())
     {
         let is_plain = |byte: u8| !matches!(byte, b'\r' | b'\n' | 0);

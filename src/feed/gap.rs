@@ -1,6 +1,6 @@
 //! What may have been missed: told of events and connections, finds the stretches of a feed that did not come.
 
-use super::ids::{Ids, Step, step};
+use super::ids::{IdOrder, Ids, step};
 use super::recent::Verdict;
 use crate::time::Timestamp;
 
@@ -17,13 +17,13 @@ pub struct Gap {
     pub next_id: String,
     /// How many events are missing, where ids tell.
     pub missing: Option<u64>,
-    pub reason: Reason,
+    pub reason: GapReason,
 }
 
 /// Why events may be missing: the first five and the last, because the feed could not go on where it stopped; the others, because ids
 /// say that it did not: surely (`Skipped`), or perhaps (`MaybeSkipped`, `Renumbered`, `FarBehind`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum GapReason {
     NoIds,
     SharedIds,
     ResumeOff,
@@ -36,56 +36,56 @@ pub enum Reason {
     PlaceLost,
 }
 
-impl Reason {
-    pub const ALL: [Reason; 10] = [
-        Reason::NoIds,
-        Reason::SharedIds,
-        Reason::ResumeOff,
-        Reason::Unsendable,
-        Reason::Elsewhere,
-        Reason::Skipped,
-        Reason::MaybeSkipped,
-        Reason::Renumbered,
-        Reason::FarBehind,
-        Reason::PlaceLost,
+impl GapReason {
+    pub const ALL: [GapReason; 10] = [
+        GapReason::NoIds,
+        GapReason::SharedIds,
+        GapReason::ResumeOff,
+        GapReason::Unsendable,
+        GapReason::Elsewhere,
+        GapReason::Skipped,
+        GapReason::MaybeSkipped,
+        GapReason::Renumbered,
+        GapReason::FarBehind,
+        GapReason::PlaceLost,
     ];
 
     /// The word for it in answers.
     pub fn as_str(self) -> &'static str {
         match self {
-            Reason::NoIds => "no_ids",
-            Reason::SharedIds => "shared_ids",
-            Reason::ResumeOff => "resume_off",
-            Reason::Unsendable => "unsendable",
-            Reason::Elsewhere => "elsewhere",
-            Reason::Skipped => "skipped",
-            Reason::MaybeSkipped => "maybe_skipped",
-            Reason::Renumbered => "renumbered",
-            Reason::FarBehind => "far_behind",
-            Reason::PlaceLost => "place_lost",
+            GapReason::NoIds => "no_ids",
+            GapReason::SharedIds => "shared_ids",
+            GapReason::ResumeOff => "resume_off",
+            GapReason::Unsendable => "unsendable",
+            GapReason::Elsewhere => "elsewhere",
+            GapReason::Skipped => "skipped",
+            GapReason::MaybeSkipped => "maybe_skipped",
+            GapReason::Renumbered => "renumbered",
+            GapReason::FarBehind => "far_behind",
+            GapReason::PlaceLost => "place_lost",
         }
     }
 }
 
 /// As people are told.
-impl std::fmt::Display for Reason {
+impl std::fmt::Display for GapReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Reason::NoIds => "the feed has no id to go on after",
-            Reason::SharedIds => "several events have the same id: the server cannot tell where to go on, and what it sends again counts again",
-            Reason::ResumeOff => "the option 'resume' is off",
-            Reason::Unsendable => "the last id does not fit into a request",
-            Reason::Elsewhere => "the server said that it went on elsewhere",
-            Reason::Skipped => "the server did not go on where it was asked to: ids are left out",
-            Reason::MaybeSkipped => "ids are left out; so far too few of them stepped by one to say that each is an event",
-            Reason::Renumbered => {
+            GapReason::NoIds => "the feed has no id to go on after",
+            GapReason::SharedIds => "several events have the same id: the server cannot tell where to go on, and what it sends again counts again",
+            GapReason::ResumeOff => "the option 'resume' is off",
+            GapReason::Unsendable => "the last id does not fit into a request",
+            GapReason::Elsewhere => "the server said that it went on elsewhere",
+            GapReason::Skipped => "the server did not go on where it was asked to: ids are left out",
+            GapReason::MaybeSkipped => "ids are left out; so far too few of them stepped by one to say that each is an event",
+            GapReason::Renumbered => {
                 "the server did not go on where it was asked to: ids begin anew, or events come again in another form"
             }
-            Reason::FarBehind => {
+            GapReason::FarBehind => {
                 "the server sent events from far behind the last id, and then went on: whether those were new cannot be told, and they do \
                  not count"
             }
-            Reason::PlaceLost => "the place in the feed was lost with the state of the table",
+            GapReason::PlaceLost => "the place in the feed was lost with the state of the table",
         })
     }
 }
@@ -99,7 +99,7 @@ impl Gap {
 
 /// A place in a feed from which it cannot be read on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
+pub struct LostPlace {
     /// When the last event came.
     pub at: Timestamp,
     pub last_id: String,
@@ -107,7 +107,7 @@ pub struct Lost {
 
 /// Follows a feed from event to event, and over its breaks.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Thread {
+pub(super) struct GapTracker {
     /// When the last event came.
     last_at: Option<Timestamp>,
     ids: Ids,
@@ -126,14 +126,14 @@ struct Break {
     /// What the connection was to go on after.
     last_id: String,
     /// Why it does not.
-    unresumed: Option<Reason>,
+    unresumed: Option<GapReason>,
     /// Events that counted before may be told again.
     may_repeat: bool,
 }
 
 /// What an event tells of the feed's course.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told<'a> {
+pub(super) struct GapEvidence<'a> {
     pub(super) id: &'a str,
     /// The id is its own.
     pub(super) has_id: bool,
@@ -142,15 +142,15 @@ pub(super) struct Told<'a> {
     pub(super) verdict: Verdict,
 }
 
-impl Thread {
-    /// Goes on where [`Thread::last_at`] and [`Thread::ids`] were.
+impl GapTracker {
+    /// Goes on where [`GapTracker::last_at`] and [`GapTracker::ids`] were.
     pub(super) fn of(last_at: Option<Timestamp>, ids: Ids) -> Self {
-        Thread { last_at, ids, ..Thread::default() }
+        GapTracker { last_at, ids, ..GapTracker::default() }
     }
 
     /// Begins anew after a place that is lost.
-    pub(super) fn after(Lost { at, last_id }: Lost) -> Self {
-        Thread { last_at: Some(at), lost: Some(last_id), ..Thread::default() }
+    pub(super) fn after(LostPlace { at, last_id }: LostPlace) -> Self {
+        GapTracker { last_at: Some(at), lost: Some(last_id), ..GapTracker::default() }
     }
 
     pub(super) fn last_at(&self) -> Option<Timestamp> {
@@ -169,10 +169,10 @@ impl Thread {
 
     /// A connection has come about that shall go on after `last_id`. `unresumed` says why it does not; where `may_repeat`, events that
     /// counted before are told again.
-    pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<Reason>, may_repeat: bool) {
+    pub(super) fn connected(&mut self, last_id: &str, unresumed: Option<GapReason>, may_repeat: bool) {
         self.is_resent = false;
         let Some(last_at) = self.last_at else { return };
-        let unresumed = if self.lost.is_some() { Some(Reason::PlaceLost) } else { unresumed };
+        let unresumed = if self.lost.is_some() { Some(GapReason::PlaceLost) } else { unresumed };
         let last_id = self.lost.as_deref().unwrap_or(last_id).into();
         // Of two breaks with nothing that tells between them, the first.
         let from = self.broken.as_ref().map_or(last_at, |broken| broken.from);
@@ -181,7 +181,7 @@ impl Thread {
 
     /// An event has come. Gives the gap that it ends.
     #[inline]
-    pub(super) fn event(&mut self, told: Told<'_>, at: Timestamp) -> Option<Gap> {
+    pub(super) fn event(&mut self, told: GapEvidence<'_>, at: Timestamp) -> Option<Gap> {
         match told.verdict {
             Verdict::Repeated | Verdict::Behind => return None,
             Verdict::Resent if std::mem::replace(&mut self.is_resent, true) => return None,
@@ -212,14 +212,14 @@ impl Thread {
 
     /// Whether this event shows where the connection goes on. One without an id of its own shows nothing, and one that may be a repetition
     /// neither.
-    fn is_due(&self, broken: &Break, told: Told<'_>) -> bool {
+    fn is_due(&self, broken: &Break, told: GapEvidence<'_>) -> bool {
         match told.has_id && !told.id.is_empty() {
             true => {
                 let shows = match self.ids.step(told.id) {
-                    Step::Up(_) | Step::Apart => true,
+                    IdOrder::Up(_) | IdOrder::Apart => true,
                     // Another event under the id of the position.
-                    Step::Same => told.verdict == Verdict::Anew,
-                    Step::Down => !broken.may_repeat,
+                    IdOrder::Same => told.verdict == Verdict::Anew,
+                    IdOrder::Down => !broken.may_repeat,
                 };
                 shows || broken.unresumed.is_some()
             }
@@ -228,7 +228,7 @@ impl Thread {
     }
 
     /// The gap between the last connection and this one, if there is one.
-    fn mend(&mut self, told: Told<'_>, at: Timestamp) -> Option<Gap> {
+    fn mend(&mut self, told: GapEvidence<'_>, at: Timestamp) -> Option<Gap> {
         let Break { from, last_id, unresumed, may_repeat } = self.broken.take()?;
         self.lost = None;
         let (to, next_id) = (at, told.id.to_string());
@@ -236,28 +236,28 @@ impl Thread {
             return Some(Gap { from, to, last_id, next_id, missing: None, reason: unresumed? });
         }
         // Where a server was cut off while it sent again what was there, the last id lies behind the position.
-        let is_ahead = self.ids.last.is_empty() || matches!(self.ids.step(&last_id), Step::Up(_));
-        let last_id = if is_ahead || unresumed == Some(Reason::PlaceLost) { last_id } else { self.ids.last.clone() };
+        let is_ahead = self.ids.last.is_empty() || matches!(self.ids.step(&last_id), IdOrder::Up(_));
+        let last_id = if is_ahead || unresumed == Some(GapReason::PlaceLost) { last_id } else { self.ids.last.clone() };
         let step = step(&last_id, told.id).without(told.unseen);
         let counts = self.ids.count();
-        let hole = if let Step::Up(Some(up)) = step { Some(up).filter(|up| self.ids.is_hole(*up)) } else { None };
+        let hole = if let IdOrder::Up(Some(up)) = step { Some(up).filter(|up| self.ids.is_hole(*up)) } else { None };
         let begins_anew = match step {
             _ if told.verdict == Verdict::Anew => true,
-            Step::Up(Some(_)) => false,
-            Step::Up(None) => counts,
-            Step::Same => false,
-            Step::Down => !may_repeat,
-            Step::Apart => counts && !may_repeat && !last_id.is_empty(),
+            IdOrder::Up(Some(_)) => false,
+            IdOrder::Up(None) => counts,
+            IdOrder::Same => false,
+            IdOrder::Down => !may_repeat,
+            IdOrder::Apart => counts && !may_repeat && !last_id.is_empty(),
         };
         let reason = match hole {
-            _ if counts && step == Step::Up(Some(1)) => None,
-            _ if begins_anew => unresumed.or(Some(Reason::Renumbered)),
-            Some(_) if counts => unresumed.or(Some(Reason::Skipped)),
-            Some(_) => unresumed.or(Some(Reason::MaybeSkipped)),
+            _ if counts && step == IdOrder::Up(Some(1)) => None,
+            _ if begins_anew => unresumed.or(Some(GapReason::Renumbered)),
+            Some(_) if counts => unresumed.or(Some(GapReason::Skipped)),
+            Some(_) => unresumed.or(Some(GapReason::MaybeSkipped)),
             None => unresumed,
         };
         match step {
-            Step::Apart => self.ids = Ids::default(),
+            IdOrder::Apart => self.ids = Ids::default(),
             _ if begins_anew => self.ids.begin(told.id),
             _ => {}
         }
@@ -269,13 +269,13 @@ impl Thread {
     /// A gap within a connection.
     fn unbroken(&self, last_id: String, next_id: &str, at: Timestamp) -> Option<Gap> {
         let from = self.last_at.unwrap_or(at);
-        Some(Gap { from, to: at, last_id, next_id: next_id.into(), missing: None, reason: Reason::Renumbered })
+        Some(Gap { from, to: at, last_id, next_id: next_id.into(), missing: None, reason: GapReason::Renumbered })
     }
 
     /// The gap of events that did not count though they may have been new, told by the first event behind them that counts.
     pub(super) fn far_behind(&self, before: &str, next_id: &str, at: Timestamp) -> Gap {
         let from = self.last_at.unwrap_or(at);
-        Gap { from, to: at, last_id: before.into(), next_id: next_id.into(), missing: None, reason: Reason::FarBehind }
+        Gap { from, to: at, last_id: before.into(), next_id: next_id.into(), missing: None, reason: GapReason::FarBehind }
     }
 }
 
@@ -286,15 +286,15 @@ mod tests {
     /// Tells events by their ids, `-` for none, `+` for one that inherits it, one a second. `|` is a connection that resumes, `|reason` one
     /// that does not, `|?` one that resumes and may repeat; `4!` is an id without an event. Gives the gaps as `last..next missing reason`.
     fn gaps(script: &str) -> String {
-        let mut thread = Thread::default();
+        let mut thread = GapTracker::default();
         let (mut last_id, mut gaps, mut unseen) = (String::new(), Vec::new(), 0);
         for (second, word) in (1..).zip(script.split(' ')) {
             let at = Timestamp(second * 1_000_000_000);
             if let Some(how) = word.strip_prefix('|') {
-                let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == how);
+                let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == how);
                 // What is saved and read again makes no difference.
                 if thread.broken.is_none() {
-                    thread = Thread::of(thread.last_at(), thread.ids().clone());
+                    thread = GapTracker::of(thread.last_at(), thread.ids().clone());
                 }
                 thread.connected(&last_id, reason, how == "?");
                 unseen = 0;
@@ -306,7 +306,7 @@ mod tests {
                 if word != "+" {
                     last_id = word.trim_start_matches('-').into();
                 }
-                let told = Told { id: &last_id, has_id, unseen: std::mem::take(&mut unseen), verdict: Verdict::New };
+                let told = GapEvidence { id: &last_id, has_id, unseen: std::mem::take(&mut unseen), verdict: Verdict::New };
                 gaps.extend(thread.event(told, at));
                 thread.read(at);
             }
@@ -392,12 +392,12 @@ mod tests {
     #[test]
     fn a_lost_place_is_a_gap_until_the_first_event() {
         let at = Timestamp(1);
-        let mut thread = Thread::after(Lost { at, last_id: "7".into() });
+        let mut thread = GapTracker::after(LostPlace { at, last_id: "7".into() });
         thread.connected("", None, false);
-        thread.connected("", Some(Reason::NoIds), false);
-        let told = |id| Told { id, has_id: true, unseen: 0, verdict: Verdict::New };
+        thread.connected("", Some(GapReason::NoIds), false);
+        let told = |id| GapEvidence { id, has_id: true, unseen: 0, verdict: Verdict::New };
         let gap = thread.event(told("8"), Timestamp(5)).unwrap();
-        assert_eq!((gap.from, gap.last_id.as_str(), gap.missing, gap.reason), (at, "7", None, Reason::PlaceLost));
+        assert_eq!((gap.from, gap.last_id.as_str(), gap.missing, gap.reason), (at, "7", None, GapReason::PlaceLost));
         thread.read(Timestamp(5));
         thread.connected("8", None, false);
         assert_eq!(thread.event(told("9"), Timestamp(6)), None);

@@ -33,10 +33,10 @@ impl Header {
 
 /// Text in which variables wait to be filled in. What is written out may be a secret too, so nothing of it shows.
 #[derive(Clone)]
-pub(super) struct Template(Vec<Part>);
+pub(super) struct Template(Vec<TemplatePart>);
 
 #[derive(Clone)]
-enum Part {
+enum TemplatePart {
     Text(SecretString),
     Variable(String),
 }
@@ -59,19 +59,19 @@ impl Template {
                 return Err("has a '{{ … }}' that does not hold the name of a variable".into());
             }
             if !before.is_empty() {
-                parts.push(Part::Text(before.into()));
+                parts.push(TemplatePart::Text(before.into()));
             }
-            parts.push(Part::Variable(name.into()));
+            parts.push(TemplatePart::Variable(name.into()));
             rest = behind;
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.into()));
+            parts.push(TemplatePart::Text(rest.into()));
         }
         Ok(Template(parts))
     }
 
     pub(super) fn has_variables(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Variable(_)))
+        self.0.iter().any(|part| matches!(part, TemplatePart::Variable(_)))
     }
 
     /// The text with each value as `encode` gives it. `place` says in an error where the variable stands.
@@ -79,8 +79,8 @@ impl Template {
         let mut filled = String::new();
         for part in &self.0 {
             match part {
-                Part::Text(text) => filled.push_str(text.expose_secret()),
-                Part::Variable(name) => {
+                TemplatePart::Text(text) => filled.push_str(text.expose_secret()),
+                TemplatePart::Variable(name) => {
                     let value = variables(name).ok_or_else(|| {
                         Error::new(
                             Code::UnsetVariable,
@@ -97,22 +97,22 @@ impl Template {
 
     /// Whether what is written out may well be a credential.
     fn looks_secret(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Text(text) if looks_secret(text.expose_secret())))
+        self.0.iter().any(|part| matches!(part, TemplatePart::Text(text) if looks_secret(text.expose_secret())))
     }
 
     /// The names of the variables.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
-            Part::Variable(name) => Some(name.as_str()),
+            TemplatePart::Variable(name) => Some(name.as_str()),
             _ => None,
         })
     }
 
     /// The values of the variables alone.
     pub(super) fn values(&self, variables: &Variables) -> Vec<String> {
-        let value = |part: &Part| match part {
-            Part::Variable(name) => variables(name),
-            Part::Text(_) => None,
+        let value = |part: &TemplatePart| match part {
+            TemplatePart::Variable(name) => variables(name),
+            TemplatePart::Text(_) => None,
         };
         self.0.iter().filter_map(value).collect()
     }

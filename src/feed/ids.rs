@@ -42,7 +42,7 @@ pub struct Ids {
 
 /// How an id follows another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum IdOrder {
     /// Greater; by so much, where only a number in it differs.
     Up(Option<u64>),
     Same,
@@ -51,12 +51,12 @@ pub(super) enum Step {
     Apart,
 }
 
-impl Step {
+impl IdOrder {
     /// The step where so many ids in between came without an event.
     #[inline]
-    pub(super) fn without(self, unseen: u32) -> Step {
+    pub(super) fn without(self, unseen: u32) -> IdOrder {
         match self {
-            Step::Up(Some(up)) => Step::Up(Some(up.saturating_sub(u64::from(unseen)).max(1))),
+            IdOrder::Up(Some(up)) => IdOrder::Up(Some(up.saturating_sub(u64::from(unseen)).max(1))),
             step => step,
         }
     }
@@ -91,7 +91,7 @@ impl Ids {
 
     /// How an id follows the position.
     #[inline]
-    pub(super) fn step(&self, id: &str) -> Step {
+    pub(super) fn step(&self, id: &str) -> IdOrder {
         step(&self.last, id)
     }
 
@@ -106,16 +106,16 @@ impl Ids {
 
     /// Whether a numbering begins with this id, as far as it is known.
     pub(super) fn begins(&self, id: &str) -> bool {
-        let starts = |(last, first): (Parts<'_>, Parts<'_>)| first.value <= 1 && last.around() == first.around();
-        id == self.first || Parts::of(&self.last).zip(Parts::of(id)).is_some_and(starts)
+        let starts = |(last, first): (IdParts<'_>, IdParts<'_>)| first.value <= 1 && last.around() == first.around();
+        id == self.first || IdParts::of(&self.last).zip(IdParts::of(id)).is_some_and(starts)
     }
 
     /// Whether an id lies so far behind the position that it may well be one of a new numbering.
     pub(super) fn is_far_behind(&self, id: &str) -> bool {
-        let far = |(last, id): (Parts<'_>, Parts<'_>)| {
+        let far = |(last, id): (IdParts<'_>, IdParts<'_>)| {
             last.around() == id.around() && id.value < last.value / 2 && last.value - id.value > BEHIND_MAX
         };
-        Parts::of(&self.last).zip(Parts::of(id)).is_some_and(far)
+        IdParts::of(&self.last).zip(IdParts::of(id)).is_some_and(far)
     }
 
     /// The next id of a connection, behind so many that came without an event. Gives the one before if ids, which counted so far, begin anew
@@ -142,13 +142,13 @@ impl Ids {
             return None;
         }
         match self.step(id).without(unseen) {
-            Step::Up(Some(1)) => self.ones = self.ones.saturating_add(1),
-            Step::Up(up) => {
+            IdOrder::Up(Some(1)) => self.ones = self.ones.saturating_add(1),
+            IdOrder::Up(up) => {
                 self.leaps = self.leaps.saturating_add(1);
                 self.leap_max = self.leap_max.max(up.unwrap_or(0));
             }
-            Step::Same => return None,
-            Step::Down => {
+            IdOrder::Same => return None,
+            IdOrder::Down => {
                 self.falls = self.falls.saturating_add(1);
                 if self.count() {
                     let last = self.last.clone();
@@ -156,7 +156,7 @@ impl Ids {
                     return Some(last);
                 }
             }
-            Step::Apart => self.falls = self.falls.saturating_add(1),
+            IdOrder::Apart => self.falls = self.falls.saturating_add(1),
         }
         self.set(id);
         None
@@ -193,21 +193,21 @@ impl Ids {
 
 /// How `id` follows `before`.
 #[inline]
-pub(super) fn step(before: &str, id: &str) -> Step {
+pub(super) fn step(before: &str, id: &str) -> IdOrder {
     if let (Some(before), Some(id)) = (plain(before), plain(id)) {
         return match id.cmp(&before) {
-            Ordering::Greater => Step::Up(Some(id - before)),
-            Ordering::Equal => Step::Same,
-            Ordering::Less => Step::Down,
+            Ordering::Greater => IdOrder::Up(Some(id - before)),
+            Ordering::Equal => IdOrder::Same,
+            Ordering::Less => IdOrder::Down,
         };
     }
     match order(before, id) {
-        None => Step::Apart,
-        Some(Ordering::Equal) => Step::Same,
-        Some(Ordering::Greater) => Step::Down,
+        None => IdOrder::Apart,
+        Some(Ordering::Equal) => IdOrder::Same,
+        Some(Ordering::Greater) => IdOrder::Down,
         Some(Ordering::Less) => {
-            let parts = Parts::of(before).zip(Parts::of(id)).filter(|(before, id)| before.around() == id.around());
-            Step::Up(parts.and_then(|(before, id)| id.value.checked_sub(before.value)))
+            let parts = IdParts::of(before).zip(IdParts::of(id)).filter(|(before, id)| before.around() == id.around());
+            IdOrder::Up(parts.and_then(|(before, id)| id.value.checked_sub(before.value)))
         }
     }
 }
@@ -222,22 +222,22 @@ fn plain(id: &str) -> Option<u64> {
 }
 
 fn value(id: &str) -> Option<u64> {
-    Parts::of(id).map(|parts| parts.value)
+    IdParts::of(id).map(|parts| parts.value)
 }
 
 /// The last number in an id, and what is around it.
-struct Parts<'a> {
+struct IdParts<'a> {
     head: &'a str,
     value: u64,
     tail: &'a str,
 }
 
-impl<'a> Parts<'a> {
-    fn of(id: &'a str) -> Option<Parts<'a>> {
+impl<'a> IdParts<'a> {
+    fn of(id: &'a str) -> Option<IdParts<'a>> {
         let end = id.rfind(|c: char| c.is_ascii_digit())? + 1;
         let start =
             id[..end].rfind(|c: char| !c.is_ascii_digit()).map_or(0, |at| at + id[at..].chars().next().map_or(1, char::len_utf8));
-        Some(Parts { head: &id[..start], value: id[start..end].parse().ok()?, tail: &id[end..] })
+        Some(IdParts { head: &id[..start], value: id[start..end].parse().ok()?, tail: &id[end..] })
     }
 
     fn around(&self) -> (&'a str, &'a str) {
@@ -299,32 +299,32 @@ mod tests {
 
     #[test]
     fn ids_of_many_kinds_have_an_order() {
-        let up = |by| Step::Up(Some(by));
+        let up = |by| IdOrder::Up(Some(by));
         for (before, id, expected) in [
             ("9", "10", up(1)),
             ("0009", "0010", up(1)),
-            ("9", "9", Step::Same),
-            ("10", "9", Step::Down),
-            ("99999999999999999999", "100000000000000000000", Step::Up(None)),
+            ("9", "9", IdOrder::Same),
+            ("10", "9", IdOrder::Down),
+            ("99999999999999999999", "100000000000000000000", IdOrder::Up(None)),
             ("1526919030474-0", "1526919030474-1", up(1)),
-            ("1526919030474-7", "1526919030475-0", Step::Up(None)),
-            ("1526919030475-0", "1526919030474-7", Step::Down),
+            ("1526919030474-7", "1526919030475-0", IdOrder::Up(None)),
+            ("1526919030475-0", "1526919030474-7", IdOrder::Down),
             ("ts:1:9", "ts:1:12", up(3)),
             ("évé-9", "évé-11", up(2)),
             ("evt-9-a", "evt-10-a", up(1)),
-            ("2026-03-01T00:00:09Z", "2026-03-01T00:01:00Z", Step::Up(None)),
-            ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FBA", Step::Up(None)),
-            ("018f2a3b-0000-7000-8000-aaaaaaaaaaaa", "018f2a3c-0000-7000-8000-0aaaaaaaaaaa", Step::Up(None)),
-            ("0/0160FFF8", "0/01610008", Step::Up(None)),
-            ("0/0160578A", "0/01605780", Step::Down),
-            ("a", "b", Step::Apart),
-            ("1", "x", Step::Apart),
-            ("", "1", Step::Apart),
-            ("lamp-a", "lamp-b", Step::Apart),
+            ("2026-03-01T00:00:09Z", "2026-03-01T00:01:00Z", IdOrder::Up(None)),
+            ("01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FBA", IdOrder::Up(None)),
+            ("018f2a3b-0000-7000-8000-aaaaaaaaaaaa", "018f2a3c-0000-7000-8000-0aaaaaaaaaaa", IdOrder::Up(None)),
+            ("0/0160FFF8", "0/01610008", IdOrder::Up(None)),
+            ("0/0160578A", "0/01605780", IdOrder::Down),
+            ("a", "b", IdOrder::Apart),
+            ("1", "x", IdOrder::Apart),
+            ("", "1", IdOrder::Apart),
+            ("lamp-a", "lamp-b", IdOrder::Apart),
         ] {
             assert_eq!(step(before, id), expected, "{before} {id}");
         }
-        assert_eq!(step(&"1".repeat(BYTES_MAX + 1), &"2".repeat(BYTES_MAX + 1)), Step::Apart);
+        assert_eq!(step(&"1".repeat(BYTES_MAX + 1), &"2".repeat(BYTES_MAX + 1)), IdOrder::Apart);
     }
 
     fn ids(text: &str) -> Ids {

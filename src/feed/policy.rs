@@ -19,7 +19,7 @@ pub struct Policy {
     /// Variables that only these hosts may get, written as in `allow_hosts`; a variable that is not here is bound to none.
     pub bound: BTreeMap<String, Vec<String>>,
     /// Values of variables that are not in the environment, or stand over it.
-    pub values: Values,
+    pub values: SecretValues,
     /// Names that nobody may use, whatever `variables` says: those of the server's own secrets.
     pub reserved: fn(&str) -> bool,
     pub reach: Reach,
@@ -41,9 +41,9 @@ pub enum Variables {
 
 /// Values of variables, by name. Clones share them: a feed finds what is here when it connects. `Debug` shows none.
 #[derive(Debug, Clone, Default)]
-pub struct Values(Arc<RwLock<BTreeMap<String, SecretString>>>);
+pub struct SecretValues(Arc<RwLock<BTreeMap<String, SecretString>>>);
 
-impl Values {
+impl SecretValues {
     /// Puts these in the place of all there are.
     pub fn set(&self, values: BTreeMap<String, SecretString>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = values;
@@ -61,7 +61,7 @@ impl Default for Policy {
         Policy {
             variables: Variables::All,
             bound: BTreeMap::new(),
-            values: Values::default(),
+            values: SecretValues::default(),
             reserved: |_| false,
             reach: Reach::Everywhere,
             allow_hosts: Vec::new(),

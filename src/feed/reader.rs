@@ -8,16 +8,16 @@ use reqwest::Client;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::{Body, Decoder, End};
-use super::connection::{self, Answer, Chunks, Refusal};
+use super::connection::{self, Chunks, Refusal, ServerAnswer};
 use super::course::Course;
-use super::file::{self, Lines, Shape};
-use super::gap::{Lost, Reason};
+use super::file::{self, FileFormat, LineReader};
+use super::gap::{GapReason, LostPlace};
 use super::ids::Ids;
 use super::parser::{Event, Parser};
 use super::recent::Memory;
 use super::retry::{Loss, Retry};
-use super::spec::{Source, Spec};
-use super::status::{Cause, Counts, RECENT_A_READ, RecentEvent, State, Status, cut};
+use super::spec::{FeedSource, FeedSpec};
+use super::status::{Cause, Counts, FeedState, FeedStatus, RECENT_A_READ, RecentEvent, cut};
 use super::watchdog::Watchdog;
 use crate::error::{Code, Error, Result};
 use crate::options::{ReadTimeout, Resume};
@@ -28,7 +28,7 @@ const RENDERED_ANEW: &str = "the server sends events again with other contents u
 
 /// What a read has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
+pub enum ReadOutcome {
     /// Bytes came: none, one or many events were handed out.
     Events,
     /// A connection came about.
@@ -41,7 +41,7 @@ pub enum Reading {
 
 /// A place in a feed from which it can be read on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct FeedPosition {
     /// What the next connection resumes from; empty: the server's own beginning.
     pub last_id: String,
     /// What is remembered of the latest events: what a server sends again counts once.
@@ -52,17 +52,17 @@ pub struct Position {
     pub last_at: Option<Timestamp>,
 }
 
-impl Position {
+impl FeedPosition {
     /// After the event with this id; what came before it is not known.
     pub fn after(id: &str) -> Self {
-        Position { last_id: id.into(), ..Position::default() }
+        FeedPosition { last_id: id.into(), ..FeedPosition::default() }
     }
 }
 
 /// One feed, read by one task. Whoever stops reading it lets the connection close with it.
 pub struct Feed {
-    spec: Arc<Spec>,
-    status: Arc<Status>,
+    spec: Arc<FeedSpec>,
+    status: Arc<FeedStatus>,
     phase: Phase,
     retry: Retry,
     course: Course,
@@ -85,13 +85,13 @@ enum Phase {
 
 enum Opened {
     /// With the reason why it does not go on where the last connection was lost.
-    Stream(Shape, Chunks, Option<Reason>),
+    Stream(FileFormat, Chunks, Option<GapReason>),
     NoContent,
 }
 
 impl Feed {
     /// A feed at its beginning; the first [`Feed::read`] connects. Needs a Tokio runtime with time and I/O.
-    pub fn new(spec: Spec, status: Arc<Status>) -> Feed {
+    pub fn new(spec: FeedSpec, status: Arc<FeedStatus>) -> Feed {
         status.position(&spec.last_event_id, None);
         Feed {
             phase: Phase::Waiting(Instant::now()),
@@ -106,7 +106,7 @@ impl Feed {
         }
     }
 
-    pub fn status(&self) -> &Arc<Status> {
+    pub fn status(&self) -> &Arc<FeedStatus> {
         &self.status
     }
 
@@ -119,14 +119,14 @@ impl Feed {
     }
 
     /// How far the feed has come: what was handed on or filtered up to now, and nothing else.
-    pub fn position(&self) -> Position {
+    pub fn position(&self) -> FeedPosition {
         let Feed { course, .. } = self;
         let last_id = self.last_event_id().into();
-        Position { last_id, memory: course.memory(), ids: course.ids().clone(), last_at: course.last_at() }
+        FeedPosition { last_id, memory: course.memory(), ids: course.ids().clone(), last_at: course.last_at() }
     }
 
     /// Goes on from a position, as a restart from a checkpoint does. Closes the connection, if there is one.
-    pub fn resume_at(&mut self, position: &Position) {
+    pub fn resume_at(&mut self, position: &FeedPosition) {
         self.last_id.clone_from(&position.last_id);
         self.course.resume_at(&position.memory, &position.ids, position.last_at);
         self.status.position(&position.last_id, None);
@@ -148,18 +148,18 @@ impl Feed {
     }
 
     /// Begins anew, which leaves a gap behind a place from which the feed cannot go on.
-    pub fn begin_after(&mut self, lost: Lost) {
+    pub fn begin_after(&mut self, lost: LostPlace) {
         self.course.begin_after(lost);
     }
 
     /// Closes the connection until the next read, which goes on where this one stopped. A file stays open, as it cannot be resumed.
     pub fn pause(&mut self) {
-        self.close(State::Paused);
+        self.close(FeedState::Paused);
     }
 
     /// The same for good, as far as its user knows.
     pub fn disconnect(&mut self) {
-        self.close(State::Disconnected);
+        self.close(FeedState::Disconnected);
     }
 
     /// Closes the connection; the next read makes one at once that goes on where this one stopped, also after a failure. What has
@@ -169,7 +169,7 @@ impl Feed {
         self.status.reconnect();
         match &self.phase {
             Phase::Ended => {}
-            Phase::Open(_) if self.spec.is_file() => self.status.enter(State::Connected),
+            Phase::Open(_) if self.spec.is_file() => self.status.enter(FeedState::Connected),
             Phase::Waiting(_) | Phase::Opening(_) | Phase::Open(_) | Phase::Failed(_) => {
                 self.last_id = self.last_event_id().into();
                 self.phase = Phase::Waiting(Instant::now());
@@ -178,14 +178,14 @@ impl Feed {
     }
 
     /// Takes over another spec of the same place; its request is sent by the next connection.
-    pub fn adopt(&mut self, spec: Spec) {
+    pub fn adopt(&mut self, spec: FeedSpec) {
         self.course.remember(remembers(&spec));
         self.retry = retry(&spec);
         (self.client, self.connected_once) = (None, false);
         self.spec = Arc::new(spec);
     }
 
-    fn close(&mut self, state: State) {
+    fn close(&mut self, state: FeedState) {
         self.last_id = self.last_event_id().into();
         match &self.phase {
             Phase::Ended | Phase::Failed(_) => return,
@@ -209,12 +209,12 @@ impl Feed {
 
     /// Waits until something happens, then hands on every wanted event that has already arrived, up to a bound, and returns at once
     /// when the socket is empty. Dropping the future loses nothing. An error is final: every later read gives it again.
-    pub async fn read(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
+    pub async fn read(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<ReadOutcome> {
         loop {
             match &mut self.phase {
                 Phase::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.status.enter(State::Connecting);
+                    self.status.enter(FeedState::Connecting);
                     self.phase = Phase::Opening(self.open());
                 }
                 Phase::Opening(opening) => {
@@ -226,7 +226,7 @@ impl Feed {
                     body.arrived().await;
                     return self.hand_on(each);
                 }
-                Phase::Ended => return Ok(Reading::Ended),
+                Phase::Ended => return Ok(ReadOutcome::Ended),
                 Phase::Failed(error) => return Err(error.clone()),
             }
         }
@@ -242,8 +242,8 @@ impl Feed {
         let (spec, status, id, client) = (self.spec.clone(), self.status.clone(), self.last_id.clone(), self.client.clone());
         async move {
             let request = match &spec.source {
-                Source::Http(request) => request,
-                Source::File(path) => {
+                FeedSource::Http(request) => request,
+                FeedSource::File(path) => {
                     return (
                         None,
                         file::open(path).await.map(|(shape, chunks)| Opened::Stream(shape, chunks, None)).map_err(Into::into),
@@ -259,35 +259,35 @@ impl Feed {
             };
             let answer = connection::open(&client, request, &spec, &id, &status).await;
             let opened = answer.map(|answer| match answer {
-                Answer::Stream(chunks) => Opened::Stream(Shape::Stream, chunks, unresumed(&request.resume, &id)),
-                Answer::Elsewhere(chunks) => Opened::Stream(Shape::Stream, chunks, Some(Reason::Elsewhere)),
-                Answer::NoContent => Opened::NoContent,
+                ServerAnswer::Stream(chunks) => Opened::Stream(FileFormat::Stream, chunks, unresumed(&request.resume, &id)),
+                ServerAnswer::Elsewhere(chunks) => Opened::Stream(FileFormat::Stream, chunks, Some(GapReason::Elsewhere)),
+                ServerAnswer::NoContent => Opened::NoContent,
             });
             (Some(client), opened)
         }
         .boxed()
     }
 
-    fn opened(&mut self, opened: Result<Opened, Refusal>) -> Result<Reading> {
+    fn opened(&mut self, opened: Result<Opened, Refusal>) -> Result<ReadOutcome> {
         match opened {
             Ok(Opened::Stream(shape, chunks, unresumed)) => {
                 let now = Instant::now();
                 let bytes_max = self.spec.max_event_bytes;
                 let rule = match &self.spec.source {
-                    Source::Http(_) => self.spec.read_timeout,
-                    Source::File(_) => ReadTimeout::Off,
+                    FeedSource::Http(_) => self.spec.read_timeout,
+                    FeedSource::File(_) => ReadTimeout::Off,
                 };
                 let decoder = match shape {
-                    Shape::Stream => Decoder::Stream(Parser::with_last_id(bytes_max, self.last_id.clone())),
-                    Shape::Lines => Decoder::Lines(Lines::new(bytes_max)),
+                    FileFormat::Stream => Decoder::Stream(Parser::with_last_id(bytes_max, self.last_id.clone())),
+                    FileFormat::Lines => Decoder::Lines(LineReader::new(bytes_max)),
                 };
                 self.phase = Phase::Open(Box::new(Body::new(chunks, decoder, Watchdog::new(rule, now), now)));
                 self.retry.connected(now);
                 self.course.connected(&self.last_id, unresumed);
                 self.connected_once = true;
-                self.status.enter(State::Connected);
+                self.status.enter(FeedState::Connected);
                 tracing::info!(feed = self.spec.shown(), last_event_id = cut(&self.last_id), "connected");
-                Ok(Reading::Connected)
+                Ok(ReadOutcome::Connected)
             }
             Ok(Opened::NoContent) => Ok(self.end("the server answered 204: it asks not to come again")),
             Err(Refusal::Final(error)) => self.fail(error),
@@ -298,7 +298,7 @@ impl Feed {
     }
 
     /// Hands on what the open connection has gathered, or deals with its end.
-    fn hand_on(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<Reading> {
+    fn hand_on(&mut self, each: &mut (dyn FnMut(Event<'_>) + Send)) -> Result<ReadOutcome> {
         let Phase::Open(body) = &mut self.phase else { return Err(Error::bug("there is no connection to read from")) };
         let oversized = body.decoder.oversized();
         let (mut events, mut filtered, mut repeated, mut terminated) = (0, 0, 0, false);
@@ -379,13 +379,13 @@ impl Feed {
             return Ok(self.end("the terminator came"));
         }
         match body.end.take_if(|_| bytes == 0 && came == 0) {
-            None => Ok(Reading::Events),
+            None => Ok(ReadOutcome::Events),
             Some(end) => self.ended(end),
         }
     }
 
     /// The open connection has come to its end.
-    fn ended(&mut self, end: End) -> Result<Reading> {
+    fn ended(&mut self, end: End) -> Result<ReadOutcome> {
         if let Phase::Open(body) = &self.phase {
             self.last_id = body.decoder.last_event_id().unwrap_or(&self.last_id).into();
             if body.decoder.is_inside_event() {
@@ -394,20 +394,20 @@ impl Feed {
         }
         let place = self.spec.shown();
         match (end, &self.spec.source) {
-            (End::Regular, Source::File(_)) => Ok(self.end("the file is read")),
-            (End::Broken(reason), Source::File(_)) => {
+            (End::Regular, FeedSource::File(_)) => Ok(self.end("the file is read")),
+            (End::Broken(reason), FeedSource::File(_)) => {
                 self.fail(Error::new(Code::File, format!("the file '{place}' cannot be read on: {reason}")))
             }
-            (End::Regular, Source::Http(_)) if !self.spec.reconnect => Ok(self.end("the server ended the stream")),
-            (End::Regular, Source::Http(_)) => {
+            (End::Regular, FeedSource::Http(_)) if !self.spec.reconnect => Ok(self.end("the server ended the stream")),
+            (End::Regular, FeedSource::Http(_)) => {
                 self.lost(Loss::Ended, Cause::Ended, Error::new(Code::Connect, format!("{place} ended the stream")))
             }
-            (End::Broken(reason), Source::Http(_)) => self.lost(
+            (End::Broken(reason), FeedSource::Http(_)) => self.lost(
                 Loss::Failed(None),
                 Cause::Broken,
                 Error::new(Code::Connect, format!("the connection to {place} broke: {reason}")),
             ),
-            (End::Silent(patience), Source::Http(_) | Source::File(_)) => {
+            (End::Silent(patience), FeedSource::Http(_) | FeedSource::File(_)) => {
                 let patience = humantime::format_duration(patience);
                 let error = Error::new(Code::Silent, format!("{place} sent nothing for {patience}, not even a heartbeat"))
                     .hint("if the feed may be silent for longer, raise the option 'read_timeout'");
@@ -417,7 +417,7 @@ impl Feed {
     }
 
     /// A connection or an attempt at one is gone: wait for the next, unless this feed is finite or its attempts are used up.
-    fn lost(&mut self, loss: Loss, cause: Cause, error: Error) -> Result<Reading> {
+    fn lost(&mut self, loss: Loss, cause: Cause, error: Error) -> Result<ReadOutcome> {
         if !self.spec.reconnect {
             return match self.proved {
                 true => {
@@ -433,7 +433,7 @@ impl Feed {
                 tracing::info!(feed = self.spec.shown(), cause = cause.as_str(), reason = %error, wait_ms = wait.as_millis() as u64, "disconnected");
                 self.status.back_off(cause, error.to_string(), wait, self.retry.attempts());
                 self.phase = Phase::Waiting(now + wait);
-                Ok(Reading::Disconnected)
+                Ok(ReadOutcome::Disconnected)
             }
             None => {
                 let attempts = self.spec.max_reconnect_attempts.unwrap_or_default();
@@ -445,15 +445,15 @@ impl Feed {
         }
     }
 
-    fn end(&mut self, reason: &str) -> Reading {
+    fn end(&mut self, reason: &str) -> ReadOutcome {
         self.last_id = self.last_event_id().into();
         tracing::info!(feed = self.spec.shown(), reason, "completed");
         self.status.complete(reason);
         self.phase = Phase::Ended;
-        Reading::Ended
+        ReadOutcome::Ended
     }
 
-    fn fail(&mut self, error: Error) -> Result<Reading> {
+    fn fail(&mut self, error: Error) -> Result<ReadOutcome> {
         self.last_id = self.last_event_id().into();
         tracing::warn!(feed = self.spec.shown(), reason = %error, "failed");
         self.status.fail(error.to_string());
@@ -462,21 +462,21 @@ impl Feed {
     }
 }
 
-fn retry(spec: &Spec) -> Retry {
+fn retry(spec: &FeedSpec) -> Retry {
     Retry::new(spec.reconnect_delay, spec.reconnect_max_delay, spec.max_reconnect_attempts)
 }
 
 /// Why a request that resumes so does not go on after this id.
-fn unresumed(resume: &Resume, last_id: &str) -> Option<Reason> {
+fn unresumed(resume: &Resume, last_id: &str) -> Option<GapReason> {
     match resume {
-        Resume::Off => Some(Reason::ResumeOff),
-        _ if last_id.is_empty() => Some(Reason::NoIds),
-        _ if !connection::is_sendable(last_id, resume) => Some(Reason::Unsendable),
+        Resume::Off => Some(GapReason::ResumeOff),
+        _ if last_id.is_empty() => Some(GapReason::NoIds),
+        _ if !connection::is_sendable(last_id, resume) => Some(GapReason::Unsendable),
         Resume::Header | Resume::Query(_) => None,
     }
 }
 
 /// Whether events are remembered: not where ids are no cursors.
-fn remembers(spec: &Spec) -> bool {
-    matches!(&spec.source, Source::Http(request) if spec.deduplicate && request.resume != Resume::Off)
+fn remembers(spec: &FeedSpec) -> bool {
+    matches!(&spec.source, FeedSource::Http(request) if spec.deduplicate && request.resume != Resume::Off)
 }

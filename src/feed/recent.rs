@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::digest;
-use super::ids::{Ids, STEPS_MIN, Step};
+use super::ids::{IdOrder, Ids, STEPS_MIN};
 use super::parser::Event;
 
 /// Events remembered one by one: more than servers go back when they resume a little too early.
@@ -20,12 +20,12 @@ const SAMPLES_MAX: usize = 512;
 
 /// Recognises what is sent again at the start of a new connection.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
-    seen: VecDeque<Mark>,
+pub(super) struct RecentEvents {
+    seen: VecDeque<SeenEvent>,
     /// The number of the first of `seen`, counted over all that were ever remembered.
     start: u64,
     older: Older,
-    renders: Renders,
+    renders: Rendering,
     /// The id under which the next event comes if it has none of its own, and how many have come under it.
     id: Option<u64>,
     place: u32,
@@ -36,12 +36,12 @@ pub(super) struct Recent {
     /// Events of the current read.
     of_read: u32,
     /// What the current connection may send again; `None` once all of it is behind.
-    replay: Option<Box<Replay>>,
+    replay: Option<Box<ResentEvents>>,
 }
 
 /// An event that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct SeenEvent {
     pub(crate) id: u64,
     /// Its number among the events under this id.
     pub(crate) place: u32,
@@ -61,7 +61,7 @@ pub struct Older {
 
 /// How a server sends an event again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Renders {
+pub enum Rendering {
     #[default]
     Unknown,
     /// As it was.
@@ -73,9 +73,9 @@ pub enum Renders {
 /// What a table remembers of its latest events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
-    pub(crate) seen: Vec<Mark>,
+    pub(crate) seen: Vec<SeenEvent>,
     pub(crate) older: Older,
-    pub(crate) renders: Renders,
+    pub(crate) renders: Rendering,
 }
 
 /// What an event is to those seen before.
@@ -94,7 +94,7 @@ pub(super) enum Verdict {
 
 /// A connection that may send again what was seen before it.
 #[derive(Debug)]
-struct Replay {
+struct ResentEvents {
     /// Where the events under each id begin.
     runs: HashMap<u64, u64>,
     older: HashMap<u64, u128>,
@@ -104,7 +104,7 @@ struct Replay {
     last_with_id: u64,
     /// No id has come back after another one.
     is_unique: bool,
-    at: At,
+    at: ReplayPlace,
     /// It began where the numbering begins.
     from_start: bool,
     /// Some event was the same as before.
@@ -119,7 +119,7 @@ struct Replay {
 
 /// Where a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum ReplayPlace {
     /// Before the first id of the connection; with the number of the mark behind the last one that was recognised.
     Leading(Option<u64>),
     /// At events under an id that is remembered, with the number of their first.
@@ -134,28 +134,28 @@ enum At {
 
 /// An event as it is compared.
 #[derive(Clone, Copy)]
-struct Came<'a> {
+struct ComparedEvent<'a> {
     text: &'a str,
     id: u64,
     digest: u128,
 }
 
-impl Recent {
+impl RecentEvents {
     /// What is remembered.
     pub(super) fn memory(&self) -> Memory {
         let latest = self.seen.len().saturating_sub(EVENTS_MAX);
         Memory { seen: self.seen.range(latest..).copied().collect(), older: self.older.clone(), renders: self.renders }
     }
 
-    /// Remembers what [`Recent::memory`] gave.
+    /// Remembers what [`RecentEvents::memory`] gave.
     pub(super) fn of(memory: &Memory) -> Self {
         let seen = &memory.seen[memory.seen.len().saturating_sub(EVENTS_MAX)..];
         let is_shared = seen.windows(2).any(|marks| marks[1].has_id && marks[0].has_id && marks[0].id == marks[1].id);
         let (older, renders) = (memory.older.clone(), memory.renders);
-        Recent { seen: seen.iter().copied().collect(), older, renders, is_shared, ..Recent::default() }
+        RecentEvents { seen: seen.iter().copied().collect(), older, renders, is_shared, ..RecentEvents::default() }
     }
 
-    pub(super) fn renders(&self) -> Renders {
+    pub(super) fn renders(&self) -> Rendering {
         self.renders
     }
 
@@ -168,10 +168,10 @@ impl Recent {
         };
         self.place = self.seen.iter().rev().find(|mark| Some(mark.id) == self.id).map_or(0, |mark| mark.place);
         self.replay = own.map(|last| {
-            let mut replay = Replay::of(&self.seen, self.start, &self.older, ids.may_rise());
+            let mut replay = ResentEvents::of(&self.seen, self.start, &self.older, ids.may_rise());
             replay.last_with_id = last as u64 + self.start;
             // The connection before was cut off among events of which nobody knows whether they were new.
-            let is_behind = ids.rise() && ids.step(last_id) == Step::Down;
+            let is_behind = ids.rise() && ids.step(last_id) == IdOrder::Down;
             self.is_doubtful |= is_behind && self.id.is_some_and(|id| !replay.knows(id));
             Box::new(replay)
         });
@@ -193,7 +193,7 @@ impl Recent {
         self.replay = None;
     }
 
-    /// Lets go what is too old. Until then [`Recent::forget`] leaves as much as there was before.
+    /// Lets go what is too old. Until then [`RecentEvents::forget`] leaves as much as there was before.
     #[inline]
     pub(super) fn settle(&mut self) {
         while self.seen.len() > EVENTS_MAX {
@@ -234,8 +234,8 @@ impl Recent {
             (false, Some(id)) => id,
             (true, _) => digest::of_id(event.id),
         };
-        let came = Came { text: event.id, id, digest: self.digest(event, has_id, id, ids) };
-        let is_first_of_connection = self.replay.as_ref().is_some_and(|replay| matches!(replay.at, At::Leading(_)));
+        let came = ComparedEvent { text: event.id, id, digest: self.digest(event, has_id, id, ids) };
+        let is_first_of_connection = self.replay.as_ref().is_some_and(|replay| matches!(replay.at, ReplayPlace::Leading(_)));
         let place = if !has_id || (self.id == Some(id) && !is_first_of_connection) { self.place.saturating_add(1) } else { 1 };
         let verdict = match self.replay.take() {
             None => Verdict::New,
@@ -252,7 +252,7 @@ impl Recent {
             }
         };
         (self.id, self.place) = (Some(id), place);
-        self.seen.push_back(Mark { id, place, digest: came.digest, has_id });
+        self.seen.push_back(SeenEvent { id, place, digest: came.digest, has_id });
         if verdict == Verdict::Anew {
             self.began_anew();
         }
@@ -269,23 +269,23 @@ impl Recent {
 
     /// An event under the id of the one before: that says nothing about ids, and it may be one of those remembered, each of which comes
     /// again once. Others may stand between them: a server's pings are of the moment. Gives also whether others may come.
-    fn inheriting(&mut self, replay: &mut Replay, came: Came<'_>, place: u32) -> (Verdict, bool) {
+    fn inheriting(&mut self, replay: &mut ResentEvents, came: ComparedEvent<'_>, place: u32) -> (Verdict, bool) {
         let found = match replay.at {
-            At::Leading(next) => {
+            ReplayPlace::Leading(next) => {
                 let found = self.inherited(replay, next, came);
-                replay.at = At::Leading(found.map(|found| found + 1));
+                replay.at = ReplayPlace::Leading(found.map(|found| found + 1));
                 replay.has_missed |= found.is_none();
                 found
             }
-            At::Run(first) => {
+            ReplayPlace::Run(first) => {
                 let same = self.unused(replay, first, |mark| mark.digest == came.digest);
-                same.or_else(|| self.unused(replay, first, |_| self.renders == Renders::Anew))
+                same.or_else(|| self.unused(replay, first, |_| self.renders == Rendering::Anew))
             }
-            At::Before => {
+            ReplayPlace::Before => {
                 self.place = place;
                 return (Verdict::Repeated, true);
             }
-            At::Between | At::New => None,
+            ReplayPlace::Between | ReplayPlace::New => None,
         };
         match found {
             None => (Verdict::New, true),
@@ -297,8 +297,8 @@ impl Recent {
     }
 
     /// One of the events that inherited their id: under the id that the server goes on after, or under an earlier one.
-    fn inherited(&self, replay: &Replay, next: Option<u64>, came: Came<'_>) -> Option<u64> {
-        let is_same = |mark: &Mark| !mark.has_id && mark.digest == came.digest;
+    fn inherited(&self, replay: &ResentEvents, next: Option<u64>, came: ComparedEvent<'_>) -> Option<u64> {
+        let is_same = |mark: &SeenEvent| !mark.has_id && mark.digest == came.digest;
         let next = next.filter(|number| self.at(*number).is_some_and(is_same) && !replay.used.contains(number));
         if next.is_some() || !replay.is_unique {
             return next;
@@ -318,17 +318,17 @@ impl Recent {
     }
 
     /// The first of the marks under one id that inherited it, are so and have not come again yet.
-    fn unused(&self, replay: &Replay, first: u64, is_so: impl Fn(&Mark) -> bool) -> Option<u64> {
+    fn unused(&self, replay: &ResentEvents, first: u64, is_so: impl Fn(&SeenEvent) -> bool) -> Option<u64> {
         let mut under = self.run(first).filter(|(_, mark)| !mark.has_id && is_so(mark));
         under.find(|(number, _)| !replay.used.contains(number) && *number < replay.end).map(|(number, _)| number)
     }
 
     /// An event with an id of its own. Gives also whether others of those remembered may come.
-    fn with_id(&mut self, replay: &mut Replay, came: Came<'_>, place: u32, ids: &Ids) -> (Verdict, bool) {
+    fn with_id(&mut self, replay: &mut ResentEvents, came: ComparedEvent<'_>, place: u32, ids: &Ids) -> (Verdict, bool) {
         if !replay.is_unique && !ids.rise() {
             return (Verdict::New, false);
         }
-        let is_first = matches!(replay.at, At::Leading(_));
+        let is_first = matches!(replay.at, ReplayPlace::Leading(_));
         let run = replay.runs.get(&came.id).copied().filter(|first| *first >= self.start);
         self.is_doubtful &= !replay.knows(came.id);
         let differs = match run {
@@ -339,14 +339,14 @@ impl Recent {
                 }
                 let same = self.run(first).any(|(_, mark)| mark.has_id && mark.digest == came.digest);
                 if same {
-                    return (self.recognised(replay, At::Run(first), came, place, ids), true);
+                    return (self.recognised(replay, ReplayPlace::Run(first), came, place, ids), true);
                 }
                 if self.run(first).any(|(_, mark)| mark.has_id && mark.digest == UNKNOWN) {
-                    replay.at = At::Run(first);
+                    replay.at = ReplayPlace::Run(first);
                     (self.id, self.place) = (Some(came.id), place);
                     return (Verdict::Repeated, true);
                 }
-                if place > 1 && self.renders != Renders::Anew {
+                if place > 1 && self.renders != Rendering::Anew {
                     // One more than there were under this id.
                     return (Verdict::Behind, true);
                 }
@@ -354,7 +354,7 @@ impl Recent {
             }
             None => match replay.older.get(&came.id) {
                 Some(digest) if place > 1 || *digest == came.digest => {
-                    return (self.recognised(replay, At::Before, came, place, ids), true);
+                    return (self.recognised(replay, ReplayPlace::Before, came, place, ids), true);
                 }
                 older => older.is_some(),
             },
@@ -367,37 +367,44 @@ impl Recent {
         };
         match verdict {
             Verdict::Repeated => {
-                replay.at = run.map_or(At::Before, At::Run);
+                replay.at = run.map_or(ReplayPlace::Before, ReplayPlace::Run);
                 (self.id, self.place) = (Some(came.id), place);
             }
-            _ => replay.at = At::Between,
+            _ => replay.at = ReplayPlace::Between,
         }
         (verdict, matches!(verdict, Verdict::Repeated | Verdict::Behind))
     }
 
     /// The event is the same as before.
-    fn recognised(&mut self, replay: &mut Replay, at: At, came: Came<'_>, place: u32, ids: &Ids) -> Verdict {
+    fn recognised(
+        &mut self,
+        replay: &mut ResentEvents,
+        at: ReplayPlace,
+        came: ComparedEvent<'_>,
+        place: u32,
+        ids: &Ids,
+    ) -> Verdict {
         replay.from_start |= !replay.is_confirmed && ids.begins(came.text);
         (replay.at, replay.is_confirmed) = (at, true);
-        if self.renders == Renders::Unknown {
-            self.renders = Renders::Same;
+        if self.renders == Rendering::Unknown {
+            self.renders = Rendering::Same;
         }
         (self.id, self.place) = (Some(came.id), place);
         if replay.has_news { Verdict::Resent } else { Verdict::Repeated }
     }
 
     /// The id is known and its content is another one, where ids rise: rendered anew, or another event of a new numbering.
-    fn changed(&mut self, replay: &mut Replay, came: Came<'_>, ids: &Ids) -> Verdict {
+    fn changed(&mut self, replay: &mut ResentEvents, came: ComparedEvent<'_>, ids: &Ids) -> Verdict {
         let looks_new = match replay.is_confirmed {
             true => replay.from_start,
-            false => self.renders == Renders::Same || ids.begins(came.text) || ids.is_far_behind(came.text),
+            false => self.renders == Rendering::Same || ids.begins(came.text) || ids.is_far_behind(came.text),
         };
         match self.renders {
-            Renders::Anew => Verdict::Repeated,
+            Rendering::Anew => Verdict::Repeated,
             _ if looks_new => Verdict::Anew,
             _ => {
                 if !replay.is_confirmed {
-                    self.renders = Renders::Anew;
+                    self.renders = Rendering::Anew;
                 }
                 Verdict::Repeated
             }
@@ -405,13 +412,13 @@ impl Recent {
     }
 
     /// The id is not remembered, where ids rise.
-    fn unknown(&mut self, replay: &Replay, came: Came<'_>, is_first: bool, ids: &Ids) -> Verdict {
+    fn unknown(&mut self, replay: &ResentEvents, came: ComparedEvent<'_>, is_first: bool, ids: &Ids) -> Verdict {
         match ids.step(came.text) {
-            Step::Up(_) | Step::Apart => Verdict::New,
-            Step::Same | Step::Down => {
-                let is_start = is_first && self.renders != Renders::Anew && ids.begins(came.text);
+            IdOrder::Up(_) | IdOrder::Apart => Verdict::New,
+            IdOrder::Same | IdOrder::Down => {
+                let is_start = is_first && self.renders != Rendering::Anew && ids.begins(came.text);
                 // All that came between two of those remembered is remembered.
-                let is_within = matches!(replay.at, At::Run(_) | At::Between) || self.has_all(ids);
+                let is_within = matches!(replay.at, ReplayPlace::Run(_) | ReplayPlace::Between) || self.has_all(ids);
                 match (is_start, is_within) {
                     (true, _) => Verdict::Anew,
                     (false, true) => Verdict::Behind,
@@ -432,22 +439,22 @@ impl Recent {
 
     /// The marks under one id from this number on, up to the next id. A server's pings, which came while it sent earlier events again, may
     /// stand between them under an id of before.
-    fn run(&self, first: u64) -> impl Iterator<Item = (u64, &Mark)> {
+    fn run(&self, first: u64) -> impl Iterator<Item = (u64, &SeenEvent)> {
         let marks = (first..).map_while(|number| Some((number, self.at(number)?)));
         let id = self.at(first).map(|mark| mark.id);
-        let is_of_id = move |mark: &Mark| Some(mark.id) == id;
+        let is_of_id = move |mark: &SeenEvent| Some(mark.id) == id;
         marks.take_while(move |(_, mark)| !mark.has_id || is_of_id(mark)).filter(move |(_, mark)| is_of_id(mark))
     }
 
-    fn at(&self, number: u64) -> Option<&Mark> {
+    fn at(&self, number: u64) -> Option<&SeenEvent> {
         self.seen.get(usize::try_from(number.checked_sub(self.start)?).ok()?)
     }
 }
 
-impl Replay {
+impl ResentEvents {
     /// Where ids have no order, an id that comes back says that they are no cursors; and so do several events that give the same one, as
     /// long as few ids have been seen: those of a transaction share its name, and so do all of a device.
-    fn of(seen: &VecDeque<Mark>, start: u64, older: &Older, may_share: bool) -> Self {
+    fn of(seen: &VecDeque<SeenEvent>, start: u64, older: &Older, may_share: bool) -> Self {
         let mut runs = HashMap::with_capacity(seen.len());
         let (mut is_unique, mut is_shared, mut before) = (true, false, None);
         for (number, mark) in (start..).zip(seen) {
@@ -466,13 +473,13 @@ impl Replay {
             before = Some(mark.id);
         }
         is_unique &= !is_shared || may_share || runs.len() as u64 >= STEPS_MIN;
-        Replay {
+        ResentEvents {
             runs,
             older: older.marks.iter().copied().collect(),
             end: start + seen.len() as u64,
             last_with_id: start,
             is_unique,
-            at: At::Leading(None),
+            at: ReplayPlace::Leading(None),
             from_start: false,
             is_confirmed: false,
             has_news: false,
@@ -487,16 +494,16 @@ impl Replay {
     }
 
     /// Whether those remembered may still come behind an id that is not, where ids are not proved to rise.
-    fn may_go_on(&mut self, step: Step) -> bool {
-        self.at = At::New;
+    fn may_go_on(&mut self, step: IdOrder) -> bool {
+        self.at = ReplayPlace::New;
         let many = self.is_unique && self.runs.len() as u64 >= STEPS_MIN;
-        self.has_news |= many && !matches!(step, Step::Down | Step::Same);
-        self.is_unique && (many || matches!(step, Step::Down | Step::Same))
+        self.has_news |= many && !matches!(step, IdOrder::Down | IdOrder::Same);
+        self.is_unique && (many || matches!(step, IdOrder::Down | IdOrder::Same))
     }
 }
 
 impl Older {
-    fn take(&mut self, mark: Mark) {
+    fn take(&mut self, mark: SeenEvent) {
         if !mark.has_id || mark.place > 1 || mark.digest == UNKNOWN {
             return;
         }

@@ -19,8 +19,8 @@ use crate::options::{Connector, Endpoint, ReadTimeout, Resume, TableOptions};
 
 /// A feed as its user means it; valid by construction.
 #[derive(Clone)]
-pub struct Spec {
-    pub(super) source: Source,
+pub struct FeedSpec {
+    pub(super) source: FeedSource,
     /// The event types to hand on; empty for all.
     pub(super) wanted: Vec<String>,
     pub(super) max_event_bytes: usize,
@@ -37,7 +37,7 @@ pub struct Spec {
 }
 
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum FeedSource {
     Http(Box<Request>),
     File(PathBuf),
 }
@@ -57,25 +57,25 @@ pub(super) struct Request {
     pub(super) tls_client_file: Option<PathBuf>,
 }
 
-impl std::fmt::Debug for Spec {
+impl std::fmt::Debug for FeedSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spec").field("source", &self.shown()).field("wanted", &self.wanted).finish_non_exhaustive()
     }
 }
 
-impl Spec {
+impl FeedSpec {
     /// Reads the part of a table's options that concerns its feed; all errors, not only the first.
-    pub fn new(options: &TableOptions) -> Result<Spec, Vec<Error>> {
+    pub fn new(options: &TableOptions) -> Result<FeedSpec, Vec<Error>> {
         let mut errors = Vec::new();
         let source = match options.connector {
             Connector::File => match &options.path {
-                Some(path) => Some(Source::File(path.clone())),
+                Some(path) => Some(FeedSource::File(path.clone())),
                 None => {
                     errors.push(missing("path", "file", "'events.ndjson'"));
                     None
                 }
             },
-            Connector::Sse => request(options, &mut errors).map(|request| Source::Http(Box::new(request))),
+            Connector::Sse => request(options, &mut errors).map(|request| FeedSource::Http(Box::new(request))),
         };
         if options.reconnect_delay > options.reconnect_max_delay {
             errors.push(
@@ -91,7 +91,7 @@ impl Spec {
             );
         }
         match source {
-            Some(source) if errors.is_empty() => Ok(Spec {
+            Some(source) if errors.is_empty() => Ok(FeedSpec {
                 source,
                 wanted: options.events.0.clone(),
                 max_event_bytes: options.max_event_bytes.0,
@@ -112,23 +112,23 @@ impl Spec {
 
     /// Whether the feed is a file, which can be read again from its beginning.
     pub fn is_file(&self) -> bool {
-        matches!(self.source, Source::File(_))
+        matches!(self.source, FeedSource::File(_))
     }
 
     /// Whether another spec reads the same feed, if only in another way.
-    pub fn is_same_place(&self, other: &Spec) -> bool {
+    pub fn is_same_place(&self, other: &FeedSpec) -> bool {
         match (&self.source, &other.source) {
-            (Source::Http(one), Source::Http(other)) => one.endpoint == other.endpoint,
-            (Source::File(one), Source::File(other)) => one == other,
+            (FeedSource::Http(one), FeedSource::Http(other)) => one.endpoint == other.endpoint,
+            (FeedSource::File(one), FeedSource::File(other)) => one == other,
             _ => false,
         }
     }
 
-    /// What [`Spec::is_same_place`] compares, as text: it may hold secrets.
+    /// What [`FeedSpec::is_same_place`] compares, as text: it may hold secrets.
     pub fn place(&self) -> String {
         match &self.source {
-            Source::Http(request) => format!("{:?}", request.endpoint),
-            Source::File(path) => format!("{path:?}"),
+            FeedSource::Http(request) => format!("{:?}", request.endpoint),
+            FeedSource::File(path) => format!("{path:?}"),
         }
     }
 
@@ -139,7 +139,7 @@ impl Spec {
 
     /// The variables in headers and body that have no value now; connecting would fail for them.
     pub fn unset_variables(&self) -> Vec<&str> {
-        let Source::Http(request) = &self.source else { return Vec::new() };
+        let FeedSource::Http(request) = &self.source else { return Vec::new() };
         let templates = request.headers.iter().map(|header| &header.value).chain(&request.body);
         let mut unset: Vec<&str> = templates.flat_map(Template::names).filter(|name| (self.variables)(name).is_none()).collect();
         unset.sort_unstable();
@@ -148,16 +148,16 @@ impl Spec {
     }
 
     /// Takes the values of `{{ NAME }}` from elsewhere than the environment.
-    pub fn with_variables(mut self, variables: Variables) -> Spec {
+    pub fn with_variables(mut self, variables: Variables) -> FeedSpec {
         self.variables = variables;
         self
     }
 
     /// The same feed under a policy, if that allows it; all that is not allowed otherwise.
-    pub fn with_policy(mut self, policy: Arc<Policy>) -> Result<Spec, Vec<Error>> {
+    pub fn with_policy(mut self, policy: Arc<Policy>) -> Result<FeedSpec, Vec<Error>> {
         let checks = match &self.source {
-            Source::File(_) => vec![policy.check_files("path")],
-            Source::Http(request) => request.check(&policy),
+            FeedSource::File(_) => vec![policy.check_files("path")],
+            FeedSource::Http(request) => request.check(&policy),
         };
         let errors: Vec<Error> = checks.into_iter().filter_map(Result::err).collect();
         let (values, others) = (policy.values.clone(), self.variables);
@@ -169,8 +169,8 @@ impl Spec {
     /// The place of the feed for people: no password, no query.
     pub fn shown(&self) -> String {
         match &self.source {
-            Source::Http(request) => request.shown(),
-            Source::File(path) => path.display().to_string(),
+            FeedSource::Http(request) => request.shown(),
+            FeedSource::File(path) => path.display().to_string(),
         }
     }
 }
@@ -384,26 +384,26 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Given;
+    use crate::options::GivenOption;
 
     pub(crate) fn options(pairs: &[(&str, &str)]) -> TableOptions {
-        let given: Vec<Given> =
-            pairs.iter().map(|(name, value)| Given { name: (*name).into(), value: (*value).into(), span: None }).collect();
+        let given: Vec<GivenOption> =
+            pairs.iter().map(|(name, value)| GivenOption { name: (*name).into(), value: (*value).into(), span: None }).collect();
         TableOptions::read(&given).unwrap()
     }
 
     fn filled(pairs: &[(&str, &str)]) -> Result<Filled> {
         let variables: Variables = Arc::new(|name| (name == "TOKEN").then(|| "a/b c&d".to_string()));
-        match Spec::new(&options(pairs)).unwrap().source {
-            Source::Http(request) => request.fill(&variables),
-            Source::File(_) => unreachable!("these options are of the connector sse"),
+        match FeedSpec::new(&options(pairs)).unwrap().source {
+            FeedSource::Http(request) => request.fill(&variables),
+            FeedSource::File(_) => unreachable!("these options are of the connector sse"),
         }
     }
 
     #[test]
     fn what_a_connector_requires_is_named() {
         for (connector, name) in [("sse", "endpoint"), ("file", "path")] {
-            let errors = Spec::new(&options(&[("connector", connector)])).unwrap_err();
+            let errors = FeedSpec::new(&options(&[("connector", connector)])).unwrap_err();
             assert_eq!(errors[0].code(), Code::MissingOption);
             assert!(errors[0].message().contains(&format!("option '{name}'")), "{}", errors[0]);
         }
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn nothing_secret_shows() {
-        let spec = Spec::new(&options(&[
+        let spec = FeedSpec::new(&options(&[
             ("connector", "sse"),
             ("endpoint", "https://geheim:geheim@example.com/x?key=geheim"),
             ("headers", "Authorization: geheim"),
@@ -435,7 +435,7 @@ mod tests {
     #[test]
     fn a_post_is_finite_unless_told_otherwise() {
         let reconnect = |more: &[(&str, &str)]| {
-            Spec::new(&options(&[&[("connector", "sse"), ("endpoint", "http://x")], more].concat())).unwrap().reconnect
+            FeedSpec::new(&options(&[&[("connector", "sse"), ("endpoint", "http://x")], more].concat())).unwrap().reconnect
         };
         assert!(reconnect(&[]));
         assert!(!reconnect(&[("method", "post")]));

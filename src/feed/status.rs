@@ -25,7 +25,7 @@ const GAPS: usize = 256;
 const WARNINGS_MAX: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum FeedState {
     /// Nobody reads it, so there is no connection.
     NotRead,
     Connecting,
@@ -44,36 +44,36 @@ pub enum State {
     Completed,
 }
 
-impl State {
-    pub const ALL: [State; 9] = [
-        State::NotRead,
-        State::Connecting,
-        State::Connected,
-        State::Silent,
-        State::BackingOff,
-        State::Paused,
-        State::Disconnected,
-        State::Failed,
-        State::Completed,
+impl FeedState {
+    pub const ALL: [FeedState; 9] = [
+        FeedState::NotRead,
+        FeedState::Connecting,
+        FeedState::Connected,
+        FeedState::Silent,
+        FeedState::BackingOff,
+        FeedState::Paused,
+        FeedState::Disconnected,
+        FeedState::Failed,
+        FeedState::Completed,
     ];
 
     /// The word that people see.
     pub fn as_str(self) -> &'static str {
         match self {
-            State::NotRead => "not read",
-            State::Connecting => "connecting",
-            State::Connected => "connected",
-            State::Silent => "silent",
-            State::BackingOff => "backing off",
-            State::Paused => "paused",
-            State::Disconnected => "disconnected",
-            State::Failed => "failed",
-            State::Completed => "completed",
+            FeedState::NotRead => "not read",
+            FeedState::Connecting => "connecting",
+            FeedState::Connected => "connected",
+            FeedState::Silent => "silent",
+            FeedState::BackingOff => "backing off",
+            FeedState::Paused => "paused",
+            FeedState::Disconnected => "disconnected",
+            FeedState::Failed => "failed",
+            FeedState::Completed => "completed",
         }
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for FeedState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
@@ -145,7 +145,7 @@ impl Cause {
 pub struct Happening {
     pub at: Timestamp,
     /// The state that was entered.
-    pub state: State,
+    pub state: FeedState,
     /// Why, where there is something to tell.
     pub reason: Option<String>,
 }
@@ -176,7 +176,7 @@ pub(super) fn cut(text: &str) -> String {
 
 /// The living status of one feed, shared between its reader and its watchers. Shows no secret.
 #[derive(Debug)]
-pub struct Status {
+pub struct FeedStatus {
     events: AtomicU64,
     filtered: AtomicU64,
     repeated: AtomicU64,
@@ -208,7 +208,7 @@ pub(super) struct Counts {
 /// What changes with connections, not with bytes.
 #[derive(Debug, Clone)]
 struct Slow {
-    state: State,
+    state: FeedState,
     since: Timestamp,
     last_event_id: String,
     heartbeat: Option<Duration>,
@@ -222,8 +222,8 @@ struct Slow {
 
 /// A status as it was at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    pub state: State,
+pub struct FeedSnapshot {
+    pub state: FeedState,
     /// When the state was entered.
     pub since: Timestamp,
     /// Events handed on.
@@ -263,15 +263,15 @@ pub struct Snapshot {
     pub warnings: Vec<String>,
 }
 
-impl Default for Status {
+impl Default for FeedStatus {
     fn default() -> Self {
-        Status::new()
+        FeedStatus::new()
     }
 }
 
-impl Status {
+impl FeedStatus {
     pub fn new() -> Self {
-        Status {
+        FeedStatus {
             events: AtomicU64::new(0),
             filtered: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
@@ -282,7 +282,7 @@ impl Status {
             last_event_at: AtomicU64::new(0),
             last_byte_at: AtomicU64::new(0),
             slow: Mutex::new(Slow {
-                state: State::NotRead,
+                state: FeedState::NotRead,
                 since: Timestamp::now(),
                 last_event_id: String::new(),
                 heartbeat: None,
@@ -301,13 +301,13 @@ impl Status {
         }
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> FeedSnapshot {
         let slow = self.slow(|slow| slow.clone());
         let time = |at: &AtomicU64| match at.load(Relaxed) {
             0 => None,
             nanos => Some(Timestamp(nanos as i64)),
         };
-        Snapshot {
+        FeedSnapshot {
             state: slow.state,
             since: slow.since,
             events: self.events.load(Relaxed),
@@ -410,39 +410,39 @@ impl Status {
 
     /// No event has come for longer than expected, on a connection that is up.
     pub(crate) fn fall_silent(&self, reason: String) {
-        if self.slow(|slow| slow.state) == State::Connected {
+        if self.slow(|slow| slow.state) == FeedState::Connected {
             tracing::warn!("{reason}");
-            self.turn(State::Silent, Some(reason), |_| {});
+            self.turn(FeedState::Silent, Some(reason), |_| {});
         }
     }
 
     /// An event has come after such a time.
     pub(crate) fn heard_again(&self) {
-        if self.slow(|slow| slow.state) == State::Silent {
+        if self.slow(|slow| slow.state) == FeedState::Silent {
             tracing::info!("events come again");
             // The connection is the one of before.
-            self.change(State::Connected, Some("events come again".into()), |_| {});
+            self.change(FeedState::Connected, Some("events come again".into()), |_| {});
         }
     }
 
     /// Nobody reads the feed any more; a failure or an end is still worth telling.
-    pub(crate) fn rest(&self, state: State) {
-        if !matches!(self.slow(|slow| slow.state), State::Failed | State::Completed) {
+    pub(crate) fn rest(&self, state: FeedState) {
+        if !matches!(self.slow(|slow| slow.state), FeedState::Failed | FeedState::Completed) {
             self.enter(state);
         }
     }
 
-    pub(crate) fn enter(&self, state: State) {
+    pub(crate) fn enter(&self, state: FeedState) {
         self.turn(state, None, |_| {});
     }
 
     /// The feed has come to its end for this reason.
     pub(super) fn complete(&self, reason: &str) {
-        self.turn(State::Completed, Some(reason.into()), |_| {});
+        self.turn(FeedState::Completed, Some(reason.into()), |_| {});
     }
 
     pub(super) fn back_off(&self, cause: Cause, reason: String, wait: Duration, attempts: u64) {
-        self.turn(State::BackingOff, Some(reason.clone()), |slow| {
+        self.turn(FeedState::BackingOff, Some(reason.clone()), |slow| {
             slow.last_error = Some(reason);
             slow.attempts = attempts;
             slow.reconnects[cause as usize] += 1;
@@ -451,7 +451,7 @@ impl Status {
     }
 
     pub(super) fn fail(&self, reason: String) {
-        self.turn(State::Failed, Some(reason.clone()), |slow| slow.last_error = Some(reason));
+        self.turn(FeedState::Failed, Some(reason.clone()), |slow| slow.last_error = Some(reason));
     }
 
     /// Its user has ordered a new connection.
@@ -481,14 +481,14 @@ impl Status {
         self.recent.write(event);
     }
 
-    fn turn(&self, state: State, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
-        if state == State::Connected {
+    fn turn(&self, state: FeedState, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
+        if state == FeedState::Connected {
             self.connects.fetch_add(1, Relaxed);
         }
         self.change(state, reason, more);
     }
 
-    fn change(&self, state: State, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
+    fn change(&self, state: FeedState, reason: Option<String>, more: impl FnOnce(&mut Slow)) {
         let at = Timestamp::now();
         self.slow(|slow| {
             if slow.state != state {

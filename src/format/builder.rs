@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::*;
 
-use super::object::Part;
+use super::object::ByteRange;
 use super::value::{Cell, Scratch};
 use crate::error::{Error, Result};
 
@@ -49,13 +49,13 @@ impl<'a> Cells<'a> {
 
     fn bytes(&self, cell: Cell) -> Option<&'a [u8]> {
         match cell {
-            Cell::Bytes(Part { start, end }) => Some(&self.scratch.bytes[start..end]),
+            Cell::Bytes(ByteRange { start, end }) => Some(&self.scratch.bytes[start..end]),
             _ => None,
         }
     }
 }
 
-/// A column in the making. The cells it is handed are those that a [`super::value::Value`] of the same type makes.
+/// A column in the making. The cells it is handed are those that a [`super::value::ValueReader`] of the same type makes.
 pub trait Builder: Send {
     /// Takes the cells of one value.
     fn append(&mut self, cells: &mut Cells<'_>);
@@ -65,7 +65,7 @@ pub trait Builder: Send {
     fn finish(&mut self) -> Result<ArrayRef>;
 }
 
-/// The builder for columns of this type; an error where [`super::value::Value::of`] refuses it too.
+/// The builder for columns of this type; an error where [`super::value::ValueReader::of`] refuses it too.
 pub fn builder(data_type: &DataType) -> Result<Box<dyn Builder>> {
     macro_rules! integers {
         ($type:ty) => {

@@ -6,23 +6,23 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
-use super::{Bad, Column, Decoder, Input, Metadata, Origin, Spec};
+use super::{Bad, Column, Decoder, FormatSpec, Metadata, Origin, RawEvent};
 use crate::options::{Format, Framing, TimestampFormat};
 use crate::time::{Timestamp, instant, instant_ns};
 
-pub(super) fn spec(columns: Vec<Column>) -> Spec {
-    Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "http://x/sse", columns, None).unwrap()
+pub(super) fn spec(columns: Vec<Column>) -> FormatSpec {
+    FormatSpec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "http://x/sse", columns, None).unwrap()
 }
 
-pub(super) fn decoder(spec: &Spec) -> Decoder {
+pub(super) fn decoder(spec: &FormatSpec) -> Decoder {
     Decoder::new(spec, &(0..spec.columns.len()).collect::<Vec<_>>()).unwrap()
 }
 
-pub(super) fn event(data: &str) -> Input<'_> {
-    Input { kind: "message", data, id: "7", received: Timestamp(42) }
+pub(super) fn event(data: &str) -> RawEvent<'_> {
+    RawEvent { kind: "message", data, id: "7", received: Timestamp(42) }
 }
 
-fn run(spec: &Spec, events: &[&str]) -> (RecordBatch, Vec<i64>, Vec<Bad>) {
+fn run(spec: &FormatSpec, events: &[&str]) -> (RecordBatch, Vec<i64>, Vec<Bad>) {
     let mut decoder = decoder(spec);
     let mut bad = Vec::new();
     for data in events {
@@ -40,7 +40,7 @@ fn shown(array: &dyn Array) -> Vec<String> {
 }
 
 /// What becomes of `{"x": value}` in a column `x`: the value as Arrow prints it, or the reason against.
-fn outcome(spec: &Spec, value: &str) -> Result<String, String> {
+fn outcome(spec: &FormatSpec, value: &str) -> Result<String, String> {
     let (batch, _, bad) = run(spec, &[&format!("{{\"x\":{value}}}")]);
     match &bad[..] {
         [] => Ok(shown(batch.column(0)).remove(0)),
@@ -60,7 +60,7 @@ fn check(column: Column, cases: &[(&str, Result<&str, &str>)]) {
 /// The reasons are given without `column 'x': ` and the place, which is always that of the value.
 #[track_caller]
 fn check_written(column: Column, written: TimestampFormat, cases: &[(&str, Result<&str, &str>)]) {
-    let spec = Spec { timestamps: written, ..spec(vec![column]) };
+    let spec = FormatSpec { timestamps: written, ..spec(vec![column]) };
     for (value, expect) in cases {
         let expect = match expect {
             Ok(value) => Ok(value.to_string()),
@@ -422,7 +422,7 @@ fn unknown_fields_of_any_depth_are_skipped() {
 #[test]
 fn the_event_time_is_read_even_when_nobody_selects_it() {
     let columns = vec![column(DataType::Int64), Column::new("ts", instant(TimeUnit::Millisecond))];
-    let spec = Spec { time: Some(1), ..spec(columns) };
+    let spec = FormatSpec { time: Some(1), ..spec(columns) };
     let mut decoder = Decoder::new(&spec, &[0]).unwrap();
     let mut reasons = Vec::new();
     for data in [
@@ -463,7 +463,8 @@ fn metadata() -> Vec<Column> {
 #[test]
 fn metadata_is_read_without_looking_at_the_data() {
     let mut decoder = decoder(&spec(metadata()));
-    decoder.push(Input { kind: "k", data: "no JSON", id: "", received: Timestamp(1_000_000_000) }, &mut |bad| panic!("{bad:?}"));
+    decoder
+        .push(RawEvent { kind: "k", data: "no JSON", id: "", received: Timestamp(1_000_000_000) }, &mut |bad| panic!("{bad:?}"));
     let (batch, times) = decoder.take().unwrap();
     let row: Vec<String> = batch.columns().iter().flat_map(|column| shown(column)).collect();
     assert_eq!(row, ["k", "NULL", "1970-01-01T00:00:01Z", "http://x/sse", "no JSON"]);
@@ -479,7 +480,7 @@ fn an_id_that_must_be_there_is_asked_for() {
     let id = Column::new("id", DataType::Utf8View).with_origin(Origin::Metadata(Metadata::EventId)).not_null();
     let mut decoder = decoder(&spec(vec![id]));
     let mut reasons = Vec::new();
-    decoder.push(Input { id: "", ..event("{}") }, &mut |bad| reasons.push(bad.reason));
+    decoder.push(RawEvent { id: "", ..event("{}") }, &mut |bad| reasons.push(bad.reason));
     assert_eq!(reasons, ["the event has no id, and the column is NOT NULL at line 1 column 1"]);
 }
 
@@ -501,7 +502,8 @@ fn unstructured_data_is_any_json_kept_as_it_is() {
 #[test]
 fn raw_text_is_kept_as_it_is() {
     let columns = vec![Column::new("value", DataType::Utf8View)];
-    let spec = |framing| Spec::new(Format::RawString, framing, TimestampFormat::Rfc3339, "", columns.clone(), None).unwrap();
+    let spec =
+        |framing| FormatSpec::new(Format::RawString, framing, TimestampFormat::Rfc3339, "", columns.clone(), None).unwrap();
     let (batch, _, bad) = run(&spec(Framing::None), &["{\"a\": \\ud800", " two\nlines ", ""]);
     assert_eq!((shown(batch.column(0)), bad), (vec!["{\"a\": \\ud800".into(), " two\nlines ".into(), "".into()], vec![]));
     let (batch, ..) = run(&spec(Framing::Newline), &["one\r\n\n two"]);
@@ -510,7 +512,7 @@ fn raw_text_is_kept_as_it_is() {
 
 #[test]
 fn a_framing_splits_an_event_and_a_bad_part_costs_only_itself() {
-    let framed = |framing| Spec { framing, ..spec(vec![column(DataType::Int64)]) };
+    let framed = |framing| FormatSpec { framing, ..spec(vec![column(DataType::Int64)]) };
     let (batch, _, bad) = run(&framed(Framing::Newline), &["{\"x\":1}\n\n{\"x\":\"é\"}\r\n  \n{\"x\":2}\n{\"x\":", "{\"x\":3}"]);
     assert_eq!(shown(batch.column(0)), ["1", "2", "3"]);
     let reasons: Vec<(&str, u64)> = bad.iter().map(|bad| (bad.reason.as_str(), bad.offset)).collect();

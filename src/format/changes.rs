@@ -9,9 +9,9 @@ use arrow::array::RecordBatch;
 use serde::Deserialize;
 
 use super::decode::{Image, each_record, must_be, told};
-use super::object::{self, Fault, Names, NearFields, Part};
-use super::value::Written;
-use super::{Bad, Decoder, Input, Spec};
+use super::object::{self, ByteRange, Fault, NameIndex, NearFields};
+use super::value::NumericTime;
+use super::{Bad, Decoder, FormatSpec, RawEvent};
 use crate::error::Result;
 use crate::options::{Format, Framing};
 use crate::time::TimestampArray;
@@ -30,11 +30,11 @@ pub enum Op {
 /// A part of the schema that Kafka Connect puts beside a payload.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct ConnectSchema {
     field: Option<String>,
     /// What the type means, such as `io.debezium.time.MicroTimestamp`.
     name: Option<String>,
-    fields: Vec<Told>,
+    fields: Vec<ConnectSchema>,
 }
 
 /// What events have told, in their order.
@@ -67,14 +67,14 @@ pub struct ChangeDecoder {
     rows: Decoder,
     keys: Decoder,
     /// The fields around the rows, and those of Debezium's `source`.
-    envelope: Names,
-    source: Names,
+    envelope: NameIndex,
+    source: NameIndex,
     /// Where Debezium's events tell their own schema, that of the last one; `None` where nobody asks for it.
     schema: Option<String>,
-    schema_name: Names,
+    schema_name: NameIndex,
     ops: Vec<Op>,
     skipped: u64,
-    elements: Vec<Option<Part>>,
+    elements: Vec<Option<ByteRange>>,
 }
 
 /// The table of the database whose rows are wanted.
@@ -94,8 +94,8 @@ const SOURCE: [&str; 3] = ["schema", "db", "table"];
 impl ChangeDecoder {
     /// A decoder of the columns `projection` of `spec`, for rows named by the columns `key`; of all tables of the database, or only
     /// of `table` (`public.metrics`, or `metrics` of any schema).
-    pub fn new(spec: &Spec, projection: &[usize], key: &[usize], table: Option<&str>) -> Result<ChangeDecoder> {
-        let untimed = Spec { time: None, ..spec.clone() };
+    pub fn new(spec: &FormatSpec, projection: &[usize], key: &[usize], table: Option<&str>) -> Result<ChangeDecoder> {
+        let untimed = FormatSpec { time: None, ..spec.clone() };
         let envelope = if spec.format == Format::Wal2json { WAL2JSON } else { DEBEZIUM };
         Ok(ChangeDecoder {
             format: spec.format,
@@ -106,10 +106,10 @@ impl ChangeDecoder {
             }),
             rows: Decoder::new(spec, projection)?.observe(),
             keys: Decoder::new(&untimed, key)?,
-            envelope: Names::exact(envelope),
-            source: Names::exact(SOURCE),
-            schema: (Written::of(spec) == Written::Debezium).then(String::new),
-            schema_name: Names::exact(["schema"]),
+            envelope: NameIndex::exact(envelope),
+            source: NameIndex::exact(SOURCE),
+            schema: (NumericTime::of(spec) == NumericTime::Debezium).then(String::new),
+            schema_name: NameIndex::exact(["schema"]),
             ops: Vec::new(),
             skipped: 0,
             elements: Vec::new(),
@@ -117,7 +117,7 @@ impl ChangeDecoder {
     }
 
     /// Reads one event. A record that cannot be read costs only itself and is told to `bad`.
-    pub fn push(&mut self, input: Input<'_>, bad: &mut dyn FnMut(Bad)) {
+    pub fn push(&mut self, input: RawEvent<'_>, bad: &mut dyn FnMut(Bad)) {
         let mut elements = std::mem::take(&mut self.elements);
         each_record(input, self.framing, &mut elements, |record| match record.and_then(|part| self.change(input, part)) {
             Ok(Some(op)) => self.ops.push(op),
@@ -154,7 +154,7 @@ impl ChangeDecoder {
     }
 
     /// What a record tells; `None` for one that is about something else.
-    fn change(&mut self, input: Input<'_>, record: Part) -> Result<Option<Op>, Fault> {
+    fn change(&mut self, input: RawEvent<'_>, record: ByteRange) -> Result<Option<Op>, Fault> {
         match self.format {
             Format::Json | Format::RawString => self.upsert(input, record, Image::Object(record), None).map(Some),
             Format::Debezium => self.debezium(input, record),
@@ -162,7 +162,7 @@ impl ChangeDecoder {
         }
     }
 
-    fn debezium(&mut self, input: Input<'_>, record: Part) -> Result<Option<Op>, Fault> {
+    fn debezium(&mut self, input: RawEvent<'_>, record: ByteRange) -> Result<Option<Op>, Fault> {
         let data = input.data;
         let Some(mut around) = self.envelope(data, record)? else { return Ok(None) };
         if let [None, .., Some(payload)] = around {
@@ -205,7 +205,7 @@ impl ChangeDecoder {
     }
 
     /// Takes the types of the row's times from the schema that an event carries, unless it is that of the event before.
-    fn learn(&mut self, data: &str, record: Part) -> Result<(), Fault> {
+    fn learn(&mut self, data: &str, record: ByteRange) -> Result<(), Fault> {
         let Some(known) = &mut self.schema else { return Ok(()) };
         let mut slot = [None];
         object::fields(data, record, &self.schema_name, &mut slot, &mut NearFields::default())?;
@@ -213,7 +213,7 @@ impl ChangeDecoder {
         if known != text {
             text.clone_into(known);
             // What is no such schema tells nothing, and the row may be read all the same.
-            let told = serde_json::from_str::<Told>(text).unwrap_or_default();
+            let told = serde_json::from_str::<ConnectSchema>(text).unwrap_or_default();
             for row in told.fields.iter().filter(|row| matches!(row.field.as_deref(), Some("before" | "after"))) {
                 for column in &row.fields {
                     if let (Some(field), Some(name)) = (&column.field, &column.name) {
@@ -226,7 +226,7 @@ impl ChangeDecoder {
         Ok(())
     }
 
-    fn wal2json(&mut self, input: Input<'_>, record: Part) -> Result<Option<Op>, Fault> {
+    fn wal2json(&mut self, input: RawEvent<'_>, record: ByteRange) -> Result<Option<Op>, Fault> {
         let data = input.data;
         let Some(around) = self.envelope(data, record)? else { return Ok(None) };
         let [action, columns, identity, schema, table] = around.map(|slot| slot.and_then(|part| present(data, part)));
@@ -257,7 +257,7 @@ impl ChangeDecoder {
     }
 
     /// The fields around a row; `None` for a record that is NULL, which follows a delete in a compacted topic.
-    fn envelope(&self, data: &str, record: Part) -> Result<Option<[Option<Part>; 5]>, Fault> {
+    fn envelope(&self, data: &str, record: ByteRange) -> Result<Option<[Option<ByteRange>; 5]>, Fault> {
         if present(data, record).is_none() {
             return Ok(None);
         }
@@ -267,36 +267,36 @@ impl ChangeDecoder {
         Ok(Some(slots))
     }
 
-    fn wants(&self, data: &str, schema: Option<Part>, table: Option<Part>) -> bool {
+    fn wants(&self, data: &str, schema: Option<ByteRange>, table: Option<ByteRange>) -> bool {
         let Some(wanted) = &self.table else { return true };
-        let is = |part: Option<Part>, name: &str| part.is_some_and(|part| text(data, part) == name);
+        let is = |part: Option<ByteRange>, name: &str| part.is_some_and(|part| text(data, part) == name);
         is(table, &wanted.table) && wanted.schema.as_ref().is_none_or(|wanted| is(schema, wanted))
     }
 
-    fn upsert(&mut self, input: Input<'_>, record: Part, image: Image, before: Option<Image>) -> Result<Op, Fault> {
+    fn upsert(&mut self, input: RawEvent<'_>, record: ByteRange, image: Image, before: Option<Image>) -> Result<Op, Fault> {
         self.rows.append(input, record, image)?;
         // Where the old row does not tell its key, the key is as it was.
         let old = before.and_then(|before| self.key(input, record, before).ok());
         Ok(Op::Upsert { row: self.rows.len() as u32 - 1, old })
     }
 
-    fn remove(&mut self, input: Input<'_>, record: Part, before: Image) -> Result<Op, Fault> {
+    fn remove(&mut self, input: RawEvent<'_>, record: ByteRange, before: Image) -> Result<Op, Fault> {
         Ok(Op::Remove { key: self.key(input, record, before)? })
     }
 
-    fn key(&mut self, input: Input<'_>, record: Part, image: Image) -> Result<u32, Fault> {
+    fn key(&mut self, input: RawEvent<'_>, record: ByteRange, image: Image) -> Result<u32, Fault> {
         self.keys.append(input, record, image)?;
         Ok(self.keys.len() as u32 - 1)
     }
 }
 
 /// `part`, unless it is NULL.
-fn present(data: &str, part: Part) -> Option<Part> {
+fn present(data: &str, part: ByteRange) -> Option<ByteRange> {
     (part.of(data).trim_ascii() != "null").then_some(part)
 }
 
 /// The text of a JSON string; other values as they are written.
-fn text(data: &str, part: Part) -> Cow<'_, str> {
+fn text(data: &str, part: ByteRange) -> Cow<'_, str> {
     let raw = part.of(data);
     serde_json::from_str::<&str>(raw)
         .map(Cow::Borrowed)
@@ -304,6 +304,6 @@ fn text(data: &str, part: Part) -> Cow<'_, str> {
         .unwrap_or(raw.into())
 }
 
-fn unnamed(record: Part, field: &str) -> Fault {
+fn unnamed(record: ByteRange, field: &str) -> Fault {
     Fault::new(record.start, format!("a row is deleted, and '{field}' does not say which (set REPLICA IDENTITY for the table)"))
 }

@@ -6,10 +6,10 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 
 use super::builder::{self, Builder, Cells};
-use super::object::{self, Fault, Names, Part};
+use super::object::{self, ByteRange, Fault, NameIndex};
 use super::presence::{Absent, Presence};
-use super::value::{Cell, Scratch, Value, Written, nanos_per};
-use super::{Bad, EXCERPT_BYTES, Input, Metadata, Origin, Spec};
+use super::value::{Cell, NumericTime, Scratch, ValueReader, nanos_per};
+use super::{Bad, EXCERPT_BYTES, FormatSpec, Metadata, Origin, RawEvent};
 use crate::error::{Error, Result};
 use crate::options::{Format, Framing};
 use crate::time::{Timestamp, TimestampArray};
@@ -23,20 +23,20 @@ pub struct Decoder {
     schema: SchemaRef,
     framing: Framing,
     endpoint: String,
-    columns: Vec<Source>,
+    columns: Vec<CellSource>,
     /// A builder for each of the first columns; the event time may follow without one.
     builders: Vec<Box<dyn Builder>>,
-    names: Names,
+    names: NameIndex,
     /// `name` and `value`, of [`Image::Named`].
-    pair: Names,
-    fields: Vec<Value>,
+    pair: NameIndex,
+    fields: Vec<ValueReader>,
     /// The column whose time is the event's, and its nanoseconds per unit.
     time: Option<(usize, i64)>,
     time_name: String,
     /// Whether a column keeps the whole data, so that it must be checked where no field is read.
     whole: bool,
     scratch: Scratch,
-    elements: Vec<Option<Part>>,
+    elements: Vec<Option<ByteRange>>,
     times: Vec<i64>,
     /// While the first records are looked at.
     presence: Option<Presence>,
@@ -50,13 +50,13 @@ pub struct Decoder {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Image {
     /// An object.
-    Object(Part),
+    Object(ByteRange),
     /// An object of Debezium's, where a large value that did not change may be left out.
-    Debezium(Part),
+    Debezium(ByteRange),
     /// An array of objects `{"name": …, "value": …}`.
-    Named(Part),
+    Named(ByteRange),
     /// The same for a row that was there before: what is missing in `columns` did not change, and stands in `identity` if anywhere.
-    Updated { columns: Part, identity: Option<Part> },
+    Updated { columns: ByteRange, identity: Option<ByteRange> },
 }
 
 /// What Debezium writes in the place of a large value that did not change.
@@ -64,7 +64,7 @@ const UNAVAILABLE: &str = "\"__debezium_unavailable_value\"";
 
 /// Where the cells of a column come from.
 #[derive(Debug, Clone, Copy)]
-enum Source {
+enum CellSource {
     /// A field of the object: its place among [`Decoder::fields`].
     Field(usize),
     /// The text of the record.
@@ -82,7 +82,7 @@ enum Source {
 impl Decoder {
     /// A decoder of the columns in `projection` (indices into the columns of `spec`), in that order. The column of the event
     /// time is read also when it is not among them.
-    pub fn new(spec: &Spec, projection: &[usize]) -> Result<Decoder> {
+    pub fn new(spec: &FormatSpec, projection: &[usize]) -> Result<Decoder> {
         let mut wanted = projection.to_vec();
         if let Some(time) = spec.time
             && !wanted.contains(&time)
@@ -98,40 +98,40 @@ impl Decoder {
             }
             let column = spec.columns.get(*index).ok_or_else(|| Error::bug("a column is asked for that is not there"))?;
             columns.push(match column.origin {
-                Origin::Payload if spec.format == Format::RawString => Source::Record,
+                Origin::Payload if spec.format == Format::RawString => CellSource::Record,
                 Origin::Payload => {
-                    let value = Value::of_column(column, Written::of(spec))
+                    let value = ValueReader::of_column(column, NumericTime::of(spec))
                         .map_err(|refused| Error::bug(format!("column '{}' of type {refused} cannot be read", column.name)))?;
                     fields.push(value);
-                    Source::Field(fields.len() - 1)
+                    CellSource::Field(fields.len() - 1)
                 }
                 Origin::Whole => {
                     whole |= spec.format == Format::Json;
-                    Source::Record
+                    CellSource::Record
                 }
                 Origin::Metadata(Metadata::Data) => {
                     whole |= column.json;
-                    Source::Record
+                    CellSource::Record
                 }
-                Origin::Metadata(Metadata::EventType) => Source::Kind,
-                Origin::Metadata(Metadata::EventId) => Source::Id { nullable: column.nullable },
-                Origin::Metadata(Metadata::Endpoint) => Source::Endpoint,
-                Origin::Metadata(Metadata::ReceivedAt) => Source::Received(unit(&column.data_type)),
+                Origin::Metadata(Metadata::EventType) => CellSource::Kind,
+                Origin::Metadata(Metadata::EventId) => CellSource::Id { nullable: column.nullable },
+                Origin::Metadata(Metadata::Endpoint) => CellSource::Endpoint,
+                Origin::Metadata(Metadata::ReceivedAt) => CellSource::Received(unit(&column.data_type)),
             });
         }
         let schema = Schema::new(projection.iter().map(|index| spec.columns[*index].field()).collect::<Vec<_>>());
         let time = spec.time.and_then(|time| wanted.iter().position(|index| *index == time));
         // Also where no column is asked for: what is no row of the table must not be counted as one.
         let payload = || spec.columns.iter().filter(|column| column.origin == Origin::Payload).map(|column| column.name.as_str());
-        let others = payload().filter(|name| !fields.iter().any(|field: &Value| field.name() == *name));
+        let others = payload().filter(|name| !fields.iter().any(|field: &ValueReader| field.name() == *name));
         let objects = spec.format != Format::RawString && payload().next().is_some();
         Ok(Decoder {
             objects,
             framing: spec.framing,
             endpoint: spec.endpoint.clone(),
             builders: schema.fields().iter().map(|field| builder::builder(field.data_type())).collect::<Result<_>>()?,
-            names: Names::among(fields.iter().map(|field| field.key().clone()), others),
-            pair: Names::exact(["name", "value"]),
+            names: NameIndex::among(fields.iter().map(|field| field.key().clone()), others),
+            pair: NameIndex::exact(["name", "value"]),
             time: time.map(|at| (at, unit(&spec.columns[wanted[at]].data_type))),
             time_name: spec.time.map(|time| spec.columns[time].name.clone()).unwrap_or_default(),
             schema: Arc::new(schema),
@@ -150,7 +150,7 @@ impl Decoder {
     /// Looks in the first records for the fields that the columns take: see [`Decoder::absent`].
     pub fn observe(mut self) -> Self {
         let id =
-            self.columns.iter().position(|column| matches!(column, Source::Id { .. })).filter(|at| *at < self.builders.len());
+            self.columns.iter().position(|column| matches!(column, CellSource::Id { .. })).filter(|at| *at < self.builders.len());
         let id = id.map(|at| (at, self.schema.field(at).name().clone()));
         if (self.objects && !self.fields.is_empty()) || id.is_some() {
             self.presence = Some(Presence::new(&self.fields, id));
@@ -166,7 +166,7 @@ impl Decoder {
     /// No record follows: what was in none of those that came is known.
     pub fn end(&mut self) {
         if let Some(presence) = self.presence.take() {
-            let is_field = |(at, source): (usize, &Source)| matches!(source, Source::Field(_)).then_some(at);
+            let is_field = |(at, source): (usize, &CellSource)| matches!(source, CellSource::Field(_)).then_some(at);
             let columns: Vec<usize> = self.columns.iter().enumerate().filter_map(is_field).collect();
             self.absent = presence.absent(&columns);
             self.told = self.absent.is_empty();
@@ -174,7 +174,7 @@ impl Decoder {
     }
 
     /// Reads one event into as many rows as it holds records. A record that cannot be read costs only itself and is told to `bad`.
-    pub fn push(&mut self, input: Input<'_>, bad: &mut dyn FnMut(Bad)) {
+    pub fn push(&mut self, input: RawEvent<'_>, bad: &mut dyn FnMut(Bad)) {
         let mut elements = std::mem::take(&mut self.elements);
         each_record(input, self.framing, &mut elements, |record| {
             if let Err(fault) = record.and_then(|part| self.append(input, part, Image::Object(part))) {
@@ -216,7 +216,7 @@ impl Decoder {
     }
 
     /// Appends the row whose fields stand in `image`, a part of `record`; all of it or nothing.
-    pub(super) fn append(&mut self, input: Input<'_>, record: Part, image: Image) -> Result<(), Fault> {
+    pub(super) fn append(&mut self, input: RawEvent<'_>, record: ByteRange, image: Image) -> Result<(), Fault> {
         if self.presence.as_mut().is_some_and(|presence| presence.look(input.data, input.id, image)) {
             self.end();
         }
@@ -272,7 +272,7 @@ impl Decoder {
     }
 
     /// Reads all cells of a record into the scratch; gives its event time.
-    fn read(&mut self, input: Input<'_>, part: Part, image: Image) -> Result<i64, Fault> {
+    fn read(&mut self, input: RawEvent<'_>, part: ByteRange, image: Image) -> Result<i64, Fault> {
         self.scratch.clear();
         if self.objects {
             self.find(input.data, image)?;
@@ -284,16 +284,16 @@ impl Decoder {
         for (at, column) in self.columns.iter().enumerate() {
             let first = scratch.cells.len();
             match column {
-                Source::Field(field) => self.fields[*field].read(input.data, scratch.slots[*field], part, scratch)?,
-                Source::Record => scratch.cells.push(Cell::Text(part)),
-                Source::Kind => scratch.cells.push(Cell::Kind),
-                Source::Id { .. } if !input.id.is_empty() => scratch.cells.push(Cell::Id),
-                Source::Id { nullable: true } => scratch.cells.push(Cell::Null),
-                Source::Id { nullable: false } => {
+                CellSource::Field(field) => self.fields[*field].read(input.data, scratch.slots[*field], part, scratch)?,
+                CellSource::Record => scratch.cells.push(Cell::Text(part)),
+                CellSource::Kind => scratch.cells.push(Cell::Kind),
+                CellSource::Id { .. } if !input.id.is_empty() => scratch.cells.push(Cell::Id),
+                CellSource::Id { nullable: true } => scratch.cells.push(Cell::Null),
+                CellSource::Id { nullable: false } => {
                     return Err(Fault::new(part.start, "the event has no id, and the column is NOT NULL"));
                 }
-                Source::Endpoint => scratch.cells.push(Cell::Endpoint),
-                Source::Received(nanos) => scratch.cells.push(Cell::Int(input.received.nanos().div_euclid(*nanos))),
+                CellSource::Endpoint => scratch.cells.push(Cell::Endpoint),
+                CellSource::Received(nanos) => scratch.cells.push(Cell::Int(input.received.nanos().div_euclid(*nanos))),
             }
             if let Some((column, nanos)) = self.time
                 && column == at
@@ -312,12 +312,12 @@ impl Decoder {
 
 /// Calls `each` with the parts of an event's data that are its records; `elements` is used again and again.
 pub(super) fn each_record(
-    input: Input<'_>,
+    input: RawEvent<'_>,
     framing: Framing,
-    elements: &mut Vec<Option<Part>>,
-    mut each: impl FnMut(Result<Part, Fault>),
+    elements: &mut Vec<Option<ByteRange>>,
+    mut each: impl FnMut(Result<ByteRange, Fault>),
 ) {
-    let whole = Part { start: 0, end: input.data.len() };
+    let whole = ByteRange { start: 0, end: input.data.len() };
     match framing {
         Framing::None => each(Ok(whole)),
         Framing::Newline => {
@@ -325,7 +325,7 @@ pub(super) fn each_record(
             for line in input.data.split_inclusive('\n') {
                 let end = start + line.trim_end_matches(['\n', '\r']).len();
                 if !line.trim_ascii().is_empty() {
-                    each(Ok(Part { start, end }));
+                    each(Ok(ByteRange { start, end }));
                 }
                 start += line.len();
             }
@@ -344,7 +344,7 @@ pub(super) fn each_record(
     }
 }
 
-fn unavailable(part: Part, field: &Value) -> Fault {
+fn unavailable(part: ByteRange, field: &ValueReader) -> Fault {
     let fault =
         Fault::new(part.start, "the change leaves the value out, since it is large and stays (set REPLICA IDENTITY FULL)");
     fault.inside(field.name())
@@ -364,7 +364,7 @@ fn unit(data_type: &DataType) -> i64 {
 }
 
 /// Refuses JSON of another kind than `wanted` (its first byte and name) by saying what it is.
-pub(super) fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Framing) -> Result<(), Fault> {
+pub(super) fn must_be(wanted: (u8, &str), data: &str, part: ByteRange, framing: Framing) -> Result<(), Fault> {
     let text = part.of(data).trim_ascii_start();
     let first = text.as_bytes().first();
     if first == Some(&wanted.0) {
@@ -387,7 +387,7 @@ pub(super) fn must_be(wanted: (u8, &str), data: &str, part: Part, framing: Frami
 }
 
 /// The fault as people read it, with line and column counted in characters from 1.
-pub(super) fn told(fault: Fault, input: Input<'_>) -> Bad {
+pub(super) fn told(fault: Fault, input: RawEvent<'_>) -> Bad {
     let before = &input.data[..input.data.floor_char_boundary(fault.at)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;

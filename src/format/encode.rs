@@ -9,13 +9,13 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use arrow::util::pretty::pretty_format_batches;
 
-use super::writer::{Member, Writer, members, quote};
+use super::writer::{Member, ValueWriter, members, quote};
 use crate::change::Changes;
 use crate::error::Result;
 
 /// What results are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub enum Encoding {
     /// A table with a frame and a header, one for each batch.
     Table,
     /// RFC 4180 with a header, but with `\n` between the lines; NULL is nothing, empty text is `""`.
@@ -67,7 +67,7 @@ impl Change {
 
 /// Writes the changes of one view.
 pub struct Encoder {
-    output: Output,
+    output: Encoding,
     /// Whether rows are written with what happened to them.
     changelog: bool,
     json: JsonRows,
@@ -77,12 +77,12 @@ pub struct Encoder {
 
 impl Encoder {
     /// Writes plain rows, of a result to which rows are only added.
-    pub fn append_only(output: Output, schema: &Schema) -> Self {
+    pub fn append_only(output: Encoding, schema: &Schema) -> Self {
         Encoder { output, changelog: false, json: JsonRows::new(schema), flat: Flat::of(schema), begun: false }
     }
 
     /// Writes rows with what happened to them.
-    pub fn changelog(output: Output, schema: &Schema) -> Self {
+    pub fn changelog(output: Encoding, schema: &Schema) -> Self {
         Encoder { changelog: true, ..Encoder::append_only(output, schema) }
     }
 
@@ -99,11 +99,11 @@ impl Encoder {
     /// Appends the changes as text; a header comes with the first.
     pub fn write(&mut self, changes: &Changes, out: &mut Vec<u8>) -> Result<()> {
         match self.output {
-            Output::Ndjson => self.objects(changes, b"", b"\n", out),
-            Output::Json => self.objects(changes, b",\n", b"", out),
-            Output::Csv => self.csv(changes, out),
-            Output::Table if !changes.is_empty() => return self.table(changes, out),
-            Output::Table => {}
+            Encoding::Ndjson => self.objects(changes, b"", b"\n", out),
+            Encoding::Json => self.objects(changes, b",\n", b"", out),
+            Encoding::Csv => self.csv(changes, out),
+            Encoding::Table if !changes.is_empty() => return self.table(changes, out),
+            Encoding::Table => {}
         }
         Ok(())
     }
@@ -111,10 +111,10 @@ impl Encoder {
     /// Appends what ends the text. A result without rows is an empty JSON array, or a CSV header.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         match self.output {
-            Output::Json if !self.begun => out.extend_from_slice(b"[]\n"),
-            Output::Json => out.extend_from_slice(b"\n]\n"),
-            Output::Csv => self.header(out),
-            Output::Table | Output::Ndjson => {}
+            Encoding::Json if !self.begun => out.extend_from_slice(b"[]\n"),
+            Encoding::Json => out.extend_from_slice(b"\n]\n"),
+            Encoding::Csv => self.header(out),
+            Encoding::Table | Encoding::Ndjson => {}
         }
         self.begun = true;
     }
@@ -122,7 +122,7 @@ impl Encoder {
     fn objects(&mut self, changes: &Changes, between: &[u8], after: &[u8], out: &mut Vec<u8>) {
         for change in Change::each(changes) {
             match (self.output, self.begun) {
-                (Output::Json, false) => out.extend_from_slice(b"[\n"),
+                (Encoding::Json, false) => out.extend_from_slice(b"[\n"),
                 _ => out.extend_from_slice(between),
             }
             self.begun = true;
@@ -262,7 +262,7 @@ struct Flat {
     name: String,
     /// The column, then the field in each struct.
     path: Vec<usize>,
-    writer: Writer,
+    writer: ValueWriter,
 }
 
 impl Flat {
@@ -278,7 +278,7 @@ impl Flat {
             let path = [path, &[index]].concat();
             match field.data_type() {
                 DataType::Struct(parts) if !parts.is_empty() => Flat::collect(parts, &format!("{name}."), &path, flat),
-                _ => flat.push(Flat { name, path, writer: Writer::of(field) }),
+                _ => flat.push(Flat { name, path, writer: ValueWriter::of(field) }),
             }
         }
     }
@@ -438,9 +438,9 @@ mod tests {
         ];
         let union = UnionArray::try_new(fields, vec![0i8, 2, 4, 6].into(), None, children).unwrap();
         let batch = RecordBatch::try_from_iter([("x", Arc::new(union) as ArrayRef)]).unwrap();
-        let ndjson = written(Encoder::append_only(Output::Ndjson, batch.schema_ref()), &[changes(batch.clone(), None)]);
+        let ndjson = written(Encoder::append_only(Encoding::Ndjson, batch.schema_ref()), &[changes(batch.clone(), None)]);
         assert_eq!(ndjson, "{\"x\":null}\n{\"x\":7}\n{\"x\":\"a\"}\n{\"x\":{\"a\":1}}\n");
-        let csv = written(Encoder::append_only(Output::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
+        let csv = written(Encoder::append_only(Encoding::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
         assert_eq!(csv, "x\n\n7\na\n\"{\"\"a\"\":1}\"\n");
     }
 
@@ -450,7 +450,7 @@ mod tests {
         let all = changes(batch.clone(), None);
         let encoder = |output| Encoder::append_only(output, batch.schema_ref());
         assert_eq!(
-            written(encoder(Output::Ndjson).view("v"), std::slice::from_ref(&all)),
+            written(encoder(Encoding::Ndjson).view("v"), std::slice::from_ref(&all)),
             concat!(
                 r#"{"_view":"v","window":{"start":"1970-01-01T00:00:00Z","end":"1970-01-01T00:00:10Z"},"text":"a,\"b\"\n\u001b[1m"}"#,
                 "\n",
@@ -460,19 +460,19 @@ mod tests {
                 "\n",
             )
         );
-        let json = written(encoder(Output::Json), &[all.slice(0, 2), all.slice(2, 0), all.slice(2, 1)]);
+        let json = written(encoder(Encoding::Json), &[all.slice(0, 2), all.slice(2, 0), all.slice(2, 1)]);
         assert_eq!(serde_json::from_str::<Vec<serde_json::Value>>(&json).unwrap().len(), 3);
-        assert_eq!(written(encoder(Output::Json), &[]), "[]\n");
+        assert_eq!(written(encoder(Encoding::Json), &[]), "[]\n");
         assert_eq!(
-            written(encoder(Output::Csv), &[all.slice(0, 1), all.slice(1, 2)]),
+            written(encoder(Encoding::Csv), &[all.slice(0, 1), all.slice(1, 2)]),
             "window.start,window.end,text\n\
              1970-01-01T00:00:00Z,1970-01-01T00:00:10Z,\"a,\"\"b\"\"\n\u{1b}[1m\"\n\
              1970-01-01T00:00:10Z,1970-01-01T00:00:20Z,\n\
              ,,\"\"\n"
         );
-        assert_eq!(written(encoder(Output::Csv), &[]), "window.start,window.end,text\n");
+        assert_eq!(written(encoder(Encoding::Csv), &[]), "window.start,window.end,text\n");
         assert_eq!(
-            written(encoder(Output::Table), &[all]),
+            written(encoder(Encoding::Table), &[all]),
             r#"+----------------------+----------------------+------------------+
 | window.start         | window.end           | text             |
 +----------------------+----------------------+------------------+
@@ -490,7 +490,7 @@ mod tests {
         for data_type in [DataType::Float16, DataType::Float32, DataType::Float64] {
             let column = arrow::compute::cast(&floats, &data_type).unwrap();
             let batch = RecordBatch::try_from_iter([("x", column)]).unwrap();
-            let csv = written(Encoder::append_only(Output::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
+            let csv = written(Encoder::append_only(Encoding::Csv, batch.schema_ref()), &[changes(batch.clone(), None)]);
             assert_eq!(csv, "x\nNaN\nInfinity\n-Infinity\n0.5\n", "{data_type}");
         }
     }
@@ -501,7 +501,7 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("n", numbers)]).unwrap();
         let all = changes(batch.clone(), Some(&[1, -1, 1, -1, 2, 0]));
         assert_eq!(
-            written(Encoder::changelog(Output::Ndjson, batch.schema_ref()).view("v"), std::slice::from_ref(&all)),
+            written(Encoder::changelog(Encoding::Ndjson, batch.schema_ref()).view("v"), std::slice::from_ref(&all)),
             concat!(
                 "{\"_view\":\"v\",\"op\":\"added\",\"after\":{\"n\":1}}\n",
                 "{\"_view\":\"v\",\"op\":\"updated\",\"before\":{\"n\":1},\"after\":{\"n\":2}}\n",
@@ -511,7 +511,7 @@ mod tests {
             )
         );
         assert_eq!(
-            written(Encoder::changelog(Output::Csv, batch.schema_ref()), &[all]),
+            written(Encoder::changelog(Encoding::Csv, batch.schema_ref()), &[all]),
             "op,n\nadded,1\nupdated_from,1\nupdated_to,2\ndeleted,3\nadded,4\nadded,4\n"
         );
     }

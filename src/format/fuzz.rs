@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::encode::JsonRows;
 use super::infer::Samples;
-use super::{Bad, ChangeDecoder, Column, Decoder, EXCERPT_BYTES, Input, Metadata, Op, Origin, Spec};
+use super::{Bad, ChangeDecoder, Column, Decoder, EXCERPT_BYTES, FormatSpec, Metadata, Op, Origin, RawEvent};
 use crate::options::{Format, Framing, TimestampFormat, Value};
 use crate::time::{Timestamp, instant_ns};
 
@@ -29,7 +29,7 @@ pub fn decode(input: &[u8]) {
         _ => every_column(),
     };
     let time = columns.iter().position(|column| column.name == "at").filter(|_| how >= 128);
-    let Ok(spec) = Spec::new(format, framing, timestamps, "http://x/sse", columns, time) else { return };
+    let Ok(spec) = FormatSpec::new(format, framing, timestamps, "http://x/sse", columns, time) else { return };
     if !format.is_change_feed() {
         rows(&spec, &events);
         if matches!((format, framing), (Format::Json, Framing::None)) {
@@ -40,15 +40,15 @@ pub fn decode(input: &[u8]) {
     changes(&spec, &events);
 }
 
-fn event(data: &str) -> Input<'_> {
-    Input { kind: "message", data, id: "7", received: Timestamp(42) }
+fn event(data: &str) -> RawEvent<'_> {
+    RawEvent { kind: "message", data, id: "7", received: Timestamp(42) }
 }
 
-fn all(spec: &Spec) -> Vec<usize> {
+fn all(spec: &FormatSpec) -> Vec<usize> {
     (0..spec.columns.len()).collect()
 }
 
-fn read(spec: &Spec, projection: &[usize], events: &[&str]) -> (RecordBatch, Vec<Bad>) {
+fn read(spec: &FormatSpec, projection: &[usize], events: &[&str]) -> (RecordBatch, Vec<Bad>) {
     let mut decoder = Decoder::new(spec, projection).expect("the columns are the spec's");
     let mut bad = Vec::new();
     for data in events {
@@ -62,7 +62,7 @@ fn read(spec: &Spec, projection: &[usize], events: &[&str]) -> (RecordBatch, Vec
 }
 
 /// Events stand for themselves; what is good is good in every projection, and reads the same once it is written as JSON.
-fn rows(spec: &Spec, events: &[&str]) {
+fn rows(spec: &FormatSpec, events: &[&str]) {
     let (together, bad) = read(spec, &all(spec), events);
     let alone: Vec<(RecordBatch, Vec<Bad>)> = events.iter().map(|event| read(spec, &all(spec), &[event])).collect();
     assert_eq!(bad, alone.iter().flat_map(|(_, bad)| bad.clone()).collect::<Vec<_>>());
@@ -81,7 +81,7 @@ fn rows(spec: &Spec, events: &[&str]) {
     }
     if spec.format == Format::Json && spec.timestamps == TimestampFormat::Rfc3339 && spec.columns[0].origin == Origin::Payload {
         let writer = JsonRows::new(together.schema_ref());
-        let again = Spec { framing: Framing::None, time: None, ..spec.clone() };
+        let again = FormatSpec { framing: Framing::None, time: None, ..spec.clone() };
         for row in 0..together.num_rows() {
             let mut json = Vec::new();
             writer.write_row(&together, row, &mut json);
@@ -93,7 +93,7 @@ fn rows(spec: &Spec, events: &[&str]) {
 }
 
 /// What changes speak of is there.
-fn changes(spec: &Spec, events: &[&str]) {
+fn changes(spec: &FormatSpec, events: &[&str]) {
     let table = spec.columns.len().is_multiple_of(2).then_some("public.t");
     let mut decoder = ChangeDecoder::new(spec, &all(spec), &[0], table).expect("the columns are the spec's");
     let mut bad = 0;
@@ -169,7 +169,7 @@ fn as_serde_reads(data: &str) {
     // serde_json knows no names but exact ones.
     let columns: Vec<Column> = plain_columns().into_iter().map(|column| Column { exact: true, ..column }).collect();
     let spec =
-        Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns.clone(), None).expect("plain columns");
+        FormatSpec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns.clone(), None).expect("plain columns");
     let (batch, bad) = read(&spec, &all(&spec), &[data]);
     let Ok(object) = serde_json::from_str::<HashMap<String, &RawValue>>(data) else {
         return assert_eq!(bad.len(), 1, "serde_json reads no object of this");
@@ -233,7 +233,7 @@ fn inferred(events: &[&str]) {
     let written = unix.map_or(TimestampFormat::Rfc3339, |name| TimestampFormat::read(name).expect("a format that there is"));
     columns.iter().for_each(|column| drop(column.sql_type()));
     let columns: Vec<Column> = columns.into_iter().map(|inferred| inferred.column).collect();
-    let spec = Spec::new(Format::Json, Framing::None, written, "", columns, None).expect("columns that can be read");
+    let spec = FormatSpec::new(Format::Json, Framing::None, written, "", columns, None).expect("columns that can be read");
     for event in events.iter().filter(|event| matches!(serde_json::from_str(event), Ok(serde_json::Value::Object(_)))) {
         let (_, bad) = read(&spec, &all(&spec), &[event]);
         assert_eq!(bad, [], "{:?}", spec.columns);

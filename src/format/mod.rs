@@ -1,7 +1,7 @@
 //! One event's data becomes columns, and result rows become JSON, CSV or a text table.
 //!
-//! [`Spec`] says which columns a table has and how they are written; a [`Decoder`] made of it turns events into record batches and
-//! tells what it could not read, event by event. [`encode`] is the way back. [`infer`] finds a [`Spec`] for data nobody declared.
+//! [`FormatSpec`] says which columns a table has and how they are written; a [`Decoder`] made of it turns events into record batches and
+//! tells what it could not read, event by event. [`encode`] is the way back. [`infer`] finds a [`FormatSpec`] for data nobody declared.
 
 mod builder;
 #[cfg(test)]
@@ -32,7 +32,7 @@ use crate::time::Timestamp;
 
 pub use changes::{ChangeDecoder, Op, RowChanges};
 pub use decode::Decoder;
-pub use object::{Key, Part};
+pub use object::{ByteRange, FieldName};
 pub use value::unix_format;
 
 /// The field metadata that marks a text column as JSON (Arrow's canonical extension).
@@ -43,7 +43,7 @@ pub const EXCERPT_BYTES: usize = 1024;
 
 /// One event as the feed hands it over. `id` is empty where the event has none.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub struct RawEvent<'a> {
     pub kind: &'a str,
     pub data: &'a str,
     pub id: &'a str,
@@ -71,7 +71,7 @@ pub struct Column {
     pub name: String,
     pub exact: bool,
     /// The same for each field of the structs inside its type, each before those within it; empty where the type says all.
-    pub keys: Vec<Key>,
+    pub keys: Vec<FieldName>,
     pub data_type: DataType,
     pub nullable: bool,
     pub origin: Origin,
@@ -215,7 +215,7 @@ impl Metadata {
 
 /// How the events of one table are written, and the columns they become. Valid by construction.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Spec {
+pub struct FormatSpec {
     pub format: options::Format,
     pub framing: options::Framing,
     pub timestamps: options::TimestampFormat,
@@ -226,7 +226,7 @@ pub struct Spec {
     pub time: Option<usize>,
 }
 
-impl Spec {
+impl FormatSpec {
     /// Checks that every column can be read from such events. Gives all reasons against, not only the first.
     pub fn new(
         format: options::Format,
@@ -235,7 +235,7 @@ impl Spec {
         endpoint: impl Into<String>,
         columns: Vec<Column>,
         time: Option<usize>,
-    ) -> Result<Spec, Vec<Error>> {
+    ) -> Result<FormatSpec, Vec<Error>> {
         let mut errors = Vec::new();
         for (index, column) in columns.iter().enumerate() {
             if columns[..index].iter().any(|before| before.name == column.name) {
@@ -276,7 +276,7 @@ impl Spec {
             }
         }
         match errors.is_empty() {
-            true => Ok(Spec { format, framing, timestamps, endpoint: endpoint.into(), columns, time }),
+            true => Ok(FormatSpec { format, framing, timestamps, endpoint: endpoint.into(), columns, time }),
             false => Err(errors),
         }
     }
@@ -305,19 +305,21 @@ impl Column {
             Origin::Metadata(metadata) if metadata != Metadata::ReceivedAt && !is_text(&self.data_type) => {
                 wrong("takes text", "declare it as TEXT")
             }
-            Origin::Payload => match value::Value::of_column(self, value::Written::As(options::TimestampFormat::Rfc3339)) {
-                Ok(_) => None,
-                Err(inner) => {
-                    let message = match inner == self.data_type {
-                        true => format!("column '{}' has the type {shown}, which cannot be read from events", self.name),
-                        false => {
-                            let inner = infer::sql_type(&inner);
-                            format!("column '{}' has the type {inner} inside, which cannot be read from events", self.name)
-                        }
-                    };
-                    Some(Error::new(Code::Type, message).hint("declare it as TEXT or JSON and convert it in a query"))
+            Origin::Payload => {
+                match value::ValueReader::of_column(self, value::NumericTime::As(options::TimestampFormat::Rfc3339)) {
+                    Ok(_) => None,
+                    Err(inner) => {
+                        let message = match inner == self.data_type {
+                            true => format!("column '{}' has the type {shown}, which cannot be read from events", self.name),
+                            false => {
+                                let inner = infer::sql_type(&inner);
+                                format!("column '{}' has the type {inner} inside, which cannot be read from events", self.name)
+                            }
+                        };
+                        Some(Error::new(Code::Type, message).hint("declare it as TEXT or JSON and convert it in a query"))
+                    }
                 }
-            },
+            }
             _ => None,
         }
     }
@@ -336,7 +338,7 @@ mod tests {
     use crate::time::instant_ns;
 
     fn errors(format: Format, framing: Framing, columns: Vec<Column>, time: Option<usize>) -> Vec<String> {
-        let spec = Spec::new(format, framing, TimestampFormat::Rfc3339, "http://x", columns, time);
+        let spec = FormatSpec::new(format, framing, TimestampFormat::Rfc3339, "http://x", columns, time);
         spec.map_or_else(|errors| errors.iter().map(ToString::to_string).collect(), |_| vec![])
     }
 

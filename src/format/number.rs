@@ -2,7 +2,7 @@
 
 /// Why a text is not the number that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum NotANumber {
     /// It is no number at all.
     Shape,
     /// It has a fraction where none is possible.
@@ -12,12 +12,12 @@ pub enum Wrong {
 }
 
 /// A whole number; `1.0` and `1e3` are whole.
-pub fn integer(text: &str) -> Result<i128, Wrong> {
+pub fn integer(text: &str) -> Result<i128, NotANumber> {
     match small(text) {
         Some(value) => Ok(value.into()),
         None => match scaled(text, 0)? {
             (value, true) => Ok(value),
-            (_, false) => Err(Wrong::Fraction),
+            (_, false) => Err(NotANumber::Fraction),
         },
     }
 }
@@ -43,7 +43,7 @@ pub fn small(text: &str) -> Option<i64> {
 }
 
 /// The number times 10^`scale`, and whether that is exact; else it is rounded, halves away from zero.
-pub fn scaled(text: &str, scale: i8) -> Result<(i128, bool), Wrong> {
+pub fn scaled(text: &str, scale: i8) -> Result<(i128, bool), NotANumber> {
     let bytes = text.as_bytes();
     let (negative, bytes) = match bytes {
         [b'-', rest @ ..] => (true, rest),
@@ -60,7 +60,7 @@ pub fn scaled(text: &str, scale: i8) -> Result<(i128, bool), Wrong> {
     };
     let digits = || whole.iter().chain(fraction).map(|byte| byte.wrapping_sub(b'0'));
     if whole.len() + fraction.len() == 0 || digits().any(|digit| digit > 9) {
-        return Err(Wrong::Shape);
+        return Err(NotANumber::Shape);
     }
     let significant = || digits().skip_while(|digit| *digit == 0);
     // The value is the digits as one whole number, times 10^shift.
@@ -70,51 +70,51 @@ pub fn scaled(text: &str, scale: i8) -> Result<(i128, bool), Wrong> {
     let mut exact = true;
     for (at, digit) in (0i64..).zip(significant()) {
         if at < kept {
-            value = value.checked_mul(10).and_then(|value| value.checked_add(digit.into())).ok_or(Wrong::Range)?;
+            value = value.checked_mul(10).and_then(|value| value.checked_add(digit.into())).ok_or(NotANumber::Range)?;
         } else {
             if at == kept && digit >= 5 {
-                value = value.checked_add(1).ok_or(Wrong::Range)?;
+                value = value.checked_add(1).ok_or(NotANumber::Range)?;
             }
             exact &= digit == 0;
         }
     }
     if shift > 0 && value != 0 {
-        let factor = u32::try_from(shift).ok().and_then(|shift| 10i128.checked_pow(shift)).ok_or(Wrong::Range)?;
-        value = value.checked_mul(factor).ok_or(Wrong::Range)?;
+        let factor = u32::try_from(shift).ok().and_then(|shift| 10i128.checked_pow(shift)).ok_or(NotANumber::Range)?;
+        value = value.checked_mul(factor).ok_or(NotANumber::Range)?;
     }
     Ok((if negative { -value } else { value }, exact))
 }
 
 /// Exponents are held at ± a million: far beyond every type, and sums of them cannot overflow.
-fn exponent(bytes: &[u8]) -> Result<i64, Wrong> {
+fn exponent(bytes: &[u8]) -> Result<i64, NotANumber> {
     let (negative, digits) = match bytes {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         rest => (false, rest),
     };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Wrong::Shape);
+        return Err(NotANumber::Shape);
     }
     let value = digits.iter().fold(0i64, |value, byte| (value * 10 + i64::from(byte - b'0')).min(1_000_000));
     Ok(if negative { -value } else { value })
 }
 
 /// A float, rounded to the nearest; `NaN`, `Infinity` and `-Infinity` are the only words.
-pub fn float<F: Float>(text: &str) -> Result<F, Wrong> {
+pub fn float<F: Float>(text: &str) -> Result<F, NotANumber> {
     if let Some(value) = F::plain(text) {
         return Ok(value);
     }
     let word = text.trim_start_matches(['-', '+']);
     if !word.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
         return match text {
-            "NaN" | "Infinity" | "-Infinity" => F::read(text).ok_or(Wrong::Shape),
-            _ => Err(Wrong::Shape),
+            "NaN" | "Infinity" | "-Infinity" => F::read(text).ok_or(NotANumber::Shape),
+            _ => Err(NotANumber::Shape),
         };
     }
     match F::read(text) {
         Some(value) if value.is_finite() => Ok(value),
-        Some(_) => Err(Wrong::Range),
-        None => Err(Wrong::Shape),
+        Some(_) => Err(NotANumber::Range),
+        None => Err(NotANumber::Shape),
     }
 }
 
@@ -201,18 +201,18 @@ mod tests {
             ("9007199254740993", Ok(9_007_199_254_740_993)),
             ("18446744073709551615", Ok(u64::MAX.into())),
             ("0e999999999999999999999", Ok(0)),
-            ("1.5", Err(Wrong::Fraction)),
-            ("1e-1", Err(Wrong::Fraction)),
-            ("1e-99999999999999999999", Err(Wrong::Fraction)),
-            ("1e400", Err(Wrong::Range)),
-            ("1e99999999999999999999", Err(Wrong::Range)),
-            ("", Err(Wrong::Shape)),
-            ("-", Err(Wrong::Shape)),
-            (".", Err(Wrong::Shape)),
-            ("1e", Err(Wrong::Shape)),
-            ("0x10", Err(Wrong::Shape)),
-            ("1_000", Err(Wrong::Shape)),
-            ("٣", Err(Wrong::Shape)),
+            ("1.5", Err(NotANumber::Fraction)),
+            ("1e-1", Err(NotANumber::Fraction)),
+            ("1e-99999999999999999999", Err(NotANumber::Fraction)),
+            ("1e400", Err(NotANumber::Range)),
+            ("1e99999999999999999999", Err(NotANumber::Range)),
+            ("", Err(NotANumber::Shape)),
+            ("-", Err(NotANumber::Shape)),
+            (".", Err(NotANumber::Shape)),
+            ("1e", Err(NotANumber::Shape)),
+            ("0x10", Err(NotANumber::Shape)),
+            ("1_000", Err(NotANumber::Shape)),
+            ("٣", Err(NotANumber::Shape)),
         ] {
             assert_eq!(integer(text), expect, "{text}");
         }
@@ -235,7 +235,7 @@ mod tests {
             ("12345", -2, Ok((123, false))),
             ("99999999999999999999.999999999999999999", 18, Ok((99999999999999999999999999999999999999, true))),
             ("0.30000000000000004", 10, Ok((3_000_000_000, false))),
-            ("1e60", 2, Err(Wrong::Range)),
+            ("1e60", 2, Err(NotANumber::Range)),
         ] {
             assert_eq!(scaled(text, scale), expect, "{text}");
         }
@@ -245,12 +245,12 @@ mod tests {
     fn floats_are_the_nearest() {
         assert_eq!(float::<f64>("0.1"), Ok(0.1));
         assert_eq!(float::<f64>("1e-400"), Ok(0.0));
-        assert_eq!(float::<f64>("1e400"), Err(Wrong::Range));
-        assert_eq!(float::<f32>("1e39"), Err(Wrong::Range));
+        assert_eq!(float::<f64>("1e400"), Err(NotANumber::Range));
+        assert_eq!(float::<f32>("1e39"), Err(NotANumber::Range));
         assert_eq!(float::<f64>("-Infinity"), Ok(f64::NEG_INFINITY));
         assert!(float::<f64>("NaN").unwrap().is_nan());
         for text in ["", "inf", "nan", "infinity", "-", "abc", "1x", "--1"] {
-            assert_eq!(float::<f64>(text), Err(Wrong::Shape), "{text}");
+            assert_eq!(float::<f64>(text), Err(NotANumber::Shape), "{text}");
         }
     }
 

@@ -14,12 +14,12 @@ use super::scan;
 
 /// A slice of an event's data, or of the scratch that its cells point into: from, to, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct ByteRange {
     pub start: usize,
     pub end: usize,
 }
 
-impl Part {
+impl ByteRange {
     pub fn of(self, text: &str) -> &str {
         &text[self.start..self.end]
     }
@@ -53,11 +53,11 @@ impl Fault {
 /// A name takes the field that is spelled as it is. Where there is none, a name that is not exact takes the one field that differs from
 /// it only in upper and lower case (of ASCII letters, as SQL folds them) and that is no other name's.
 #[derive(Debug)]
-pub struct Names {
+pub struct NameIndex {
     /// The wanted ones, and behind them those that only keep a field from being taken for another.
-    names: Vec<Key>,
+    names: Vec<FieldName>,
     wanted: usize,
-    /// By [`Names::bucket`]: one more than the first name, 0 for none.
+    /// By [`NameIndex::bucket`]: one more than the first name, 0 for none.
     heads: Vec<u32>,
     /// By name: one more than the next name in the same bucket, 0 for none.
     next: Vec<u32>,
@@ -65,16 +65,16 @@ pub struct Names {
 
 /// The name that a field is found by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct FieldName {
     pub name: String,
     /// Upper and lower case count, as of a name in double quotes.
     pub exact: bool,
 }
 
-impl Key {
+impl FieldName {
     /// A name in which upper and lower case count.
     pub fn exact(name: impl Into<String>) -> Self {
-        Key { name: name.into(), exact: true }
+        FieldName { name: name.into(), exact: true }
     }
 }
 
@@ -86,20 +86,20 @@ pub enum Found {
     Near(usize),
 }
 
-impl Names {
-    pub fn new(names: impl IntoIterator<Item = Key>) -> Self {
-        Names::among(names, [])
+impl NameIndex {
+    pub fn new(names: impl IntoIterator<Item = FieldName>) -> Self {
+        NameIndex::among(names, [])
     }
 
     /// Names of which there are others that are not wanted now.
-    pub fn among<'a>(names: impl IntoIterator<Item = Key>, others: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut names: Vec<Key> = names.into_iter().collect();
+    pub fn among<'a>(names: impl IntoIterator<Item = FieldName>, others: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names: Vec<FieldName> = names.into_iter().collect();
         let wanted = names.len();
         let is_near = |other: &&str| names[..wanted].iter().any(|key| !key.exact && key.name.eq_ignore_ascii_case(other));
-        let others: Vec<Key> = others.into_iter().filter(is_near).map(Key::exact).collect();
+        let others: Vec<FieldName> = others.into_iter().filter(is_near).map(FieldName::exact).collect();
         names.extend(others);
         let (heads, next) = (vec![0; (names.len() * 8).next_power_of_two().max(16)], vec![0; names.len()]);
-        let mut lookup = Names { names, wanted, heads, next };
+        let mut lookup = NameIndex { names, wanted, heads, next };
         for index in 0..lookup.names.len() {
             let bucket = lookup.bucket(lookup.names[index].name.as_bytes());
             lookup.next[index] = std::mem::replace(&mut lookup.heads[bucket], index as u32 + 1);
@@ -109,10 +109,10 @@ impl Names {
 
     /// Names in which upper and lower case count.
     pub fn exact<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        Names::new(names.into_iter().map(Key::exact))
+        NameIndex::new(names.into_iter().map(FieldName::exact))
     }
 
-    /// As [`Names::find`], with `guess` tried first.
+    /// As [`NameIndex::find`], with `guess` tried first.
     fn find_near(&self, guess: usize, name: &[u8]) -> Option<Found> {
         match self.names.get(guess) {
             Some(guessed) if guess < self.wanted && guessed.name.as_bytes() == name => Some(Found::Exact(guess)),
@@ -154,12 +154,12 @@ struct NearField {
     /// A hash of the name as it stands there.
     name: u64,
     /// `None` where several fields would do.
-    value: Option<Part>,
+    value: Option<ByteRange>,
 }
 
 impl NearFields {
     /// Of equal names the last counts; of different ones none.
-    fn push(&mut self, slot: usize, name: &[u8], value: Part) {
+    fn push(&mut self, slot: usize, name: &[u8], value: ByteRange) {
         let hash = std::hash::BuildHasher::hash_one(&std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default(), name);
         match self.0.iter_mut().find(|known| known.slot == slot) {
             None => self.0.push(NearField { slot, name: hash, value: Some(value) }),
@@ -169,7 +169,7 @@ impl NearFields {
     }
 
     /// Fills the slots that no field of the exact name has filled, and is empty again.
-    pub fn settle(&mut self, slots: &mut [Option<Part>]) {
+    pub fn settle(&mut self, slots: &mut [Option<ByteRange>]) {
         for near in self.0.drain(..) {
             slots[near.slot] = slots[near.slot].or(near.value);
         }
@@ -177,7 +177,13 @@ impl NearFields {
 }
 
 /// Writes where the value of each wanted field of the object `part` is; of equal names the last counts.
-pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>], near: &mut NearFields) -> Result<(), Fault> {
+pub fn fields(
+    data: &str,
+    part: ByteRange,
+    names: &NameIndex,
+    slots: &mut [Option<ByteRange>],
+    near: &mut NearFields,
+) -> Result<(), Fault> {
     // Columns are mostly declared in the order of the fields.
     let mut guess = 0;
     near.0.clear();
@@ -207,7 +213,7 @@ pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>],
         near.0.clear();
         let text = part.of(data);
         let mut json = serde_json::Deserializer::from_str(text);
-        json.deserialize_map(Fields { data, names, slots, near }).map_err(|error| broken(text, part.start, &error))?;
+        json.deserialize_map(ObjectFields { data, names, slots, near }).map_err(|error| broken(text, part.start, &error))?;
         json.end().map_err(|error| {
             Fault::new(
                 part.start + place(text, &error),
@@ -223,10 +229,10 @@ pub fn fields(data: &str, part: Part, names: &Names, slots: &mut [Option<Part>],
 /// `near` is still to be settled, perhaps with that of another image of the row.
 pub fn named(
     data: &str,
-    part: Part,
-    pair: &Names,
-    names: &Names,
-    slots: &mut [Option<Part>],
+    part: ByteRange,
+    pair: &NameIndex,
+    names: &NameIndex,
+    slots: &mut [Option<ByteRange>],
     near: &mut NearFields,
 ) -> Result<(), Fault> {
     let mut columns = Vec::new();
@@ -247,7 +253,7 @@ pub fn named(
 }
 
 /// Appends where each element of the array `part` is. On a fault those before it are there.
-pub fn elements(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+pub fn elements(data: &str, part: ByteRange, into: &mut Vec<Option<ByteRange>>) -> Result<(), Fault> {
     let first = into.len();
     if scan::array(data, part, |element| into.push(Some(element))).is_some() {
         return Ok(());
@@ -259,7 +265,7 @@ pub fn elements(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<
 }
 
 /// Appends where key and value of each entry of the object `part` are, one after the other.
-pub fn entries(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(), Fault> {
+pub fn entries(data: &str, part: ByteRange, into: &mut Vec<Option<ByteRange>>) -> Result<(), Fault> {
     let first = into.len();
     let scanned = scan::object(data, part, |name, value| {
         into.extend([Some(name.part), Some(value)]);
@@ -276,7 +282,7 @@ pub fn entries(data: &str, part: Part, into: &mut Vec<Option<Part>>) -> Result<(
 }
 
 /// Checks that `part` is one JSON value of any kind, and no more.
-pub fn check(data: &str, part: Part) -> Result<(), Fault> {
+pub fn check(data: &str, part: ByteRange) -> Result<(), Fault> {
     if scan::value(data, part).is_some() {
         return Ok(());
     }
@@ -286,14 +292,14 @@ pub fn check(data: &str, part: Part) -> Result<(), Fault> {
 }
 
 /// Appends the text that the JSON string `part` stands for, its escapes resolved.
-pub fn unescape(data: &str, part: Part, into: &mut String) -> Result<Part, Fault> {
+pub fn unescape(data: &str, part: ByteRange, into: &mut String) -> Result<ByteRange, Fault> {
     let text = part.of(data);
     let start = into.len();
     serde_json::Deserializer::from_str(text).deserialize_str(Unescape(into)).map_err(|error| {
         let what = error.to_string();
         Fault::new(part.start, format!("the text has a broken escape: {}", reason(&what)))
     })?;
-    Ok(Part { start, end: into.len() })
+    Ok(ByteRange { start, end: into.len() })
 }
 
 fn broken(text: &str, start: usize, error: &serde_json::Error) -> Fault {
@@ -318,19 +324,19 @@ fn place(text: &str, error: &serde_json::Error) -> usize {
 }
 
 /// Where `raw` lies in the event's data that it borrows from.
-fn part_of(data: &str, raw: &RawValue) -> Part {
+fn part_of(data: &str, raw: &RawValue) -> ByteRange {
     let start = raw.get().as_ptr().addr() - data.as_ptr().addr();
-    Part { start, end: start + raw.get().len() }
+    ByteRange { start, end: start + raw.get().len() }
 }
 
-struct Fields<'s> {
+struct ObjectFields<'s> {
     data: &'s str,
-    names: &'s Names,
-    slots: &'s mut [Option<Part>],
+    names: &'s NameIndex,
+    slots: &'s mut [Option<ByteRange>],
     near: &'s mut NearFields,
 }
 
-impl<'de> Visitor<'de> for Fields<'_> {
+impl<'de> Visitor<'de> for ObjectFields<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -338,7 +344,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(found) = map.next_key_seed(Wanted(self.names))? {
+        while let Some(found) = map.next_key_seed(WantedNames(self.names))? {
             match found {
                 Some((Found::Exact(slot), _)) => self.slots[slot] = Some(part_of(self.data, map.next_value()?)),
                 Some((Found::Near(slot), name)) => self.near.push(slot, name.as_bytes(), part_of(self.data, map.next_value()?)),
@@ -350,9 +356,9 @@ impl<'de> Visitor<'de> for Fields<'_> {
 }
 
 /// Which wanted name a key is, if any.
-struct Wanted<'s>(&'s Names);
+struct WantedNames<'s>(&'s NameIndex);
 
-impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+impl<'de> DeserializeSeed<'de> for WantedNames<'_> {
     type Value = Option<(Found, String)>;
 
     fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Self::Value, D::Error> {
@@ -360,7 +366,7 @@ impl<'de> DeserializeSeed<'de> for Wanted<'_> {
     }
 }
 
-impl Visitor<'_> for Wanted<'_> {
+impl Visitor<'_> for WantedNames<'_> {
     type Value = Option<(Found, String)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -374,7 +380,7 @@ impl Visitor<'_> for Wanted<'_> {
 
 struct Elements<'s> {
     data: &'s str,
-    into: &'s mut Vec<Option<Part>>,
+    into: &'s mut Vec<Option<ByteRange>>,
 }
 
 impl<'de> Visitor<'de> for Elements<'_> {
@@ -394,7 +400,7 @@ impl<'de> Visitor<'de> for Elements<'_> {
 
 struct Entries<'s> {
     data: &'s str,
-    into: &'s mut Vec<Option<Part>>,
+    into: &'s mut Vec<Option<ByteRange>>,
 }
 
 impl<'de> Visitor<'de> for Entries<'_> {

@@ -7,8 +7,8 @@ use arrow::datatypes::DataType;
 use serde_json::{Map, Value as Json};
 
 use super::decode::Image;
-use super::object::{Found, Key, Names};
-use super::value::Value;
+use super::object::{FieldName, Found, NameIndex};
+use super::value::ValueReader;
 use crate::error::nearest;
 
 /// Records that are looked at: enough to know a feed, few enough to cost nothing.
@@ -22,7 +22,7 @@ const UNKNOWN_SHOWN: usize = 5;
 /// A look at the first records of a feed.
 pub struct Presence {
     records: usize,
-    root: Object,
+    root: WantedObject,
     /// The column of the event's id, if it is wanted, and how many records had one.
     id: Option<(usize, String)>,
     ids: usize,
@@ -37,29 +37,34 @@ pub struct Absent {
 }
 
 /// What is wanted of an object.
-struct Object {
-    names: Names,
-    fields: Vec<Wanted>,
+struct WantedObject {
+    names: NameIndex,
+    fields: Vec<WantedField>,
     /// How many such objects there were.
     seen: usize,
     unknown: BTreeSet<String>,
 }
 
-struct Wanted {
-    key: Key,
+struct WantedField {
+    key: FieldName,
     seen: bool,
-    inside: Option<Object>,
+    inside: Option<WantedObject>,
 }
 
-impl Object {
-    fn new<'a>(values: impl Iterator<Item = &'a Value>) -> Self {
-        let wanted = |value: &Value| Wanted {
+impl WantedObject {
+    fn new<'a>(values: impl Iterator<Item = &'a ValueReader>) -> Self {
+        let wanted = |value: &ValueReader| WantedField {
             key: value.key().clone(),
             seen: false,
-            inside: (!value.fields().is_empty()).then(|| Object::new(value.fields().iter())),
+            inside: (!value.fields().is_empty()).then(|| WantedObject::new(value.fields().iter())),
         };
-        let fields: Vec<Wanted> = values.map(wanted).collect();
-        Object { names: Names::new(fields.iter().map(|field| field.key.clone())), fields, seen: 0, unknown: BTreeSet::new() }
+        let fields: Vec<WantedField> = values.map(wanted).collect();
+        WantedObject {
+            names: NameIndex::new(fields.iter().map(|field| field.key.clone())),
+            fields,
+            seen: 0,
+            unknown: BTreeSet::new(),
+        }
     }
 
     fn look(&mut self, object: &Map<String, Json>) {
@@ -128,8 +133,8 @@ impl Object {
 impl Presence {
     /// A look for the fields `values`, and for an id where a column of this number and name takes it. `columns` are the numbers of the
     /// columns that the fields are for.
-    pub fn new(values: &[Value], id: Option<(usize, String)>) -> Self {
-        Presence { records: 0, root: Object::new(values.iter()), id, ids: 0 }
+    pub fn new(values: &[ValueReader], id: Option<(usize, String)>) -> Self {
+        Presence { records: 0, root: WantedObject::new(values.iter()), id, ids: 0 }
     }
 
     /// Looks at a record; whether it was the last that is looked at.

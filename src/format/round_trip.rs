@@ -9,14 +9,14 @@ use proptest::prelude::*;
 
 use super::cases::{decoder, event, spec};
 use super::encode::JsonRows;
-use super::{Column, Spec};
+use super::{Column, FormatSpec};
 use crate::options::Framing;
 use crate::time::{UTC, instant_ns};
 
 /// A random row of [`every_type`]: its values as JSON.
 type Row = (Option<bool>, i64, u64, Option<f64>, i128, Option<String>, i64, i32, Vec<Option<f32>>, Option<(i8, Vec<u8>)>);
 
-fn every_type() -> Spec {
+fn every_type() -> FormatSpec {
     let item = Arc::new(Field::new("item", DataType::Float32, true));
     let parts = Fields::from(vec![Field::new("tiny", DataType::Int8, false), Field::new("bytes", DataType::Binary, true)]);
     spec(vec![
@@ -33,7 +33,7 @@ fn every_type() -> Spec {
     ])
 }
 
-fn batch_of(rows: &[Row], spec: &Spec) -> RecordBatch {
+fn batch_of(rows: &[Row], spec: &FormatSpec) -> RecordBatch {
     let bytes: Vec<Option<&[u8]>> = rows.iter().map(|row| row.9.as_ref().map(|(_, bytes)| bytes.as_slice())).collect();
     let DataType::Struct(parts) = &spec.columns[9].data_type else { unreachable!() };
     let columns: Vec<ArrayRef> = vec![
@@ -94,7 +94,7 @@ proptest! {
     #[test]
     fn data_of_any_kind_is_a_row_or_told_as_bad_and_never_a_panic(data in "[\\[\\]{}:,\"\\\\nulabtrefsx0-9.eE+é\n -]{0,60}") {
         for framing in [Framing::None, Framing::Newline, Framing::JsonArray] {
-            let spec = Spec { framing, ..every_type() };
+            let spec = FormatSpec { framing, ..every_type() };
             let mut decoder = decoder(&spec);
             decoder.push(event(&data), &mut |bad| assert!(bad.offset as usize <= data.len()));
             decoder.take().unwrap();

@@ -5,21 +5,21 @@
 
 use wide::u8x16;
 
-use super::object::Part;
+use super::object::ByteRange;
 
 /// Levels of nesting below the walked value: one bit of a machine word each.
 const DEPTH: u32 = u64::BITS;
 
 /// A string in the text, its quotes included.
 #[derive(Debug, Clone, Copy)]
-pub struct Text {
-    pub part: Part,
+pub struct StringToken {
+    pub part: ByteRange,
     /// Whether it has escapes, so that its content is not what stands between the quotes.
     pub escaped: bool,
 }
 
 /// Hands over name and value of each member of the object that `part` is, and no more.
-pub fn object(data: &str, part: Part, mut each: impl FnMut(Text, Part) -> Option<()>) -> Option<()> {
+pub fn object(data: &str, part: ByteRange, mut each: impl FnMut(StringToken, ByteRange) -> Option<()>) -> Option<()> {
     let mut scan = Scan::new(data, part);
     scan.ws();
     scan.expect(b'{')?;
@@ -42,7 +42,7 @@ pub fn object(data: &str, part: Part, mut each: impl FnMut(Text, Part) -> Option
 }
 
 /// Hands over each value of the array that `part` is, and no more.
-pub fn array(data: &str, part: Part, mut each: impl FnMut(Part)) -> Option<()> {
+pub fn array(data: &str, part: ByteRange, mut each: impl FnMut(ByteRange)) -> Option<()> {
     let mut scan = Scan::new(data, part);
     scan.ws();
     scan.expect(b'[')?;
@@ -63,7 +63,7 @@ pub fn array(data: &str, part: Part, mut each: impl FnMut(Part)) -> Option<()> {
 }
 
 /// Whether `part` is one value of any kind, and no more.
-pub fn value(data: &str, part: Part) -> Option<()> {
+pub fn value(data: &str, part: ByteRange) -> Option<()> {
     let mut scan = Scan::new(data, part);
     scan.ws();
     scan.value()?;
@@ -90,7 +90,7 @@ struct Scan<'d> {
 }
 
 impl<'d> Scan<'d> {
-    fn new(data: &'d str, part: Part) -> Self {
+    fn new(data: &'d str, part: ByteRange) -> Self {
         Scan { bytes: &data.as_bytes()[..part.end], at: part.start }
     }
 
@@ -122,7 +122,7 @@ impl<'d> Scan<'d> {
     }
 
     /// `member = string name-separator value`, up to the value.
-    fn name(&mut self) -> Option<Text> {
+    fn name(&mut self) -> Option<StringToken> {
         let name = self.string()?;
         self.ws();
         self.expect(b':')?;
@@ -131,14 +131,14 @@ impl<'d> Scan<'d> {
     }
 
     /// `value = false / null / true / object / array / number / string`
-    fn value(&mut self) -> Option<Part> {
+    fn value(&mut self) -> Option<ByteRange> {
         let start = self.at;
         match self.peek()? {
             b'"' => _ = self.string()?,
             b'{' | b'[' => self.nested()?,
             _ => self.scalar()?,
         }
-        Some(Part { start, end: self.at })
+        Some(ByteRange { start, end: self.at })
     }
 
     /// An object or array with all that is in it.
@@ -247,14 +247,14 @@ impl<'d> Scan<'d> {
 
     /// `string = quotation-mark *char quotation-mark`
     #[inline(always)]
-    fn string(&mut self) -> Option<Text> {
+    fn string(&mut self) -> Option<StringToken> {
         let start = self.at;
         self.expect(b'"')?;
         let mut escaped = false;
         loop {
             self.unescaped();
             match self.next()? {
-                b'"' => return Some(Text { part: Part { start, end: self.at }, escaped }),
+                b'"' => return Some(StringToken { part: ByteRange { start, end: self.at }, escaped }),
                 b'\\' => {
                     self.escape()?;
                     escaped = true;
@@ -305,8 +305,8 @@ mod tests {
 
     use super::*;
 
-    fn whole(data: &str) -> Part {
-        Part { start: 0, end: data.len() }
+    fn whole(data: &str) -> ByteRange {
+        ByteRange { start: 0, end: data.len() }
     }
 
     fn accepts(data: &str) -> bool {
@@ -439,9 +439,9 @@ mod tests {
     #[test]
     fn parts_are_handed_over_without_the_space_around_them() {
         let data = r#"x { "a" : 1 , "b\n":[ 2, {"c":"}"} ],"":"é" } x"#;
-        let part = Part { start: 1, end: data.len() - 1 };
+        let part = ByteRange { start: 1, end: data.len() - 1 };
         let mut found = Vec::new();
-        let mut members = |name: Text, value: Part| {
+        let mut members = |name: StringToken, value: ByteRange| {
             found.push((name.part.of(data), name.escaped, value.of(data)));
             Some(())
         };
@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(found, [("\"a\"", false, "1"), ("\"b\\n\"", true, "[ 2, {\"c\":\"}\"} ]"), ("\"\"", false, "\"é\"")]);
         let mut found = Vec::new();
         assert_eq!(array("[ 1 ,[2,3] ]", whole("[ 1 ,[2,3] ]"), |part| found.push(part)), Some(()));
-        assert_eq!(found, [Part { start: 2, end: 3 }, Part { start: 5, end: 10 }]);
+        assert_eq!(found, [ByteRange { start: 2, end: 3 }, ByteRange { start: 5, end: 10 }]);
     }
 
     fn json() -> impl Strategy<Value = String> {

@@ -11,9 +11,9 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::number::{self, Wrong};
-use super::object::{self, Fault, Key, Names, NearFields, Part};
-use super::{Column, Spec, infer, is_json, scan, temporal};
+use super::number::{self, NotANumber};
+use super::object::{self, ByteRange, Fault, FieldName, NameIndex, NearFields};
+use super::{Column, FormatSpec, infer, is_json, scan, temporal};
 use crate::options::{Format, TimestampFormat};
 
 /// A scalar, or the head of a list, struct or map whose parts are the cells that follow.
@@ -28,11 +28,11 @@ pub enum Cell {
     /// Scaled by the column's scale.
     Decimal(i128),
     /// Text that stands in the event's data as it is.
-    Text(Part),
+    Text(ByteRange),
     /// Text in [`Scratch::text`].
-    Unescaped(Part),
+    Unescaped(ByteRange),
     /// Bytes in [`Scratch::bytes`].
-    Bytes(Part),
+    Bytes(ByteRange),
     Kind,
     Id,
     Endpoint,
@@ -46,7 +46,7 @@ pub enum Cell {
 #[derive(Debug, Default)]
 pub struct Scratch {
     pub cells: Vec<Cell>,
-    pub slots: Vec<Option<Part>>,
+    pub slots: Vec<Option<ByteRange>>,
     pub near: NearFields,
     pub text: String,
     pub bytes: Vec<u8>,
@@ -63,16 +63,16 @@ impl Scratch {
 
 /// How the values of one column, list, map or field are read.
 #[derive(Debug)]
-pub struct Value {
-    key: Key,
+pub struct ValueReader {
+    key: FieldName,
     /// The type as SQL, for reasons.
     shown: String,
     nullable: bool,
-    kind: Kind,
+    kind: ValueKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ValueKind {
     Bool,
     Int {
         min: i64,
@@ -98,29 +98,29 @@ enum Kind {
     },
     Date(Numbers),
     Time(TimeUnit, Numbers),
-    List(Box<Value>),
-    Map(Box<Value>),
+    List(Box<ValueReader>),
+    Map(Box<ValueReader>),
     Struct {
-        names: Names,
-        fields: Vec<Value>,
+        names: NameIndex,
+        fields: Vec<ValueReader>,
     },
 }
 
 /// How the times of a table are written where they are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
+pub enum NumericTime {
     /// As the option says, points in time alone.
     As(TimestampFormat),
     /// As Debezium writes them: milliseconds in a `TIMESTAMP(0)` to `TIMESTAMP(3)`, else microseconds; dates as days.
     Debezium,
 }
 
-impl Written {
+impl NumericTime {
     /// How a table of this format writes its times. What the option says goes before what the format is known for.
-    pub fn of(spec: &Spec) -> Written {
+    pub fn of(spec: &FormatSpec) -> NumericTime {
         match (spec.format, spec.timestamps) {
-            (Format::Debezium, TimestampFormat::Rfc3339) => Written::Debezium,
-            (_, timestamps) => Written::As(timestamps),
+            (Format::Debezium, TimestampFormat::Rfc3339) => NumericTime::Debezium,
+            (_, timestamps) => NumericTime::As(timestamps),
         }
     }
 }
@@ -142,85 +142,87 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 /// Characters of a value shown in a reason.
 const SHOWN_CHARS: usize = 40;
 
-impl Value {
+impl ValueReader {
     /// The error is the type, perhaps one inside the column's own, that cannot be read from JSON.
-    pub fn of_column(column: &Column, written: Written) -> Result<Value, DataType> {
-        let key = Key { name: column.name.clone(), exact: column.exact };
-        Value::of(&column.field(), key, &mut column.keys.iter(), written)
+    pub fn of_column(column: &Column, written: NumericTime) -> Result<ValueReader, DataType> {
+        let key = FieldName { name: column.name.clone(), exact: column.exact };
+        ValueReader::of(&column.field(), key, &mut column.keys.iter(), written)
     }
 
     /// `inner` are the keys of the fields inside, each before those within it.
-    fn of(field: &Field, key: Key, inner: &mut Iter<'_, Key>, written: Written) -> Result<Value, DataType> {
+    fn of(field: &Field, key: FieldName, inner: &mut Iter<'_, FieldName>, written: NumericTime) -> Result<ValueReader, DataType> {
         let data_type = field.data_type();
-        let signed = |min, max| Kind::Int { min, max };
+        let signed = |min, max| ValueKind::Int { min, max };
         let kind = match data_type {
-            DataType::Boolean => Kind::Bool,
+            DataType::Boolean => ValueKind::Bool,
             DataType::Int8 => signed(i8::MIN.into(), i8::MAX.into()),
             DataType::Int16 => signed(i16::MIN.into(), i16::MAX.into()),
             DataType::Int32 => signed(i32::MIN.into(), i32::MAX.into()),
             DataType::Int64 => signed(i64::MIN, i64::MAX),
-            DataType::UInt8 => Kind::UInt { max: u8::MAX.into() },
-            DataType::UInt16 => Kind::UInt { max: u16::MAX.into() },
-            DataType::UInt32 => Kind::UInt { max: u32::MAX.into() },
-            DataType::UInt64 => Kind::UInt { max: u64::MAX },
-            DataType::Float32 => Kind::Float32,
-            DataType::Float64 => Kind::Float64,
-            DataType::Decimal128(precision, scale) => Kind::Decimal { precision: *precision, scale: *scale },
-            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 if is_json(field) => Kind::Json,
-            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Kind::Text,
-            DataType::Binary | DataType::BinaryView => Kind::Bytes,
+            DataType::UInt8 => ValueKind::UInt { max: u8::MAX.into() },
+            DataType::UInt16 => ValueKind::UInt { max: u16::MAX.into() },
+            DataType::UInt32 => ValueKind::UInt { max: u32::MAX.into() },
+            DataType::UInt64 => ValueKind::UInt { max: u64::MAX },
+            DataType::Float32 => ValueKind::Float32,
+            DataType::Float64 => ValueKind::Float64,
+            DataType::Decimal128(precision, scale) => ValueKind::Decimal { precision: *precision, scale: *scale },
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 if is_json(field) => ValueKind::Json,
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => ValueKind::Text,
+            DataType::Binary | DataType::BinaryView => ValueKind::Bytes,
             DataType::Timestamp(unit, zone) => {
                 let numbers = match (written, unit) {
-                    (Written::As(timestamps), _) => timestamps,
-                    (Written::Debezium, TimeUnit::Second | TimeUnit::Millisecond) => TimestampFormat::Millis,
-                    (Written::Debezium, TimeUnit::Microsecond | TimeUnit::Nanosecond) => TimestampFormat::Micros,
+                    (NumericTime::As(timestamps), _) => timestamps,
+                    (NumericTime::Debezium, TimeUnit::Second | TimeUnit::Millisecond) => TimestampFormat::Millis,
+                    (NumericTime::Debezium, TimeUnit::Microsecond | TimeUnit::Nanosecond) => TimestampFormat::Micros,
                 };
-                Kind::Timestamp { unit: *unit, local: zone.is_none(), numbers: Numbers::Of(numbers) }
+                ValueKind::Timestamp { unit: *unit, local: zone.is_none(), numbers: Numbers::Of(numbers) }
             }
-            DataType::Date32 => Kind::Date(match written {
-                Written::As(_) => Numbers::Of(TimestampFormat::Rfc3339),
-                Written::Debezium => Numbers::Days,
+            DataType::Date32 => ValueKind::Date(match written {
+                NumericTime::As(_) => Numbers::Of(TimestampFormat::Rfc3339),
+                NumericTime::Debezium => Numbers::Days,
             }),
             DataType::Time32(unit) | DataType::Time64(unit) => {
                 let numbers = match written {
-                    Written::As(_) => TimestampFormat::Rfc3339,
-                    Written::Debezium => TimestampFormat::Micros,
+                    NumericTime::As(_) => TimestampFormat::Rfc3339,
+                    NumericTime::Debezium => TimestampFormat::Micros,
                 };
-                Kind::Time(*unit, Numbers::Of(numbers))
+                ValueKind::Time(*unit, Numbers::Of(numbers))
             }
-            DataType::List(item) => Kind::List(Box::new(Value::of(item, Key::exact(item.name()), inner, written)?)),
+            DataType::List(item) => {
+                ValueKind::List(Box::new(ValueReader::of(item, FieldName::exact(item.name()), inner, written)?))
+            }
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(parts) if parts.len() == 2 && super::is_text(parts[0].data_type()) => {
-                    Kind::Map(Box::new(Value::of(&parts[1], Key::exact(parts[1].name()), inner, written)?))
+                    ValueKind::Map(Box::new(ValueReader::of(&parts[1], FieldName::exact(parts[1].name()), inner, written)?))
                 }
                 _ => return Err(data_type.clone()),
             },
             DataType::Struct(fields) => {
                 let value = |field: &FieldRef| {
-                    let key = inner.next().cloned().unwrap_or_else(|| Key { name: field.name().clone(), exact: false });
-                    Value::of(field, key, inner, written)
+                    let key = inner.next().cloned().unwrap_or_else(|| FieldName { name: field.name().clone(), exact: false });
+                    ValueReader::of(field, key, inner, written)
                 };
                 let fields = fields.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-                Kind::Struct { names: Names::new(fields.iter().map(|field| field.key.clone())), fields }
+                ValueKind::Struct { names: NameIndex::new(fields.iter().map(|field| field.key.clone())), fields }
             }
             _ => return Err(data_type.clone()),
         };
-        Ok(Value { key, shown: infer::sql_type(data_type), nullable: field.is_nullable(), kind })
+        Ok(ValueReader { key, shown: infer::sql_type(data_type), nullable: field.is_nullable(), kind })
     }
 
     pub fn name(&self) -> &str {
         &self.key.name
     }
 
-    pub fn key(&self) -> &Key {
+    pub fn key(&self) -> &FieldName {
         &self.key
     }
 
     /// The fields of a struct, of the structs in a list, or of those in a map; none for other values.
-    pub fn fields(&self) -> &[Value] {
+    pub fn fields(&self) -> &[ValueReader] {
         match &self.kind {
-            Kind::Struct { fields, .. } => fields,
-            Kind::List(inner) | Kind::Map(inner) => inner.fields(),
+            ValueKind::Struct { fields, .. } => fields,
+            ValueKind::List(inner) | ValueKind::Map(inner) => inner.fields(),
             _ => &[],
         }
     }
@@ -229,18 +231,18 @@ impl Value {
     pub fn told(&mut self, type_name: &str) {
         let Some((_, told)) = TIME_TYPES.iter().find(|(name, _)| *name == type_name) else { return };
         match (&mut self.kind, told) {
-            (Kind::Timestamp { numbers, .. } | Kind::Date(numbers), told) => *numbers = *told,
-            (Kind::Time(_, numbers), Numbers::Of(_)) => *numbers = *told,
+            (ValueKind::Timestamp { numbers, .. } | ValueKind::Date(numbers), told) => *numbers = *told,
+            (ValueKind::Time(_, numbers), Numbers::Of(_)) => *numbers = *told,
             _ => {}
         }
     }
 
     /// Appends the cells of the value whose JSON text is `slot`; a missing value is NULL. `whole` is the record it belongs to.
-    pub fn read(&self, data: &str, slot: Option<Part>, whole: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+    pub fn read(&self, data: &str, slot: Option<ByteRange>, whole: ByteRange, scratch: &mut Scratch) -> Result<(), Fault> {
         // A slot holds JSON, and of JSON only `null` begins with an n.
         let found = slot.filter(|part| data.as_bytes()[part.start] != b'n');
         // To PHP an empty object is an empty array, and it writes it as one.
-        let is_empty = |part: &Part| matches!(self.kind, Kind::Struct { .. }) && is_empty_array(part.of(data));
+        let is_empty = |part: &ByteRange| matches!(self.kind, ValueKind::Struct { .. }) && is_empty_array(part.of(data));
         let found = found.filter(|part| !is_empty(part));
         let result = match found {
             Some(part) => self.read_value(data, part, scratch),
@@ -256,51 +258,51 @@ impl Value {
         result.map_err(|fault| fault.inside(&self.key.name))
     }
 
-    fn read_value(&self, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+    fn read_value(&self, data: &str, part: ByteRange, scratch: &mut Scratch) -> Result<(), Fault> {
         let raw = part.of(data);
         let wrong = |message: String| Fault::new(part.start, message);
         let cell = match &self.kind {
-            Kind::Text => match raw.as_bytes()[0] {
+            ValueKind::Text => match raw.as_bytes()[0] {
                 b'"' => text(data, part, scratch)?,
                 _ => Cell::Text(part),
             },
-            Kind::Json => Cell::Text(part),
-            Kind::Float64 => Cell::Float(
+            ValueKind::Json => Cell::Text(part),
+            ValueKind::Float64 => Cell::Float(
                 number_text(raw)
-                    .ok_or(Wrong::Shape)
+                    .ok_or(NotANumber::Shape)
                     .and_then(|text| number::float(&text))
                     .map_err(|why| wrong(self.no_number(raw, why)))?,
             ),
-            Kind::Float32 => {
-                let read = number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::float::<f32>(&text));
+            ValueKind::Float32 => {
+                let read = number_text(raw).ok_or(NotANumber::Shape).and_then(|text| number::float::<f32>(&text));
                 Cell::Float(read.map_err(|why| wrong(self.no_number(raw, why)))?.into())
             }
-            Kind::Int { min, max } => {
+            ValueKind::Int { min, max } => {
                 let value = match number::small(raw) {
                     Some(value) => Some(value),
                     None => i64::try_from(self.integer(raw).map_err(wrong)?).ok(),
                 };
                 let value = value.filter(|value| (min..=max).contains(&value));
-                Cell::Int(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
+                Cell::Int(value.ok_or_else(|| wrong(self.no_number(raw, NotANumber::Range)))?)
             }
-            Kind::UInt { max } => {
+            ValueKind::UInt { max } => {
                 let value = self.integer(raw).map_err(wrong)?;
                 let value = u64::try_from(value).ok().filter(|value| value <= max);
-                Cell::UInt(value.ok_or_else(|| wrong(self.no_number(raw, Wrong::Range)))?)
+                Cell::UInt(value.ok_or_else(|| wrong(self.no_number(raw, NotANumber::Range)))?)
             }
-            Kind::Decimal { precision, scale } => {
-                let read = number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::scaled(&text, *scale));
+            ValueKind::Decimal { precision, scale } => {
+                let read = number_text(raw).ok_or(NotANumber::Shape).and_then(|text| number::scaled(&text, *scale));
                 let fits =
                     |value: &i128| 10u128.checked_pow((*precision).into()).is_some_and(|limit| value.unsigned_abs() < limit);
-                let value = read.and_then(|(value, _)| Some(value).filter(fits).ok_or(Wrong::Range));
+                let value = read.and_then(|(value, _)| Some(value).filter(fits).ok_or(NotANumber::Range));
                 Cell::Decimal(value.map_err(|why| wrong(self.no_number(raw, why)))?)
             }
-            Kind::Bool => match string(raw).as_deref().unwrap_or(raw) {
+            ValueKind::Bool => match string(raw).as_deref().unwrap_or(raw) {
                 text if text.eq_ignore_ascii_case("true") => Cell::Bool(true),
                 text if text.eq_ignore_ascii_case("false") => Cell::Bool(false),
                 _ => return Err(wrong(format!("{} is neither true nor false", shown(raw)))),
             },
-            Kind::Timestamp { unit, local, numbers } => {
+            ValueKind::Timestamp { unit, local, numbers } => {
                 let nanos = instant(raw, *local, *numbers).map_err(wrong)?;
                 let value = match (unit, i64::try_from(nanos)) {
                     (TimeUnit::Nanosecond, Ok(nanos)) => Some(nanos),
@@ -315,26 +317,26 @@ impl Value {
                     wrong(format!("{} {range}{}", shown(raw), way_out(raw, *unit, *numbers)))
                 })?)
             }
-            Kind::Date(numbers) => match string(raw).as_deref().and_then(temporal::date).or_else(|| day(raw, *numbers)) {
+            ValueKind::Date(numbers) => match string(raw).as_deref().and_then(temporal::date).or_else(|| day(raw, *numbers)) {
                 Some(days) => Cell::Int(days.into()),
                 None => return Err(wrong(format!("{} is no date such as '2026-03-01'", shown(raw)))),
             },
-            Kind::Time(unit, numbers) => {
+            ValueKind::Time(unit, numbers) => {
                 match string(raw).as_deref().and_then(temporal::time_of_day).or_else(|| clock(raw, *numbers)) {
                     Some(nanos) => Cell::Int(nanos / nanos_per(*unit)),
                     None => return Err(wrong(format!("{} is no time of day such as '12:00:00'", shown(raw)))),
                 }
             }
-            Kind::Bytes => {
+            ValueKind::Bytes => {
                 let start = scratch.bytes.len();
                 let text = string(raw).ok_or_else(|| wrong(format!("{} is no base64 text", shown(raw))))?;
                 let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
                 engine
                     .decode_vec(text.as_bytes(), &mut scratch.bytes)
                     .map_err(|_| wrong(format!("{} is no base64 text", shown(raw))))?;
-                Cell::Bytes(Part { start, end: scratch.bytes.len() })
+                Cell::Bytes(ByteRange { start, end: scratch.bytes.len() })
             }
-            Kind::List(item) => {
+            ValueKind::List(item) => {
                 if !raw.starts_with('[') {
                     return Err(wrong(format!("{} is no array", shown(raw))));
                 }
@@ -349,8 +351,8 @@ impl Value {
                 scratch.slots.truncate(first);
                 return Ok(());
             }
-            Kind::Map(value) => return map(value, data, part, scratch),
-            Kind::Struct { names, fields } => {
+            ValueKind::Map(value) => return map(value, data, part, scratch),
+            ValueKind::Struct { names, fields } => {
                 if !raw.starts_with('{') {
                     return Err(wrong(format!("{} is no object", shown(raw))));
                 }
@@ -371,20 +373,20 @@ impl Value {
     }
 
     fn integer(&self, raw: &str) -> Result<i128, String> {
-        number_text(raw).ok_or(Wrong::Shape).and_then(|text| number::integer(&text)).map_err(|why| self.no_number(raw, why))
+        number_text(raw).ok_or(NotANumber::Shape).and_then(|text| number::integer(&text)).map_err(|why| self.no_number(raw, why))
     }
 
-    fn no_number(&self, raw: &str, why: Wrong) -> String {
+    fn no_number(&self, raw: &str, why: NotANumber) -> String {
         match why {
-            Wrong::Shape => format!("{} is no number", shown(raw)),
-            Wrong::Fraction => format!("{} is no whole number", shown(raw)),
-            Wrong::Range => format!("{} is beyond the range of {}", shown(raw), self.shown),
+            NotANumber::Shape => format!("{} is no number", shown(raw)),
+            NotANumber::Fraction => format!("{} is no whole number", shown(raw)),
+            NotANumber::Range => format!("{} is beyond the range of {}", shown(raw), self.shown),
         }
     }
 }
 
 /// Appends the cells of a map: its length, then keys and values in turn. Of equal keys the last counts.
-fn map(value: &Value, data: &str, part: Part, scratch: &mut Scratch) -> Result<(), Fault> {
+fn map(value: &ValueReader, data: &str, part: ByteRange, scratch: &mut Scratch) -> Result<(), Fault> {
     if is_empty_array(part.of(data)) {
         scratch.cells.push(Cell::List(0));
         return Ok(());
@@ -426,8 +428,8 @@ fn renamed(mut fault: Fault, from: &str, to: &str) -> Fault {
 }
 
 /// The cell of a JSON string.
-fn text(data: &str, part: Part, scratch: &mut Scratch) -> Result<Cell, Fault> {
-    let inner = Part { start: part.start + 1, end: part.end - 1 };
+fn text(data: &str, part: ByteRange, scratch: &mut Scratch) -> Result<Cell, Fault> {
+    let inner = ByteRange { start: part.start + 1, end: part.end - 1 };
     match scan::has_escapes(inner.of(data)) {
         false => Ok(Cell::Text(inner)),
         true => Ok(Cell::Unescaped(object::unescape(data, part, &mut scratch.text)?)),
@@ -522,7 +524,7 @@ fn instant(raw: &str, local: bool, numbers: Numbers) -> Result<i128, String> {
     let number = number_text(raw).map(|text| number::scaled(&text, decimals.unwrap_or(0)));
     match (decimals, number) {
         (Some(_), Some(Ok((nanos, _)))) => Ok(nanos),
-        (Some(_), Some(Err(Wrong::Range))) => Ok(i128::MAX),
+        (Some(_), Some(Err(NotANumber::Range))) => Ok(i128::MAX),
         (Some(_), _) => Err(format!("{} is neither a number nor an RFC 3339 time", shown(raw))),
         (None, Some(Ok((value, _)))) => {
             let name = unix_format(value.unsigned_abs());

@@ -16,7 +16,7 @@ use crate::zone::Zone;
 
 /// How the values of a field are written.
 #[derive(Debug)]
-pub enum Writer {
+pub enum ValueWriter {
     Null,
     Bool,
     Int8,
@@ -34,9 +34,9 @@ pub enum Writer {
     Decimal64,
     Decimal128,
     Decimal256,
-    Text(Text),
+    Text(TextLayout),
     /// JSON text, which becomes part of the JSON around it.
-    Json(Text),
+    Json(TextLayout),
     Binary,
     LargeBinary,
     BinaryView,
@@ -48,21 +48,21 @@ pub enum Writer {
     Date32,
     Date64,
     Time(TimeUnit),
-    List(Box<Writer>),
-    LargeList(Box<Writer>),
-    FixedSizeList(Box<Writer>),
+    List(Box<ValueWriter>),
+    LargeList(Box<ValueWriter>),
+    FixedSizeList(Box<ValueWriter>),
     Struct(Vec<Member>),
-    Map(Box<Writer>, Box<Writer>),
+    Map(Box<ValueWriter>, Box<ValueWriter>),
     /// By type id.
-    Union(Vec<(i8, Writer)>),
-    Dictionary(Box<Writer>),
+    Union(Vec<(i8, ValueWriter)>),
+    Dictionary(Box<ValueWriter>),
     /// Anything else, as Arrow shows it.
     Shown,
 }
 
 /// How text is kept in an array.
 #[derive(Debug, Clone, Copy)]
-pub enum Text {
+pub enum TextLayout {
     Utf8,
     LargeUtf8,
     Utf8View,
@@ -72,7 +72,7 @@ pub enum Text {
 #[derive(Debug)]
 pub struct Member {
     key: Vec<u8>,
-    writer: Writer,
+    writer: ValueWriter,
 }
 
 impl Member {
@@ -80,7 +80,7 @@ impl Member {
         let mut key = Vec::new();
         quote(field.name(), &mut key);
         key.push(b':');
-        Member { key, writer: Writer::of(field) }
+        Member { key, writer: ValueWriter::of(field) }
     }
 }
 
@@ -95,55 +95,57 @@ pub fn members(members: &[Member], columns: &[ArrayRef], row: usize, out: &mut V
     }
 }
 
-impl Writer {
+impl ValueWriter {
     pub fn of(field: &Field) -> Self {
-        let text = |text| if is_json(field) { Writer::Json(text) } else { Writer::Text(text) };
+        let text = |text| if is_json(field) { ValueWriter::Json(text) } else { ValueWriter::Text(text) };
         match field.data_type() {
-            DataType::Null => Writer::Null,
-            DataType::Boolean => Writer::Bool,
-            DataType::Int8 => Writer::Int8,
-            DataType::Int16 => Writer::Int16,
-            DataType::Int32 => Writer::Int32,
-            DataType::Int64 => Writer::Int64,
-            DataType::UInt8 => Writer::UInt8,
-            DataType::UInt16 => Writer::UInt16,
-            DataType::UInt32 => Writer::UInt32,
-            DataType::UInt64 => Writer::UInt64,
-            DataType::Float16 => Writer::Float16,
-            DataType::Float32 => Writer::Float32,
-            DataType::Float64 => Writer::Float64,
-            DataType::Decimal32(..) => Writer::Decimal32,
-            DataType::Decimal64(..) => Writer::Decimal64,
-            DataType::Decimal128(..) => Writer::Decimal128,
-            DataType::Decimal256(..) => Writer::Decimal256,
-            DataType::Utf8 => text(Text::Utf8),
-            DataType::LargeUtf8 => text(Text::LargeUtf8),
-            DataType::Utf8View => text(Text::Utf8View),
-            DataType::Binary => Writer::Binary,
-            DataType::LargeBinary => Writer::LargeBinary,
-            DataType::BinaryView => Writer::BinaryView,
-            DataType::FixedSizeBinary(_) => Writer::FixedSizeBinary,
-            DataType::Timestamp(unit, Some(zone)) => Writer::Zoned(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
-            DataType::Timestamp(unit, None) => Writer::Local(*unit),
-            DataType::Date32 => Writer::Date32,
-            DataType::Date64 => Writer::Date64,
-            DataType::Time32(unit) | DataType::Time64(unit) => Writer::Time(*unit),
-            DataType::List(item) => Writer::List(Box::new(Writer::of(item))),
-            DataType::LargeList(item) => Writer::LargeList(Box::new(Writer::of(item))),
-            DataType::FixedSizeList(item, _) => Writer::FixedSizeList(Box::new(Writer::of(item))),
-            DataType::Struct(fields) => Writer::Struct(fields.iter().map(|field| Member::of(field)).collect()),
+            DataType::Null => ValueWriter::Null,
+            DataType::Boolean => ValueWriter::Bool,
+            DataType::Int8 => ValueWriter::Int8,
+            DataType::Int16 => ValueWriter::Int16,
+            DataType::Int32 => ValueWriter::Int32,
+            DataType::Int64 => ValueWriter::Int64,
+            DataType::UInt8 => ValueWriter::UInt8,
+            DataType::UInt16 => ValueWriter::UInt16,
+            DataType::UInt32 => ValueWriter::UInt32,
+            DataType::UInt64 => ValueWriter::UInt64,
+            DataType::Float16 => ValueWriter::Float16,
+            DataType::Float32 => ValueWriter::Float32,
+            DataType::Float64 => ValueWriter::Float64,
+            DataType::Decimal32(..) => ValueWriter::Decimal32,
+            DataType::Decimal64(..) => ValueWriter::Decimal64,
+            DataType::Decimal128(..) => ValueWriter::Decimal128,
+            DataType::Decimal256(..) => ValueWriter::Decimal256,
+            DataType::Utf8 => text(TextLayout::Utf8),
+            DataType::LargeUtf8 => text(TextLayout::LargeUtf8),
+            DataType::Utf8View => text(TextLayout::Utf8View),
+            DataType::Binary => ValueWriter::Binary,
+            DataType::LargeBinary => ValueWriter::LargeBinary,
+            DataType::BinaryView => ValueWriter::BinaryView,
+            DataType::FixedSizeBinary(_) => ValueWriter::FixedSizeBinary,
+            DataType::Timestamp(unit, Some(zone)) => ValueWriter::Zoned(*unit, Zone::read(zone).unwrap_or(Zone::UTC)),
+            DataType::Timestamp(unit, None) => ValueWriter::Local(*unit),
+            DataType::Date32 => ValueWriter::Date32,
+            DataType::Date64 => ValueWriter::Date64,
+            DataType::Time32(unit) | DataType::Time64(unit) => ValueWriter::Time(*unit),
+            DataType::List(item) => ValueWriter::List(Box::new(ValueWriter::of(item))),
+            DataType::LargeList(item) => ValueWriter::LargeList(Box::new(ValueWriter::of(item))),
+            DataType::FixedSizeList(item, _) => ValueWriter::FixedSizeList(Box::new(ValueWriter::of(item))),
+            DataType::Struct(fields) => ValueWriter::Struct(fields.iter().map(|field| Member::of(field)).collect()),
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(parts) if parts.len() == 2 => {
-                    Writer::Map(Box::new(Writer::of(&parts[0])), Box::new(Writer::of(&parts[1])))
+                    ValueWriter::Map(Box::new(ValueWriter::of(&parts[0])), Box::new(ValueWriter::of(&parts[1])))
                 }
-                _ => Writer::Shown,
+                _ => ValueWriter::Shown,
             },
-            DataType::Union(fields, _) => Writer::Union(fields.iter().map(|(id, field)| (id, Writer::of(field))).collect()),
+            DataType::Union(fields, _) => {
+                ValueWriter::Union(fields.iter().map(|(id, field)| (id, ValueWriter::of(field))).collect())
+            }
             DataType::Dictionary(_, values) => {
                 let field = Field::new("", values.as_ref().clone(), true).with_metadata(field.metadata().clone());
-                Writer::Dictionary(Box::new(Writer::of(&field)))
+                ValueWriter::Dictionary(Box::new(ValueWriter::of(&field)))
             }
-            _ => Writer::Shown,
+            _ => ValueWriter::Shown,
         }
     }
 
@@ -171,46 +173,48 @@ impl Writer {
             return out.extend_from_slice(b"null");
         }
         match self {
-            Writer::Null => out.extend_from_slice(b"null"),
-            Writer::Bool => out.extend_from_slice(if array.as_boolean().value(row) { b"true" } else { b"false" }),
-            Writer::Int8 => integer!(Int8Type),
-            Writer::Int16 => integer!(Int16Type),
-            Writer::Int32 => integer!(Int32Type),
-            Writer::Int64 => integer!(Int64Type),
-            Writer::UInt8 => integer!(UInt8Type),
-            Writer::UInt16 => integer!(UInt16Type),
-            Writer::UInt32 => integer!(UInt32Type),
-            Writer::UInt64 => integer!(UInt64Type),
-            Writer::Float16 => float!(array.as_primitive::<Float16Type>().value(row).to_f32()),
-            Writer::Float32 => float!(array.as_primitive::<Float32Type>().value(row)),
-            Writer::Float64 => float!(array.as_primitive::<Float64Type>().value(row)),
-            Writer::Decimal32 => decimal!(Decimal32Type),
-            Writer::Decimal64 => decimal!(Decimal64Type),
-            Writer::Decimal128 => decimal!(Decimal128Type),
-            Writer::Decimal256 => decimal!(Decimal256Type),
-            Writer::Text(text) => quote(text.value(array, row), out),
-            Writer::Json(text) => embed(text.value(array, row), out),
-            Writer::Binary => base64(array.as_binary::<i32>().value(row), out),
-            Writer::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
-            Writer::BinaryView => base64(array.as_binary_view().value(row), out),
-            Writer::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
-            Writer::Zoned(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
-            Writer::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
-            Writer::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
-            Writer::Date64 => quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out)),
-            Writer::Time(unit) => quoted(out, |out| {
+            ValueWriter::Null => out.extend_from_slice(b"null"),
+            ValueWriter::Bool => out.extend_from_slice(if array.as_boolean().value(row) { b"true" } else { b"false" }),
+            ValueWriter::Int8 => integer!(Int8Type),
+            ValueWriter::Int16 => integer!(Int16Type),
+            ValueWriter::Int32 => integer!(Int32Type),
+            ValueWriter::Int64 => integer!(Int64Type),
+            ValueWriter::UInt8 => integer!(UInt8Type),
+            ValueWriter::UInt16 => integer!(UInt16Type),
+            ValueWriter::UInt32 => integer!(UInt32Type),
+            ValueWriter::UInt64 => integer!(UInt64Type),
+            ValueWriter::Float16 => float!(array.as_primitive::<Float16Type>().value(row).to_f32()),
+            ValueWriter::Float32 => float!(array.as_primitive::<Float32Type>().value(row)),
+            ValueWriter::Float64 => float!(array.as_primitive::<Float64Type>().value(row)),
+            ValueWriter::Decimal32 => decimal!(Decimal32Type),
+            ValueWriter::Decimal64 => decimal!(Decimal64Type),
+            ValueWriter::Decimal128 => decimal!(Decimal128Type),
+            ValueWriter::Decimal256 => decimal!(Decimal256Type),
+            ValueWriter::Text(text) => quote(text.value(array, row), out),
+            ValueWriter::Json(text) => embed(text.value(array, row), out),
+            ValueWriter::Binary => base64(array.as_binary::<i32>().value(row), out),
+            ValueWriter::LargeBinary => base64(array.as_binary::<i64>().value(row), out),
+            ValueWriter::BinaryView => base64(array.as_binary_view().value(row), out),
+            ValueWriter::FixedSizeBinary => base64(array.as_fixed_size_binary().value(row), out),
+            ValueWriter::Zoned(unit, zone) => quoted(out, |out| instant(integer_of(array, row), *unit, *zone, out)),
+            ValueWriter::Local(unit) => quoted(out, |out| local(integer_of(array, row), *unit, out)),
+            ValueWriter::Date32 => quoted(out, |out| date(array.as_primitive::<Date32Type>().value(row).into(), out)),
+            ValueWriter::Date64 => {
+                quoted(out, |out| date(array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000), out))
+            }
+            ValueWriter::Time(unit) => quoted(out, |out| {
                 let nanos = i128::from(integer_of(array, row)) * i128::from(nanos_per(*unit));
                 clock((nanos / 1_000_000_000) as i64, (nanos % 1_000_000_000) as i64, out);
             }),
-            Writer::List(item) => list(item, &array.as_list::<i32>().value(row), out),
-            Writer::LargeList(item) => list(item, &array.as_list::<i64>().value(row), out),
-            Writer::FixedSizeList(item) => list(item, &array.as_fixed_size_list().value(row), out),
-            Writer::Struct(parts) => {
+            ValueWriter::List(item) => list(item, &array.as_list::<i32>().value(row), out),
+            ValueWriter::LargeList(item) => list(item, &array.as_list::<i64>().value(row), out),
+            ValueWriter::FixedSizeList(item) => list(item, &array.as_fixed_size_list().value(row), out),
+            ValueWriter::Struct(parts) => {
                 out.push(b'{');
                 members(parts, array.as_struct().columns(), row, out);
                 out.push(b'}');
             }
-            Writer::Map(key, value) => {
+            ValueWriter::Map(key, value) => {
                 let entries = array.as_map().value(row);
                 out.push(b'{');
                 let mut name = Vec::new();
@@ -226,15 +230,15 @@ impl Writer {
                 }
                 out.push(b'}');
             }
-            Writer::Union(writers) => match member(writers, array, row) {
+            ValueWriter::Union(writers) => match member(writers, array, row) {
                 Some((writer, values, row)) => writer.json(values, row, out),
                 None => out.extend_from_slice(b"null"),
             },
-            Writer::Dictionary(values) => match key(array, row) {
+            ValueWriter::Dictionary(values) => match key(array, row) {
                 Some(key) => values.json(array.as_any_dictionary().values(), key, out),
                 None => out.extend_from_slice(b"null"),
             },
-            Writer::Shown => match ArrayFormatter::try_new(array, &FormatOptions::new()) {
+            ValueWriter::Shown => match ArrayFormatter::try_new(array, &FormatOptions::new()) {
                 Ok(formatter) => quote(&formatter.value(row).to_string(), out),
                 Err(_) => out.extend_from_slice(b"null"),
             },
@@ -244,9 +248,11 @@ impl Writer {
     /// Whether the value is NULL, be it inside of a union or dictionary.
     pub fn is_null(&self, array: &dyn Array, row: usize) -> bool {
         match self {
-            Writer::Null => true,
-            Writer::Union(writers) => member(writers, array, row).is_none_or(|(writer, values, row)| writer.is_null(values, row)),
-            Writer::Dictionary(values) => {
+            ValueWriter::Null => true,
+            ValueWriter::Union(writers) => {
+                member(writers, array, row).is_none_or(|(writer, values, row)| writer.is_null(values, row))
+            }
+            ValueWriter::Dictionary(values) => {
                 key(array, row).is_none_or(|key| values.is_null(array.as_any_dictionary().values(), key))
             }
             _ => array.is_null(row),
@@ -257,14 +263,14 @@ impl Writer {
     pub fn text(&self, array: &dyn Array, row: usize, out: &mut Vec<u8>) {
         let start = out.len();
         match self {
-            Writer::Text(text) | Writer::Json(text) => return out.extend_from_slice(text.value(array, row).as_bytes()),
-            Writer::Union(writers) => {
+            ValueWriter::Text(text) | ValueWriter::Json(text) => return out.extend_from_slice(text.value(array, row).as_bytes()),
+            ValueWriter::Union(writers) => {
                 if let Some((writer, values, row)) = member(writers, array, row) {
                     writer.text(values, row, out);
                 }
                 return;
             }
-            Writer::Dictionary(values) => {
+            ValueWriter::Dictionary(values) => {
                 if let Some(key) = key(array, row) {
                     values.text(array.as_any_dictionary().values(), key, out);
                 }
@@ -273,9 +279,9 @@ impl Writer {
             _ => {}
         }
         let float = match self {
-            Writer::Float16 => array.as_primitive::<Float16Type>().value(row).to_f64(),
-            Writer::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
-            Writer::Float64 => array.as_primitive::<Float64Type>().value(row),
+            ValueWriter::Float16 => array.as_primitive::<Float16Type>().value(row).to_f64(),
+            ValueWriter::Float32 => array.as_primitive::<Float32Type>().value(row).into(),
+            ValueWriter::Float64 => array.as_primitive::<Float64Type>().value(row),
             _ => 0.0,
         };
         match float {
@@ -292,18 +298,22 @@ impl Writer {
     }
 }
 
-impl Text {
+impl TextLayout {
     fn value(self, array: &dyn Array, row: usize) -> &str {
         match self {
-            Text::Utf8 => array.as_string::<i32>().value(row),
-            Text::LargeUtf8 => array.as_string::<i64>().value(row),
-            Text::Utf8View => array.as_string_view().value(row),
+            TextLayout::Utf8 => array.as_string::<i32>().value(row),
+            TextLayout::LargeUtf8 => array.as_string::<i64>().value(row),
+            TextLayout::Utf8View => array.as_string_view().value(row),
         }
     }
 }
 
 /// The value behind that of a union: its writer, array and row.
-fn member<'a>(writers: &'a [(i8, Writer)], array: &'a dyn Array, row: usize) -> Option<(&'a Writer, &'a ArrayRef, usize)> {
+fn member<'a>(
+    writers: &'a [(i8, ValueWriter)],
+    array: &'a dyn Array,
+    row: usize,
+) -> Option<(&'a ValueWriter, &'a ArrayRef, usize)> {
     let union = array.as_union();
     let id = union.type_id(row);
     let (_, writer) = writers.iter().find(|(known, _)| *known == id)?;
@@ -332,7 +342,7 @@ fn integer_of(array: &dyn Array, row: usize) -> i64 {
     }
 }
 
-fn list(item: &Writer, values: &dyn Array, out: &mut Vec<u8>) {
+fn list(item: &ValueWriter, values: &dyn Array, out: &mut Vec<u8>) {
     out.push(b'[');
     for row in 0..values.len() {
         if row > 0 {

@@ -25,9 +25,9 @@ use crate::error::{Code, Error};
 
 /// Puts [`Checked`] in the place of the operators that could overflow.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct CheckArithmetic;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for CheckArithmetic {
     fn name(&self) -> &str {
         "checked_arithmetic"
     }

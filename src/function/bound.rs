@@ -82,9 +82,9 @@ const SIZES: &[(&str, Size)] = &[
 
 /// Puts every function that can grow under a bound, however it came into the plan.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct BoundFunctions;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for BoundFunctions {
     fn name(&self) -> &str {
         "bounded_functions"
     }
@@ -124,8 +124,8 @@ impl Invoke for Size {
 impl Size {
     fn check(self, name: &str, args: &[ColumnarValue]) -> Result<()> {
         let counts = matches!(self, Size::Times | Size::Letters | Size::Elements | Size::Steps);
-        let columns = args.iter().map(|arg| Column::new(arg, counts)).collect::<Result<Vec<_>>>()?;
-        let rows = columns.iter().map(Column::rows).max().unwrap_or(0);
+        let columns = args.iter().map(|arg| Argument::new(arg, counts)).collect::<Result<Vec<_>>>()?;
+        let rows = columns.iter().map(Argument::rows).max().unwrap_or(0);
         let most = if matches!(self, Size::Sum | Size::Grown(_)) { BATCH_BYTES_MAX } else { BYTES_MAX };
         let mut bytes = 0_u64;
         for row in 0..rows {
@@ -146,7 +146,7 @@ impl Size {
     }
 
     /// Bytes of the result of a row, roughly; 0 where the function itself must say what is wrong.
-    fn bytes(self, args: &[Column], row: usize) -> u64 {
+    fn bytes(self, args: &[Argument], row: usize) -> u64 {
         let bytes = |at: usize| args.get(at).map_or(0, |column| column.bytes(row));
         let number = |at: usize| args.get(at).and_then(|column| column.number(row));
         let count = || number(1).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
@@ -184,12 +184,12 @@ impl Size {
     }
 }
 
-fn elements(args: &[Column], row: usize) -> u64 {
+fn elements(args: &[Argument], row: usize) -> u64 {
     args.first().map_or(0, |column| column.elements(row))
 }
 
 /// Bytes of `regexp_replace`. What its groups say again is no longer than the text, each time that the replacement names one.
-fn matched(args: &[Column], row: usize) -> u64 {
+fn matched(args: &[Argument], row: usize) -> u64 {
     let text = |at: usize| args.get(at).and_then(|column| column.text(row));
     let (Some(of), Some(pattern), Some(put)) = (text(0), text(1), text(2)) else { return 0 };
     let flags = text(3).unwrap_or_default();
@@ -214,7 +214,7 @@ fn matched(args: &[Column], row: usize) -> u64 {
 }
 
 /// An argument: a column, or a constant.
-struct Column {
+struct Argument {
     array: ArrayRef,
     constant: bool,
     numbers: Option<ArrayRef>,
@@ -222,7 +222,7 @@ struct Column {
     element: u64,
 }
 
-impl Column {
+impl Argument {
     fn new(value: &ColumnarValue, counts: bool) -> Result<Self> {
         let array = value.to_array(1)?;
         let element = match array.data_type() {
@@ -232,7 +232,7 @@ impl Column {
             _ => 0,
         };
         let numbers = if counts { numbers(&array) } else { None };
-        Ok(Column { numbers, element, constant: matches!(value, ColumnarValue::Scalar(_)), array })
+        Ok(Argument { numbers, element, constant: matches!(value, ColumnarValue::Scalar(_)), array })
     }
 
     fn rows(&self) -> usize {

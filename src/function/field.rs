@@ -8,9 +8,9 @@ use datafusion::logical_expr::{ExprSchemable, GetFieldAccess};
 
 /// Says the field by its own name, and leaves the access to the planners after it.
 #[derive(Debug)]
-pub struct Fields;
+pub struct FieldByName;
 
-impl ExprPlanner for Fields {
+impl ExprPlanner for FieldByName {
     fn plan_field_access(
         &self,
         mut access: RawFieldAccessExpr,

@@ -13,9 +13,9 @@ use crate::error::Error;
 
 /// Puts the filter of an aggregate into what it is given, as a CASE: only the rows that come to its branch are computed with.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct FilterArguments;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for FilterArguments {
     fn name(&self) -> &str {
         "filter_before_arguments"
     }

@@ -37,9 +37,9 @@ pub fn formed_within(expr: Expr) -> Expr {
 
 /// Floating-point numbers in IN, `CASE v WHEN …`, `nullif` and `count(DISTINCT v)`.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct FloatEquality;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for FloatEquality {
     fn name(&self) -> &str {
         "one_form"
     }

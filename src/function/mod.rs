@@ -16,7 +16,7 @@ mod field;
 mod filtered;
 mod form;
 mod json;
-mod told;
+mod lost_group;
 mod wrapped;
 
 use std::sync::Arc;
@@ -25,8 +25,8 @@ use arrow::datatypes::DataType;
 use datafusion::execution::FunctionRegistry;
 use datafusion::prelude::SessionContext;
 
-pub use self::field::Fields;
-pub use self::told::{Lost, listen};
+pub use self::field::FieldByName;
+pub use self::lost_group::{LostGroup, listen};
 use crate::error::Result;
 
 /// Makes the expressions of a session safe. The rules that find windows are not there yet.
@@ -35,10 +35,10 @@ pub fn register(session: &SessionContext) -> Result<()> {
     {
         let state = session.state_ref();
         let mut state = state.write();
-        state.register_function_rewrite(Arc::new(arithmetic::Rewrite))?;
-        state.register_function_rewrite(Arc::new(bound::Rewrite))?;
-        state.register_function_rewrite(Arc::new(filtered::Rewrite))?;
-        state.register_function_rewrite(Arc::new(form::Rewrite))?;
+        state.register_function_rewrite(Arc::new(arithmetic::CheckArithmetic))?;
+        state.register_function_rewrite(Arc::new(bound::BoundFunctions))?;
+        state.register_function_rewrite(Arc::new(filtered::FilterArguments))?;
+        state.register_function_rewrite(Arc::new(form::FloatEquality))?;
     }
     aggregate::register(session)
 }

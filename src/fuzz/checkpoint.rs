@@ -12,11 +12,11 @@ use tokio::runtime::Runtime;
 use crate::change::Changes;
 use crate::checkpoint::{Archive, Opened};
 use crate::engine::{Answer, Engine};
-use crate::format::{Decoder, Input};
+use crate::format::{Decoder, RawEvent};
 use crate::operator::state::rows;
-use crate::operator::{Content, Cut, Frame, Message, Part};
+use crate::operator::{Cut, Frame, FrameContent, Message, StatePart};
 use crate::sql::parse;
-use crate::table::{Mark, Source, Spec, Table};
+use crate::table::{Barrier, ColumnSource, Table, TableSpec};
 use crate::time::{Timestamp, Watermark};
 use crate::view::{ContinuousExec, Health, Live, Rows};
 
@@ -189,7 +189,7 @@ fn go_on(case: &Case, bytes: &[u8]) -> Option<Vec<Message>> {
     let parts = loaded?.parts;
     let continuous = continuous(&case.plan);
     let mut said = Some(Vec::new());
-    for Part { frames, name, .. } in parts {
+    for StatePart { frames, name, .. } in parts {
         if name.starts_with("table/") {
             let is_place = case.table.resume_at(frames.clone());
             case.table.begin_after(frames);
@@ -269,7 +269,7 @@ async fn cases() -> Vec<Case> {
                 live.publish(changes, Timestamp(7)).expect("good changes");
             }
         }
-        let (mark, mut given) = Mark::new(1, true, None);
+        let (mark, mut given) = Barrier::new(1, true, None);
         live.enter(Health::Ended);
         live.take_last_part(&mark, "f");
         drop(mark);
@@ -277,8 +277,8 @@ async fn cases() -> Vec<Case> {
         let mut frames = chain.save(Cut { epoch: 1, written: None }).expect("a state");
         frames.extend(told.frames);
         let parts = vec![
-            Part { name: "view/v".into(), fingerprint: "f".into(), frames },
-            Part { name: table.part_name(), fingerprint: table.fingerprint(), frames: place_of(&table) },
+            StatePart { name: "view/v".into(), fingerprint: "f".into(), frames },
+            StatePart { name: table.part_name(), fingerprint: table.fingerprint(), frames: place_of(&table) },
         ];
         let mut said = Vec::new();
         for (source, message) in &rest {
@@ -290,7 +290,7 @@ async fn cases() -> Vec<Case> {
 }
 
 /// The file that an archive makes of these parts.
-fn written(parts: Vec<Part>) -> File {
+fn written(parts: Vec<StatePart>) -> File {
     let (dir, file) = place();
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).expect("a directory for one checkpoint");
@@ -316,19 +316,19 @@ fn place_of(table: &Table) -> Vec<Frame> {
         ("has_watermark", Arc::new(BooleanArray::from(vec![true]))),
     ];
     let seen = [("id", count(4)), ("content", count(5))];
-    let frame = |name: &str, rows: RecordBatch| Frame { name: name.into(), content: Content::Rows(rows) };
+    let frame = |name: &str, rows: RecordBatch| Frame { name: name.into(), content: FrameContent::Rows(rows) };
     let frames = vec![frame("place", rows(place, 1).expect("columns")), frame("seen", rows(seen, 1).expect("columns"))];
     assert_eq!(table.resume_at(frames.clone()), Ok(true), "the place of a table is written in another way now");
     frames
 }
 
 /// Rows of a table as its feed would give them.
-fn batch_of(spec: &Spec, projection: &[usize], batch: i64) -> Message {
+fn batch_of(spec: &TableSpec, projection: &[usize], batch: i64) -> Message {
     let decoded: Vec<usize> = projection
         .iter()
         .map(|index| match &spec.columns[*index] {
-            Source::Decoded(at) => *at,
-            Source::Generated(_) => unreachable!("no column is computed"),
+            ColumnSource::Decoded(at) => *at,
+            ColumnSource::Generated(_) => unreachable!("no column is computed"),
         })
         .collect();
     let mut decoder = Decoder::new(&spec.format, &decoded).expect("columns of the table");
@@ -340,7 +340,7 @@ fn batch_of(spec: &Spec, projection: &[usize], batch: i64) -> Message {
             "at": Timestamp(second * 1_000_000_000).to_string(), "id": second % 7, "name": format!("gauge {second}"),
         });
         let received = Timestamp(second * 1_000_000_000);
-        let input = Input { kind: "message", data: &data.to_string(), id: "", received };
+        let input = RawEvent { kind: "message", data: &data.to_string(), id: "", received };
         decoder.push(input, &mut |bad| panic!("{bad:?}"));
     }
     let (rows, times) = decoder.take().expect("good rows");

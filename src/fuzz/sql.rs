@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use crate::cli::diagnostic;
 use crate::engine::{Answer, Engine};
 use crate::error::Error;
-use crate::sql::{Kind, Statement, covered, parse};
+use crate::sql::{Statement, StatementKind, covered, parse};
 
 /// Of the threads on which the program plans.
 const STACK_BYTES: usize = 8 * 1024 * 1024;
@@ -50,7 +50,10 @@ fn run(script: &str) {
     let mut is_changed = false;
     for statement in statements.iter().take(STATEMENTS_MAX) {
         assert!(script.contains(&statement.text), "{:?}", statement.text);
-        is_changed |= matches!(statement.kind, Kind::CreateTable(_) | Kind::CreateView(_) | Kind::Drop { .. } | Kind::Set { .. });
+        is_changed |= matches!(
+            statement.kind,
+            StatementKind::CreateTable(_) | StatementKind::CreateView(_) | StatementKind::Drop { .. } | StatementKind::Set { .. }
+        );
         match runtime.block_on(engine.execute(statement)) {
             Ok(Answer::Query(query)) => drop(query.continuous().map(|continuous| continuous.plan().describe())),
             Ok(_) => {}
@@ -76,7 +79,7 @@ async fn engine() -> Engine {
 
 /// Makes everything anew as a server does at its start. Settings of the session are those of the first time only.
 async fn again(engine: &Engine, statements: &[Statement]) {
-    if statements.iter().any(|statement| matches!(statement.kind, Kind::Set { .. })) {
+    if statements.iter().any(|statement| matches!(statement.kind, StatementKind::Set { .. })) {
         return;
     }
     let other = Engine::new().expect("an engine");

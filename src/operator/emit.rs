@@ -8,10 +8,11 @@ use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch}
 use arrow::datatypes::{DataType, SchemaRef};
 
 use super::Message;
+use super::finish::Finish;
 use super::rows::BadRows;
 use crate::change::{Changes, difference};
 use crate::error::{Code, Error, Result};
-use crate::function::{Lost, listen};
+use crate::function::{LostGroup, listen};
 use crate::time::{TimestampArray, UTC, nanos_of};
 use crate::window::Window;
 
@@ -43,61 +44,8 @@ impl Emission {
     }
 }
 
-/// Turns the full result of one window into output rows: HAVING, projection, ORDER BY, LIMIT, ROW_NUMBER and so on. Runs again
-/// on each emission of the window.
-pub trait Finish: Send {
-    fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch>;
-
-    fn schema(&self) -> SchemaRef;
-
-    /// The columns of the output that identify a row, to pair updates; none if unknown.
-    fn keys(&self) -> &[usize];
-
-    /// Whether each row is finished by itself, so that rows of several windows may come together.
-    fn rowwise(&self) -> bool {
-        false
-    }
-
-    fn describe(&self) -> String;
-}
-
-/// Finishes nothing: the output is the result, whose rows are identified by the group columns.
-pub struct Pass {
-    schema: SchemaRef,
-    keys: Vec<usize>,
-}
-
-impl Pass {
-    /// `groups` counts the leading columns that are group columns.
-    pub fn new(schema: SchemaRef, groups: usize) -> Self {
-        Pass { schema, keys: (0..groups).collect() }
-    }
-}
-
-impl Finish for Pass {
-    fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        Ok(rows)
-    }
-
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn keys(&self) -> &[usize] {
-        &self.keys
-    }
-
-    fn rowwise(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> String {
-        String::new()
-    }
-}
-
 /// What a window said last: its rows and its end.
-pub struct Said {
+pub struct LastEmitted {
     pub rows: RecordBatch,
     pub end: i64,
 }
@@ -160,7 +108,7 @@ impl Emitter {
         let (finished, lost) = listen(|| self.finish.run(rows));
         let finished = finished?;
         // Which rows these groups became is lost on the way.
-        bad.lose(lost.into_iter().map(|lost| Lost { group: None, ..lost }).collect(), &finished, |_| time_of(end));
+        bad.lose(lost.into_iter().map(|lost| LostGroup { group: None, ..lost }).collect(), &finished, |_| time_of(end));
         Ok(finished)
     }
 
@@ -189,7 +137,7 @@ impl Emitter {
     }
 
     /// What to say so that `said` becomes `rows`; old and new version of a row stand side by side.
-    pub fn correction(&self, said: &[Said], rows: &RecordBatch, end: i64) -> Result<Changes> {
+    pub fn correction(&self, said: &[LastEmitted], rows: &RecordBatch, end: i64) -> Result<Changes> {
         if said.iter().all(|said| said.rows.num_rows() == 0) {
             return Ok(self.first(rows.clone(), end));
         }

@@ -8,11 +8,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::Int64Type;
 
 use super::Report;
-use super::emit::{Said, time_of};
+use super::emit::{LastEmitted, time_of};
 use super::pane::{Pane, Partial};
 use super::sliding::{Sliding, Slot};
-use super::state::{self, Kept, Loader, Saver};
-use super::window_aggregate::{Basis, Grouped, Windows};
+use super::state::{self, FrameVersion, Loader, Saver};
+use super::window_aggregate::{Grouped, WindowContext, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::memory::held;
@@ -29,7 +29,7 @@ pub struct GridWindows {
     /// Panes that changed since the last early results; used only where those are asked for.
     touched: BTreeSet<i64>,
     /// What each window said last, by its end; kept only where a window may speak again.
-    said: BTreeMap<i64, (RecordBatch, Kept)>,
+    said: BTreeMap<i64, (RecordBatch, FrameVersion)>,
 }
 
 impl GridWindows {
@@ -39,7 +39,7 @@ impl GridWindows {
     }
 
     /// Adds rows that are all in the pane starting at `start`. Returns whether it took them.
-    fn place(&mut self, basis: &mut Basis, start: i64, rows: &Grouped) -> Result<bool> {
+    fn place(&mut self, basis: &mut WindowContext, start: i64, rows: &Grouped) -> Result<bool> {
         if basis.is_over(start + self.grid.width(), basis.watermark) {
             basis.late.note(&rows.changes, 0..rows.changes.len(), Timestamp(basis.watermark));
             return Ok(false);
@@ -72,7 +72,7 @@ impl GridWindows {
     }
 
     /// The aggregates of the window with this end.
-    fn window(&mut self, basis: &Basis, end: i64) -> Result<Pane> {
+    fn window(&mut self, basis: &WindowContext, end: i64) -> Result<Pane> {
         let start = end - self.grid.width();
         if self.grid.panes() == 1 && basis.emission.lateness() == 0 {
             return self.last_look(basis, start);
@@ -84,7 +84,7 @@ impl GridWindows {
     }
 
     /// The aggregates of a pane that is not needed afterwards: where nothing was frozen, they need no merge.
-    fn last_look(&mut self, basis: &Basis, start: i64) -> Result<Pane> {
+    fn last_look(&mut self, basis: &WindowContext, start: i64) -> Result<Pane> {
         let mut slot = self.panes.remove(&start).unwrap_or_default();
         match (slot.open.take(), slot.frozen.take()) {
             (Some(open), None) => Ok(open),
@@ -99,7 +99,7 @@ impl GridWindows {
     }
 
     /// Looks at windows again, or before their end. Their panes stay.
-    fn look(&mut self, basis: &mut Basis, ends: BTreeSet<i64>, parts: &mut Vec<Changes>) -> Result<()> {
+    fn look(&mut self, basis: &mut WindowContext, ends: BTreeSet<i64>, parts: &mut Vec<Changes>) -> Result<()> {
         let mut sliding = Sliding::default();
         for end in ends {
             let start = end - self.grid.width();
@@ -113,7 +113,7 @@ impl GridWindows {
     }
 
     /// Says the result of the window with this end, or how it differs from what it said before.
-    fn speak(&mut self, basis: &mut Basis, end: i64, pane: Pane, parts: &mut Vec<Changes>) -> Result<()> {
+    fn speak(&mut self, basis: &mut WindowContext, end: i64, pane: Pane, parts: &mut Vec<Changes>) -> Result<()> {
         if pane.len() == 0 {
             return Ok(());
         }
@@ -126,14 +126,14 @@ impl GridWindows {
             parts.push(basis.emitter.first(rows, end));
             return Ok(());
         }
-        let before = self.said.insert(end, (rows.clone(), Kept::default()));
-        let before: Vec<Said> = before.map(|(rows, _)| Said { rows, end }).into_iter().collect();
+        let before = self.said.insert(end, (rows.clone(), FrameVersion::default()));
+        let before: Vec<LastEmitted> = before.map(|(rows, _)| LastEmitted { rows, end }).into_iter().collect();
         parts.push(basis.emitter.correction(&before, &rows, end)?);
         Ok(())
     }
 
     /// Lets go of what no window needs any more.
-    fn forget(&mut self, basis: &mut Basis, watermark: i64) -> Result<()> {
+    fn forget(&mut self, basis: &mut WindowContext, watermark: i64) -> Result<()> {
         while let Some((start, _)) = self.panes.first_key_value()
             && basis.is_over(*start + self.grid.width(), watermark)
         {
@@ -170,7 +170,7 @@ impl GridWindows {
 }
 
 impl Windows for GridWindows {
-    fn add(&mut self, basis: &mut Basis, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()> {
+    fn add(&mut self, basis: &mut WindowContext, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()> {
         let times = rows.changes.times.values();
         let Some((first, last)) = times.iter().copied().zip(times.iter().copied()).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
         else {
@@ -200,7 +200,7 @@ impl Windows for GridWindows {
         self.look(basis, again, parts)
     }
 
-    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
+    fn advance(&mut self, basis: &mut WindowContext, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
         let from = basis.watermark;
         while let Some(end) = self.next_end(basis.watermark)
             && end <= to
@@ -221,7 +221,7 @@ impl Windows for GridWindows {
         Ok(closed)
     }
 
-    fn report(&self, basis: &Basis, report: &mut Report) {
+    fn report(&self, basis: &WindowContext, report: &mut Report) {
         // Panes come in order, so the ends of each go on where those of the one before stop.
         let mut counted = basis.watermark;
         for start in self.panes.keys() {
@@ -242,7 +242,7 @@ impl Windows for GridWindows {
         self.panes.values().map(Slot::bytes).sum::<usize>() + self.sliding.bytes() + held(said)
     }
 
-    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
+    fn save(&mut self, basis: &mut WindowContext, state: &mut Saver) -> Result<()> {
         for (start, slot) in &mut self.panes {
             if let Some(open) = &mut slot.open {
                 let look = || open.look(&basis.aggregates)?.rows(&basis.dictionary);
@@ -262,7 +262,7 @@ impl Windows for GridWindows {
         Ok(())
     }
 
-    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()> {
+    fn load(&mut self, basis: &mut WindowContext, state: &mut Loader) -> Result<()> {
         for (name, rows) in state.take_all("open/") {
             let start = self.pane_start(&name)?;
             let open = Partial::load(rows, &mut basis.dictionary, &basis.aggregates)?;
@@ -278,7 +278,7 @@ impl Windows for GridWindows {
             if end.checked_sub(self.grid.width()).is_none_or(|start| start.rem_euclid(self.grid.slide()) != 0) {
                 return Err(rows.misfit("is of no window"));
             }
-            self.said.insert(end, (rows.with_schema(&basis.emitter.finish.schema())?, Kept::default()));
+            self.said.insert(end, (rows.with_schema(&basis.emitter.finish.schema())?, FrameVersion::default()));
         }
         let mut saved = state.take("touched")?;
         self.touched = saved.numbers::<Int64Type>("start")?.values().iter().copied().collect();
@@ -298,7 +298,7 @@ impl Windows for GridWindows {
 }
 
 /// The rows of each pane, in order of first appearance. Rows that have no place are noted as bad.
-fn split(grid: Grid, basis: &mut Basis, rows: &Grouped) -> Vec<(i64, Vec<u32>)> {
+fn split(grid: Grid, basis: &mut WindowContext, rows: &Grouped) -> Vec<(i64, Vec<u32>)> {
     let mut panes: Vec<(i64, Vec<u32>)> = Vec::new();
     let mut known: HashMap<i64, usize> = HashMap::new();
     let mut last: Option<usize> = None;

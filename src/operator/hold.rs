@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::state::{Loader, Saver};
 use super::{Message, Operator};
 use crate::error::Result;
 use crate::time::Watermark;
@@ -28,5 +29,14 @@ impl Operator for Hold {
 
     fn describe(&self) -> String {
         format!("Hold: {}", humantime::format_duration(self.by))
+    }
+
+    /// It keeps nothing between messages.
+    fn save(&mut self, _: &mut Saver) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&mut self, _: &mut Loader) -> Result<()> {
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use arrow::datatypes::{SchemaRef, UInt64Type};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
-use super::state::{self, Kept, Loader, Saver};
+use super::state::{self, FrameVersion, Loader, Saver};
 use crate::error::Result;
 use crate::memory::{detached, held};
 
@@ -23,17 +23,17 @@ pub struct Dictionary {
     schema: SchemaRef,
     numbers: Option<Box<dyn GroupValues>>,
     /// The keys by number. Chunks shrink by halves at least, so there are few, and each key is copied a few times at most.
-    chunks: Vec<Chunk>,
+    chunks: Vec<KeyChunk>,
     len: usize,
     /// The length from which looking for dead keys is worth a pass over the state.
     crowded: usize,
 }
 
-struct Chunk {
+struct KeyChunk {
     /// The number of its first key.
     start: usize,
     columns: Vec<ArrayRef>,
-    kept: Kept,
+    kept: FrameVersion,
 }
 
 impl Dictionary {
@@ -70,14 +70,14 @@ impl Dictionary {
     }
 
     fn append(&mut self, chunk: Vec<ArrayRef>, rows: usize) -> Result<()> {
-        self.chunks.push(Chunk { start: self.len, columns: chunk, kept: Kept::default() });
+        self.chunks.push(KeyChunk { start: self.len, columns: chunk, kept: FrameVersion::default() });
         self.len += rows;
         while let [.., left, right] = self.chunks.as_slice()
             && self.len - right.start >= right.start - left.start
         {
             let both = left.columns.iter().zip(&right.columns);
             let columns = both.map(|(left, right)| Ok(detached(concat(&[left, right])?))).collect::<Result<_>>()?;
-            let joined = Chunk { start: left.start, columns, kept: Kept::default() };
+            let joined = KeyChunk { start: left.start, columns, kept: FrameVersion::default() };
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(joined);
         }
@@ -88,7 +88,7 @@ impl Dictionary {
     pub fn keys(&self, ids: &[u32]) -> Result<Vec<ArrayRef>> {
         match self.chunks.as_slice() {
             [] => Ok(self.schema.fields().iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect()),
-            [Chunk { columns, .. }] => {
+            [KeyChunk { columns, .. }] => {
                 if ids.len() == self.len && ids.iter().enumerate().all(|(at, id)| at == *id as usize) {
                     return Ok(columns.clone());
                 }
@@ -152,7 +152,7 @@ impl Dictionary {
         if self.numbers.is_none() {
             return Ok(());
         }
-        for Chunk { start, columns, kept } in &mut self.chunks {
+        for KeyChunk { start, columns, kept } in &mut self.chunks {
             state.keep(format_args!("keys/{start}"), kept, || {
                 let rows = columns.first().map_or(0, |column| column.len());
                 state::rows(columns.iter().map(|column| ("key", Arc::clone(column))), rows)
@@ -185,7 +185,7 @@ impl Dictionary {
     }
 
     /// Numbers the saved keys in `rows`, a column for each; they are distinct.
-    pub fn load_keys(&mut self, rows: &mut state::Rows) -> Result<Vec<u32>> {
+    pub fn load_keys(&mut self, rows: &mut state::FrameReader) -> Result<Vec<u32>> {
         let schema = Arc::clone(&self.schema);
         let keys: Vec<ArrayRef> =
             schema.fields().iter().map(|field| rows.column("key", field.data_type())).collect::<Result<_>>()?;

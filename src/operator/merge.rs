@@ -14,7 +14,7 @@ use crate::time::{Timestamp, Watermark};
 /// The watermark is the least of the inputs that are not idle; an input that sent none yet holds it back. Once all are idle, so
 /// is the whole, at the greatest of theirs. An input at the end of time is left out; the whole ends with the last one.
 pub struct Merge {
-    inputs: Vec<Input>,
+    inputs: Vec<MergeInput>,
     /// The last watermark sent.
     sent: Option<Watermark>,
     /// The greatest of them that was no supposition of a silence.
@@ -22,12 +22,12 @@ pub struct Merge {
 }
 
 #[derive(Default)]
-struct Input {
+struct MergeInput {
     watermark: Option<Watermark>,
     ended: bool,
 }
 
-impl Input {
+impl MergeInput {
     /// No row follows, although the word of it may.
     fn has_ended(&self) -> bool {
         self.ended || self.watermark.is_some_and(|watermark| watermark.time == Timestamp::MAX)
@@ -36,7 +36,7 @@ impl Input {
 
 impl Merge {
     pub fn new(inputs: usize) -> Self {
-        Merge { inputs: (0..inputs).map(|_| Input::default()).collect(), sent: None, promised: Timestamp::MIN }
+        Merge { inputs: (0..inputs).map(|_| MergeInput::default()).collect(), sent: None, promised: Timestamp::MIN }
     }
 
     fn take(&mut self, input: usize, message: Message, out: &mut Vec<Message>) {
@@ -58,7 +58,7 @@ impl Merge {
     }
 
     fn send_watermark(&mut self, out: &mut Vec<Message>) {
-        let left: Vec<&Input> = self.inputs.iter().filter(|input| !input.has_ended()).collect();
+        let left: Vec<&MergeInput> = self.inputs.iter().filter(|input| !input.has_ended()).collect();
         let least = left.iter().filter(|input| input.watermark.is_none_or(|watermark| !watermark.idle));
         let least = least.map(|input| input.watermark.map_or(Timestamp::MIN, |watermark| watermark.time)).min();
         let (time, idle) = match least {
@@ -112,7 +112,7 @@ impl Operator for Merge {
         let watermark =
             |row: usize| times.is_valid(row).then(|| Watermark { time: Timestamp(times.value(row)), idle: idle.value(row) });
         for (row, input) in self.inputs.iter_mut().enumerate() {
-            *input = Input { watermark: watermark(row), ended: ended.value(row) };
+            *input = MergeInput { watermark: watermark(row), ended: ended.value(row) };
         }
         self.sent = watermark(self.inputs.len());
         self.promised = self.sent.filter(|sent| !sent.idle).map_or(Timestamp::MIN, |sent| sent.time);

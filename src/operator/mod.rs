@@ -4,13 +4,16 @@
 //! watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it. A checkpoint is taken
 //! between two messages, of all operators at once ([`Chain::save`]).
 
+pub mod bounded;
 pub mod chain;
 pub mod emit;
 pub mod filter;
+pub mod finish;
 mod grid;
 pub mod hold;
 mod keys;
 pub mod limit;
+pub mod lookup;
 pub mod merge;
 mod ordered;
 pub mod over;
@@ -23,15 +26,18 @@ mod sliding;
 pub mod state;
 pub mod window_aggregate;
 
+pub use bounded::{SlotExec, SlotNode};
 pub use chain::{Chain, Tree};
-pub use emit::{Emission, Finish};
+pub use emit::Emission;
 pub use filter::Filter;
+pub use finish::{Finish, Finished, RowStep};
 pub use hold::Hold;
 pub use limit::Limit;
+pub use lookup::Lookup;
 pub use merge::Merge;
 pub use over::{Order, Over, OverSpec};
 pub use project::Project;
-pub use state::{Content, Cut, Epoch, Frame, Loader, Part, Saver};
+pub use state::{Cut, Epoch, Frame, FrameContent, Loader, Saver, StatePart};
 pub use window_aggregate::{WindowAggregate, WindowAggregateSpec};
 
 use crate::change::Changes;
@@ -70,15 +76,11 @@ pub trait Operator: Send {
     /// hold all that its accumulator does, they move by rounding: the last digits of a variance, a covariance or a regression, an
     /// approximate percentile within its error, and what is left in a sliding sum of which all rows are NULL. After an error the
     /// operator is not to be used any more.
-    fn save(&mut self, _state: &mut Saver) -> Result<()> {
-        Ok(())
-    }
+    fn save(&mut self, state: &mut Saver) -> Result<()>;
 
     /// Takes what another of the same plan saved, being itself as new. From here on both say the same, to the last bit without
     /// exception. After an error it is not to be used.
-    fn load(&mut self, _state: &mut Loader) -> Result<()> {
-        Ok(())
-    }
+    fn load(&mut self, state: &mut Loader) -> Result<()>;
 }
 
 /// What the operators of a chain tell about themselves, for `SHOW STATUS` and the status line.

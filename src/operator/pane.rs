@@ -12,9 +12,9 @@ use datafusion::physical_plan::aggregates::{AggregateMode, aggregate_expressions
 
 use super::keys::{Dictionary, NONE};
 use super::ordered::{Factory, Ordered};
-use super::state::{self, Rows};
+use super::state::{self, FrameReader};
 use crate::error::Result;
-use crate::function::{Lost, listen};
+use crate::function::{LostGroup, listen};
 use crate::memory::held;
 
 /// The aggregates of one query: what they read, and fresh accumulators for them.
@@ -55,7 +55,7 @@ impl Aggregates {
     }
 
     /// The states of each aggregate in a saved frame.
-    pub fn load_states(&self, rows: &mut Rows) -> Result<Vec<Vec<ArrayRef>>> {
+    pub fn load_states(&self, rows: &mut FrameReader) -> Result<Vec<Vec<ArrayRef>>> {
         let of = |types: &Vec<DataType>| types.iter().map(|data_type| rows.column("state", data_type)).collect();
         self.states.iter().map(of).collect()
     }
@@ -119,7 +119,7 @@ impl Accumulators {
     }
 
     /// The value column of each aggregate, and the groups that have none. There must be groups.
-    pub fn values(mut self) -> Result<(Vec<ArrayRef>, Vec<Lost>)> {
+    pub fn values(mut self) -> Result<(Vec<ArrayRef>, Vec<LostGroup>)> {
         let evaluate = || self.0.iter_mut().map(|accumulator| Ok(accumulator.evaluate(EmitTo::All)?)).collect();
         let (values, lost): (Result<Vec<ArrayRef>>, _) = listen(evaluate);
         Ok((values?, lost))
@@ -210,7 +210,7 @@ impl Pane {
     }
 
     /// The groups with the value column of each aggregate, and those that have none. There must be groups.
-    pub fn evaluate(self) -> Result<(Vec<u32>, Vec<ArrayRef>, Vec<Lost>)> {
+    pub fn evaluate(self) -> Result<(Vec<u32>, Vec<ArrayRef>, Vec<LostGroup>)> {
         let (values, lost) = self.accumulators.values()?;
         Ok((self.ids, values, lost))
     }
@@ -236,7 +236,7 @@ impl Partial {
         state::rows(keys.chain(states), self.ids.len())
     }
 
-    pub fn load(mut rows: Rows, dictionary: &mut Dictionary, aggregates: &Aggregates) -> Result<Partial> {
+    pub fn load(mut rows: FrameReader, dictionary: &mut Dictionary, aggregates: &Aggregates) -> Result<Partial> {
         if rows.is_empty() {
             return Err(rows.misfit("has no rows"));
         }

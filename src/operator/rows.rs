@@ -12,7 +12,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use super::{BAD_SAMPLES, BadRow, LATE_SAMPLES, LateRow, Loader, Report, Saver, state};
 use crate::change::Changes;
 use crate::error::{Error, Result};
-use crate::function::Lost;
+use crate::function::LostGroup;
 use crate::time::Timestamp;
 
 /// What expressions gave: a column each, all of one length.
@@ -98,8 +98,8 @@ impl BadRows {
     }
 
     /// Notes the groups that an aggregate had no value for. `rows` has a row for each group, and `time` gives that of a row.
-    pub fn lose(&mut self, lost: Vec<Lost>, rows: &RecordBatch, time: impl Fn(usize) -> i64) {
-        for Lost { group, reason } in lost {
+    pub fn lose(&mut self, lost: Vec<LostGroup>, rows: &RecordBatch, time: impl Fn(usize) -> i64) {
+        for LostGroup { group, reason } in lost {
             let row = group.filter(|row| *row < rows.num_rows());
             let time = Timestamp(time(row.unwrap_or(0)));
             self.tell(BadRow { time, reason, row: row.map(|row| text(rows, row)).unwrap_or_default() });

@@ -8,10 +8,10 @@ use arrow::compute::{concat_batches, interleave};
 use arrow::datatypes::{Int64Type, UInt32Type};
 
 use super::Report;
-use super::emit::{Said, time_of};
+use super::emit::{LastEmitted, time_of};
 use super::pane::{Accumulators, Aggregates};
-use super::state::{self, Kept, Loader, Saver};
-use super::window_aggregate::{Basis, Grouped, Windows};
+use super::state::{self, FrameVersion, Loader, Saver};
+use super::window_aggregate::{Grouped, WindowContext, Windows};
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
 use crate::memory::held;
@@ -25,15 +25,15 @@ pub struct Sessions {
     by_key: HashMap<u32, Vec<Session>>,
     /// End and key of every session.
     ends: BTreeSet<(i64, u32)>,
-    parts: Parts,
+    parts: PieceStates,
 }
 
 struct Session {
     window: Window,
     /// Its rows, aggregated piece by piece as they came.
-    parts: Vec<Place>,
+    parts: Vec<PieceIndex>,
     /// What it, or those it was merged from, said last; kept only where a session may speak again.
-    said: Vec<Said>,
+    said: Vec<LastEmitted>,
     /// Whether it took rows since it spoke.
     changed: bool,
 }
@@ -43,11 +43,11 @@ const SESSION_BYTES: usize = 256;
 
 impl Sessions {
     pub fn new(gap: Gap) -> Self {
-        Sessions { gap, by_key: HashMap::new(), ends: BTreeSet::new(), parts: Parts::default() }
+        Sessions { gap, by_key: HashMap::new(), ends: BTreeSet::new(), parts: PieceStates::default() }
     }
 
     /// Adds a stretch of one key's rows, aggregated at `place`, to the sessions that its window overlaps.
-    fn join(&mut self, key: u32, mut window: Window, place: Place) -> Window {
+    fn join(&mut self, key: u32, mut window: Window, place: PieceIndex) -> Window {
         let sessions = self.by_key.entry(key).or_default();
         let from = sessions.partition_point(|session| session.window.end <= window.start);
         let to = from + sessions[from..].partition_point(|session| session.window.start < window.end);
@@ -66,7 +66,7 @@ impl Sessions {
     }
 
     /// Whether the stretch has no session to join and is itself over.
-    fn is_late(&self, basis: &Basis, key: u32, window: Window) -> bool {
+    fn is_late(&self, basis: &WindowContext, key: u32, window: Window) -> bool {
         let joins = |sessions: &Vec<Session>| sessions.iter().any(|session| session.window.overlaps(window));
         basis.is_over(window.end, basis.watermark) && !self.by_key.get(&key).is_some_and(joins)
     }
@@ -77,7 +77,7 @@ impl Sessions {
     }
 
     /// Says the results of sessions, or how they differ from what was said before.
-    fn speak(&mut self, basis: &mut Basis, which: &[(i64, u32)], parts: &mut Vec<Changes>) -> Result<()> {
+    fn speak(&mut self, basis: &mut WindowContext, which: &[(i64, u32)], parts: &mut Vec<Changes>) -> Result<()> {
         if which.is_empty() {
             return Ok(());
         }
@@ -114,7 +114,7 @@ impl Sessions {
             let finished = basis.emitter.finish(rows.slice(start, length), end, &mut basis.bad)?;
             if updates {
                 let session = self.session(which[start])?;
-                let before = std::mem::replace(&mut session.said, vec![Said { rows: finished.clone(), end }]);
+                let before = std::mem::replace(&mut session.said, vec![LastEmitted { rows: finished.clone(), end }]);
                 parts.push(basis.emitter.correction(&before, &finished, end)?);
             } else {
                 parts.push(basis.emitter.first(finished, end));
@@ -124,7 +124,7 @@ impl Sessions {
         Ok(())
     }
 
-    fn forget(&mut self, basis: &mut Basis, watermark: i64) -> Result<()> {
+    fn forget(&mut self, basis: &mut WindowContext, watermark: i64) -> Result<()> {
         while let Some((end, key)) = self.ends.first().copied()
             && basis.is_over(end, watermark)
         {
@@ -147,19 +147,19 @@ impl Sessions {
     }
 
     /// Once most pieces are of sessions that are gone, or of the same few, makes them one piece a session.
-    fn compact(&mut self, basis: &Basis) -> Result<()> {
+    fn compact(&mut self, basis: &WindowContext) -> Result<()> {
         if !self.parts.crowded(self.ends.len()) {
             return Ok(());
         }
         let mut places = Vec::new();
         let mut groups = Vec::new();
-        let mut whole = Parts::default();
+        let mut whole = PieceStates::default();
         let mut keys: Vec<_> = self.by_key.iter_mut().collect();
         keys.sort_unstable_by_key(|(key, _)| **key);
         for (group, session) in keys.into_iter().flat_map(|(_, sessions)| sessions).enumerate() {
             places.append(&mut session.parts);
             groups.resize(places.len(), group);
-            session.parts.push(Place { chunk: 0, row: group });
+            session.parts.push(PieceIndex { chunk: 0, row: group });
         }
         if !places.is_empty() {
             let count = self.ends.len();
@@ -171,7 +171,7 @@ impl Sessions {
 }
 
 impl Windows for Sessions {
-    fn add(&mut self, basis: &mut Basis, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()> {
+    fn add(&mut self, basis: &mut WindowContext, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()> {
         let times = rows.changes.times.values();
         let mut order: Vec<u32> = (0..rows.ids.len() as u32).collect();
         order.sort_by_key(|row| (rows.ids[*row as usize], times[*row as usize]));
@@ -223,7 +223,7 @@ impl Windows for Sessions {
         let mut again = BTreeSet::new();
         for (row, (key, window)) in stretches.into_iter().enumerate() {
             // Two stretches may join one session, which then has a later end.
-            let window = self.join(key, window, Place { chunk, row });
+            let window = self.join(key, window, PieceIndex { chunk, row });
             if window.end <= basis.watermark {
                 again.insert((window.end, key));
             }
@@ -233,7 +233,7 @@ impl Windows for Sessions {
         self.compact(basis)
     }
 
-    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
+    fn advance(&mut self, basis: &mut WindowContext, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64> {
         let from = basis.watermark;
         let closing: Vec<(i64, u32)> = match from.checked_add(1) {
             Some(after) if after <= to => self.ends.range((after, 0)..=(to, u32::MAX)).copied().collect(),
@@ -259,7 +259,7 @@ impl Windows for Sessions {
         Ok(closed)
     }
 
-    fn report(&self, basis: &Basis, report: &mut Report) {
+    fn report(&self, basis: &WindowContext, report: &mut Report) {
         let after = basis.watermark.saturating_add(1);
         let mut open = self.ends.range((after, 0)..);
         if let Some((end, _)) = open.next() {
@@ -275,14 +275,14 @@ impl Windows for Sessions {
         self.ends.len() * SESSION_BYTES + self.parts.bytes() + held(said.flat_map(|said| said.rows.columns()))
     }
 
-    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()> {
+    fn save(&mut self, basis: &mut WindowContext, state: &mut Saver) -> Result<()> {
         basis.dictionary.save(state)?;
         self.parts.save(state)?;
         let mut keys: Vec<(&u32, &Vec<Session>)> = self.by_key.iter().collect();
         keys.sort_unstable_by_key(|(key, _)| **key);
         let (mut of_key, mut starts, mut ends, mut changed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut pieces, mut spoken, mut said) = (Vec::new(), Vec::new(), Vec::new());
-        let mut places: Vec<&Place> = Vec::new();
+        let mut places: Vec<&PieceIndex> = Vec::new();
         for (key, session) in keys.into_iter().flat_map(|(key, sessions)| sessions.iter().map(|session| (*key, session))) {
             of_key.push(key);
             starts.push(session.window.start);
@@ -319,7 +319,7 @@ impl Windows for Sessions {
         Ok(())
     }
 
-    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()> {
+    fn load(&mut self, basis: &mut WindowContext, state: &mut Loader) -> Result<()> {
         basis.dictionary.load(state)?;
         self.parts.load(&basis.aggregates, state)?;
         let mut said = load_said(basis, state)?.into_iter();
@@ -327,7 +327,8 @@ impl Windows for Sessions {
         let mut saved = state.take("places")?;
         let (chunks, rows) = (saved.numbers::<UInt32Type>("chunk")?, saved.numbers::<UInt32Type>("row")?);
         let places = chunks.values().iter().zip(rows.values());
-        let places: Vec<Place> = places.map(|(chunk, row)| Place { chunk: *chunk as usize, row: *row as usize }).collect();
+        let places: Vec<PieceIndex> =
+            places.map(|(chunk, row)| PieceIndex { chunk: *chunk as usize, row: *row as usize }).collect();
         if !places.iter().all(|place| self.parts.has(*place)) {
             return Err(saved.misfit("names a piece that is not there"));
         }
@@ -341,8 +342,8 @@ impl Windows for Sessions {
         let (pieces, spoken) = (saved.numbers::<UInt32Type>("pieces")?, saved.numbers::<UInt32Type>("said")?);
         for row in 0..saved.len() {
             let (key, window) = (keys.value(row), Window { start: starts.value(row), end: ends.value(row) });
-            let parts: Vec<Place> = places.by_ref().take(pieces.value(row) as usize).collect();
-            let said: Vec<Said> = said.by_ref().take(spoken.value(row) as usize).collect();
+            let parts: Vec<PieceIndex> = places.by_ref().take(pieces.value(row) as usize).collect();
+            let said: Vec<LastEmitted> = said.by_ref().take(spoken.value(row) as usize).collect();
             let complete = parts.len() == pieces.value(row) as usize && said.len() == spoken.value(row) as usize;
             let sessions = self.by_key.entry(key).or_default();
             let in_order = sessions.last().is_none_or(|before| before.window.end <= window.start);
@@ -362,7 +363,7 @@ fn numbers(numbers: Vec<u32>) -> ArrayRef {
 }
 
 /// What all sessions said, one after the other.
-fn load_said(basis: &Basis, state: &mut Loader) -> Result<Vec<Said>> {
+fn load_said(basis: &WindowContext, state: &mut Loader) -> Result<Vec<LastEmitted>> {
     let Some(mut saved) = state.take_if_there("said") else { return Ok(Vec::new()) };
     let (counts, ends) = (saved.numbers::<UInt32Type>("rows")?, saved.numbers::<Int64Type>("end")?);
     let rows = state.take("said/rows")?.with_schema(&basis.emitter.finish.schema())?;
@@ -373,7 +374,7 @@ fn load_said(basis: &Basis, state: &mut Loader) -> Result<Vec<Said>> {
         if start + count > rows.num_rows() || *end == i64::MIN {
             return Err(saved.misfit("has what nobody said"));
         }
-        said.push(Said { rows: rows.slice(start, count), end: *end });
+        said.push(LastEmitted { rows: rows.slice(start, count), end: *end });
         start += count;
     }
     saved.end()?;
@@ -394,33 +395,33 @@ impl Sessions {
 
 /// Where a piece of a session lies.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct PieceIndex {
     chunk: usize,
     row: usize,
 }
 
 /// Aggregate states, a row for each piece of a session, in chunks as they came.
 #[derive(Default)]
-struct Parts {
-    chunks: Vec<Chunk>,
+struct PieceStates {
+    chunks: Vec<PieceChunk>,
     rows: usize,
 }
 
-struct Chunk {
+struct PieceChunk {
     /// The columns of each aggregate.
     states: Vec<Vec<ArrayRef>>,
     rows: usize,
-    kept: Kept,
+    kept: FrameVersion,
 }
 
 /// Below this many pieces, and chunks, compacting them costs more than it frees. Tests see it happen.
 const FEW_PARTS: usize = if cfg!(test) { 8 } else { 4096 };
 const FEW_CHUNKS: usize = if cfg!(test) { 4 } else { 256 };
 
-impl Parts {
+impl PieceStates {
     /// Keeps the states of `rows` pieces; returns the number of their chunk.
     fn append(&mut self, states: Vec<Vec<ArrayRef>>, rows: usize) -> usize {
-        self.chunks.push(Chunk { states, rows, kept: Kept::default() });
+        self.chunks.push(PieceChunk { states, rows, kept: FrameVersion::default() });
         self.rows += rows;
         self.chunks.len() - 1
     }
@@ -435,7 +436,7 @@ impl Parts {
     }
 
     /// Accumulators with the pieces at `places` merged, each into its group.
-    fn merge(&self, aggregates: &Aggregates, places: &[Place], groups: &[usize], total: usize) -> Result<Accumulators> {
+    fn merge(&self, aggregates: &Aggregates, places: &[PieceIndex], groups: &[usize], total: usize) -> Result<Accumulators> {
         let mut number = HashMap::new();
         let mut used = Vec::new();
         let places: Vec<(usize, usize)> = places
@@ -461,13 +462,13 @@ impl Parts {
         Ok(accumulators)
     }
 
-    fn has(&self, place: Place) -> bool {
+    fn has(&self, place: PieceIndex) -> bool {
         self.chunks.get(place.chunk).is_some_and(|chunk| place.row < chunk.rows)
     }
 
     /// Gives the chunks as they are, dead pieces too: a chunk never changes, and that they are many decides when they are compacted.
     fn save(&mut self, state: &mut Saver) -> Result<()> {
-        for (number, Chunk { states, rows, kept }) in self.chunks.iter_mut().enumerate() {
+        for (number, PieceChunk { states, rows, kept }) in self.chunks.iter_mut().enumerate() {
             let columns = states.iter().flatten().map(|column| ("state", Arc::clone(column)));
             state.keep(format_args!("pieces/{number}"), kept, || state::rows(columns, *rows))?;
         }

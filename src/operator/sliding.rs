@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::pane::{Aggregates, Pane, Partial};
-use super::state::Kept;
+use super::state::FrameVersion;
 use crate::error::Result;
 
 /// A stretch of the grid: rows still coming in, and those that came before it was last looked at.
@@ -12,8 +12,8 @@ use crate::error::Result;
 pub struct Slot {
     pub open: Option<Pane>,
     pub frozen: Option<Partial>,
-    pub open_kept: Kept,
-    pub frozen_kept: Kept,
+    pub open_kept: FrameVersion,
+    pub frozen_kept: FrameVersion,
 }
 
 impl Slot {

@@ -20,15 +20,15 @@ use crate::memory::detached;
 /// The number of a checkpoint; it grows by one with each and is never used twice.
 pub type Epoch = u64;
 
-/// One table of rows. The name is unique within its [`Part`] and made of `[a-z0-9/_.-]`.
+/// One table of rows. The name is unique within its [`StatePart`] and made of `[a-z0-9/_.-]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
     pub name: String,
-    pub content: Content,
+    pub content: FrameContent,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub enum FrameContent {
     Rows(RecordBatch),
     /// The same rows as in the frame of this name in the checkpoint [`Cut::written`].
     Unchanged,
@@ -36,14 +36,14 @@ pub enum Content {
 
 /// The frames of one table or view: `table/metrics`, `view/rolling`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct StatePart {
     pub name: String,
     /// Of the definition and the plan that the frames belong to: under another one they mean nothing.
     pub fingerprint: String,
     pub frames: Vec<Frame>,
 }
 
-/// [`Part::fingerprint`] of a text that says all that the frames depend on, and is the same in every process.
+/// [`StatePart::fingerprint`] of a text that says all that the frames depend on, and is the same in every process.
 pub fn fingerprint(text: &str) -> String {
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -80,18 +80,18 @@ impl<'a> Saver<'a> {
     }
 
     pub fn put(&mut self, name: impl std::fmt::Display, rows: RecordBatch) {
-        self.frames.push(Frame { name: format!("{}{name}", self.path), content: Content::Rows(lean(rows)) });
+        self.frames.push(Frame { name: format!("{}{name}", self.path), content: FrameContent::Rows(lean(rows)) });
     }
 
     /// A frame whose owner tells in `kept` when it changes. The rows are asked for only if they must be given.
     pub fn keep(
         &mut self,
         name: impl std::fmt::Display,
-        kept: &mut Kept,
+        kept: &mut FrameVersion,
         rows: impl FnOnce() -> Result<RecordBatch>,
     ) -> Result<()> {
         if kept.since.is_some_and(|since| self.cut.written.is_some_and(|written| since <= written)) {
-            self.frames.push(Frame { name: format!("{}{name}", self.path), content: Content::Unchanged });
+            self.frames.push(Frame { name: format!("{}{name}", self.path), content: FrameContent::Unchanged });
         } else {
             self.put(name, rows()?);
             kept.since.get_or_insert(self.cut.epoch);
@@ -102,12 +102,12 @@ impl<'a> Saver<'a> {
 
 /// Since when the rows of a frame are what they are.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Kept {
+pub struct FrameVersion {
     /// The first checkpoint that has them.
     since: Option<Epoch>,
 }
 
-impl Kept {
+impl FrameVersion {
     /// The rows are others now.
     pub fn changed(&mut self) {
         self.since = None;
@@ -132,8 +132,8 @@ fn lean(rows: RecordBatch) -> RecordBatch {
 /// The frames of a checkpoint that was read, by their names.
 pub fn contents(frames: Vec<Frame>) -> Result<BTreeMap<String, RecordBatch>> {
     let rows = frames.into_iter().map(|Frame { name, content }| match content {
-        Content::Rows(rows) => Ok((name, rows)),
-        Content::Unchanged => Err(misfit(&name, "stands in an older checkpoint")),
+        FrameContent::Rows(rows) => Ok((name, rows)),
+        FrameContent::Unchanged => Err(misfit(&name, "stands in an older checkpoint")),
     });
     rows.collect()
 }
@@ -153,18 +153,18 @@ impl<'a> Loader<'a> {
         Loader { path: format!("{}{name}/", self.path), frames: self.frames }
     }
 
-    pub fn take(&mut self, name: impl std::fmt::Display) -> Result<Rows> {
+    pub fn take(&mut self, name: impl std::fmt::Display) -> Result<FrameReader> {
         let name = format!("{}{name}", self.path);
         self.find(&name).ok_or_else(|| misfit(&name, "is missing"))
     }
 
     /// The frame of this name, if its owner had a reason to give one.
-    pub fn take_if_there(&mut self, name: impl std::fmt::Display) -> Option<Rows> {
+    pub fn take_if_there(&mut self, name: impl std::fmt::Display) -> Option<FrameReader> {
         self.find(&format!("{}{name}", self.path))
     }
 
     /// All frames of the owner whose names go on with `prefix`, and the rest of each name.
-    pub fn take_all(&mut self, prefix: &str) -> Vec<(String, Rows)> {
+    pub fn take_all(&mut self, prefix: &str) -> Vec<(String, FrameReader)> {
         let prefix = format!("{}{prefix}", self.path);
         let names: Vec<String> = self
             .frames
@@ -175,9 +175,9 @@ impl<'a> Loader<'a> {
         names.into_iter().filter_map(|name| Some((name[prefix.len()..].to_string(), self.find(&name)?))).collect()
     }
 
-    fn find(&mut self, name: &str) -> Option<Rows> {
+    fn find(&mut self, name: &str) -> Option<FrameReader> {
         let rows = self.frames.remove(name)?;
-        Some(Rows { frame: name.to_string(), rows, next: 0 })
+        Some(FrameReader { frame: name.to_string(), rows, next: 0 })
     }
 }
 
@@ -185,13 +185,13 @@ impl<'a> Loader<'a> {
 const MOST: u64 = 1 << 62;
 
 /// A frame that is read column by column, in the order in which they were given.
-pub struct Rows {
+pub struct FrameReader {
     frame: String,
     rows: RecordBatch,
     next: usize,
 }
 
-impl Rows {
+impl FrameReader {
     pub fn len(&self) -> usize {
         self.rows.num_rows()
     }
@@ -335,18 +335,18 @@ mod tests {
         let few = take(&builder.finish(), &UInt32Array::from(vec![17, 4]), None).unwrap();
         let mut frames = Vec::new();
         Saver::new(Cut { epoch: 1, written: None }, &mut frames).put("few", rows([("text", few.clone())], 2).unwrap());
-        let Content::Rows(lean) = &frames[0].content else { panic!("not given") };
+        let FrameContent::Rows(lean) = &frames[0].content else { panic!("not given") };
         assert_eq!(lean.column(0), &few);
         assert!(lean.get_array_memory_size() < 2000, "{} bytes", lean.get_array_memory_size());
     }
 
     #[test]
     fn a_frame_is_left_out_once_a_checkpoint_that_has_it_is_written() {
-        let mut kept = Kept::default();
-        let given = |epoch, written, kept: &mut Kept| {
+        let mut kept = FrameVersion::default();
+        let given = |epoch, written, kept: &mut FrameVersion| {
             let mut frames = Vec::new();
             Saver::new(Cut { epoch, written }, &mut frames).keep("rows", kept, || rows::<&str>([], 1)).unwrap();
-            matches!(frames[0].content, Content::Rows(_))
+            matches!(frames[0].content, FrameContent::Rows(_))
         };
         assert!(given(4, None, &mut kept));
         assert!(given(5, Some(3), &mut kept), "4 was not written");

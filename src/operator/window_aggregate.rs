@@ -10,7 +10,8 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
-use super::emit::{Emission, Emitter, Finish, send};
+use super::emit::{Emission, Emitter, send};
+use super::finish::Finish;
 use super::grid::GridWindows;
 use super::keys::Dictionary;
 use super::pane::Aggregates;
@@ -47,9 +48,9 @@ pub struct WindowAggregateSpec {
 /// for all is dropped and counted. With early results or allowed lateness a window speaks more than once: what it says again is
 /// the difference to what it said last, as `-1`, `+1` pairs.
 pub struct WindowAggregate {
-    basis: Basis,
+    basis: WindowContext,
     windows: Box<dyn Windows>,
-    reader: Reader,
+    reader: InputColumns,
     title: String,
 }
 
@@ -78,8 +79,8 @@ impl WindowAggregate {
         let key_fields = output.fields().iter().enumerate().filter(|(at, _)| *at != window_index).take(keys.len());
         let key_schema = Arc::new(Schema::new(key_fields.map(|(_, field)| field.clone()).collect::<Vec<_>>()));
         let aggregates = Aggregates::new(&aggregates)?;
-        let reader = Reader::new(keys, aggregates.arguments.clone(), filters);
-        let basis = Basis {
+        let reader = InputColumns::new(keys, aggregates.arguments.clone(), filters);
+        let basis = WindowContext {
             dictionary: Dictionary::new(key_schema)?,
             aggregates,
             emitter: Emitter::new(output, window_index, finish)?,
@@ -176,7 +177,7 @@ fn title(spec: &WindowAggregateSpec) -> String {
 }
 
 /// What all kinds of windows stand on: keys, aggregates, the way out, and how far the input has come.
-pub struct Basis {
+pub struct WindowContext {
     pub dictionary: Dictionary,
     pub aggregates: Aggregates,
     pub emitter: Emitter,
@@ -186,7 +187,7 @@ pub struct Basis {
     pub watermark: i64,
 }
 
-impl Basis {
+impl WindowContext {
     /// Whether a window with this end takes no rows any more once the watermark is at `watermark`.
     pub fn is_over(&self, end: i64, watermark: i64) -> bool {
         end.saturating_add(self.emission.lateness()) <= watermark
@@ -200,20 +201,20 @@ impl Basis {
 
 /// A kind of windows: takes rows, and gives results as the watermark goes on.
 pub trait Windows: Send {
-    fn add(&mut self, basis: &mut Basis, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()>;
+    fn add(&mut self, basis: &mut WindowContext, rows: Grouped, parts: &mut Vec<Changes>) -> Result<()>;
 
     /// The watermark goes from `basis.watermark` on to `to`, which is only `supposed` where the input is silent. Gives the time before which
     /// no row is taken any more: where it is supposed, perhaps less.
-    fn advance(&mut self, basis: &mut Basis, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64>;
+    fn advance(&mut self, basis: &mut WindowContext, to: i64, supposed: bool, parts: &mut Vec<Changes>) -> Result<i64>;
 
-    fn report(&self, basis: &Basis, report: &mut Report);
+    fn report(&self, basis: &WindowContext, report: &mut Report);
 
     /// Memory of all windows, without their keys.
     fn bytes(&self) -> usize;
 
-    fn save(&mut self, basis: &mut Basis, state: &mut Saver) -> Result<()>;
+    fn save(&mut self, basis: &mut WindowContext, state: &mut Saver) -> Result<()>;
 
-    fn load(&mut self, basis: &mut Basis, state: &mut Loader) -> Result<()>;
+    fn load(&mut self, basis: &mut WindowContext, state: &mut Loader) -> Result<()>;
 }
 
 /// Rows ready to be aggregated.
@@ -259,7 +260,7 @@ impl Grouped {
 type Parted = (Vec<usize>, Vec<Vec<ArrayRef>>, std::vec::IntoIter<ArrayRef>);
 
 /// Computes keys, arguments and filters of input rows.
-struct Reader {
+struct InputColumns {
     /// Keys, then the arguments of all aggregates, then the filters.
     expressions: Vec<Arc<dyn PhysicalExpr>>,
     keys: usize,
@@ -267,7 +268,7 @@ struct Reader {
     aggregates: Vec<(usize, bool)>,
 }
 
-impl Reader {
+impl InputColumns {
     fn new(
         keys: Vec<Arc<dyn PhysicalExpr>>,
         arguments: Vec<Vec<Arc<dyn PhysicalExpr>>>,
@@ -276,11 +277,11 @@ impl Reader {
         let aggregates = arguments.iter().zip(&filters).map(|(arguments, filter)| (arguments.len(), filter.is_some())).collect();
         let count = keys.len();
         let expressions = keys.into_iter().chain(arguments.into_iter().flatten()).chain(filters.into_iter().flatten());
-        Reader { expressions: expressions.collect(), keys: count, aggregates }
+        InputColumns { expressions: expressions.collect(), keys: count, aggregates }
     }
 
     /// Rows without an event time, or that a key fails on, are noted as bad and left out.
-    fn read(&self, basis: &mut Basis, mut changes: Changes) -> Result<Grouped> {
+    fn read(&self, basis: &mut WindowContext, mut changes: Changes) -> Result<Grouped> {
         if changes.times.null_count() > 0 {
             let timeless = Error::new(Code::BadData, "it has no event time");
             let (without, with): (Vec<u32>, Vec<u32>) =
@@ -295,7 +296,7 @@ impl Reader {
     }
 
     /// Where an expression fails: a row without a key is left out, and one without an argument costs the aggregate that asks for it.
-    fn read_apart(&self, basis: &mut Basis, changes: Changes) -> Result<Grouped> {
+    fn read_apart(&self, basis: &mut WindowContext, changes: Changes) -> Result<Grouped> {
         let Evaluated { mut columns, kept } = evaluate_rows(&self.expressions[..self.keys], &changes, &mut basis.bad)?;
         let changes = match kept {
             Some(kept) => changes.take(&kept)?,
@@ -334,7 +335,7 @@ impl Reader {
         Ok(Grouped { ids, arguments, filters, changes })
     }
 
-    fn group(&self, basis: &mut Basis, changes: Changes, columns: Vec<ArrayRef>) -> Result<Grouped> {
+    fn group(&self, basis: &mut WindowContext, changes: Changes, columns: Vec<ArrayRef>) -> Result<Grouped> {
         let (ids, arguments, mut left) = self.split(basis, changes.len(), columns)?;
         let filters = self.aggregates.iter().map(|(_, filtered)| {
             if !filtered {
@@ -347,7 +348,7 @@ impl Reader {
     }
 
     /// The numbers of the keys, the arguments of each aggregate, and what follows them.
-    fn split(&self, basis: &mut Basis, rows: usize, columns: Vec<ArrayRef>) -> Result<Parted> {
+    fn split(&self, basis: &mut WindowContext, rows: usize, columns: Vec<ArrayRef>) -> Result<Parted> {
         let mut columns = columns.into_iter();
         let keys: Vec<ArrayRef> = columns.by_ref().take(self.keys).collect();
         let mut ids = Vec::new();
@@ -360,6 +361,6 @@ impl Reader {
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod saved;
+mod restart;
 #[cfg(test)]
 mod tests;

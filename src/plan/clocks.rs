@@ -23,7 +23,7 @@ use super::compile::{streams, table, tables};
 use super::node::WindowNode;
 use crate::error::{Code, Error, Result};
 use crate::sql::{first_clock, frozen, is_clock};
-use crate::table::{ARRIVAL, Arriving};
+use crate::table::{ARRIVAL, WithArrival};
 
 /// Gives `now()` the time of arrival where a query over feeds selects it, and refuses what would be a constant there.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ fn with_arrival(plan: &LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
 
 fn scanned(scan: &TableScan) -> Result<Option<(LogicalPlan, Column)>> {
     let Some(table) = table(scan).filter(|table| table.spec().key.is_none()) else { return Ok(None) };
-    let arriving = Arriving::new(table);
+    let arriving = WithArrival::new(table);
     let projection = scan.projection.clone().map(|mut projection| {
         if !projection.contains(&arriving.index()) {
             projection.push(arriving.index());
@@ -213,7 +213,7 @@ fn united(union: &Union) -> Result<Option<(LogicalPlan, Column)>> {
 }
 
 /// Whether a scan reads a feed with the time of arrival.
-pub(super) fn arriving(scan: &TableScan) -> Option<Arc<Arriving>> {
+pub(super) fn arriving(scan: &TableScan) -> Option<Arc<WithArrival>> {
     let provider = source_as_provider(&scan.source).ok()?;
-    (provider as Arc<dyn std::any::Any + Send + Sync>).downcast::<Arriving>().ok()
+    (provider as Arc<dyn std::any::Any + Send + Sync>).downcast::<WithArrival>().ok()
 }

@@ -21,16 +21,15 @@ use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_planner::PhysicalPlanner;
 use datafusion::prelude::SessionConfig;
 
-use super::bounded::{BoundedPlan, SlotNode};
 use super::clocks;
-use super::finish::{self, Finished};
-use super::lookup;
+use super::finish;
 use super::marker;
 use super::node::WindowNode;
 use super::step::{Plan, Step, WindowStep};
 use crate::error::{Code, Error, Result};
+use crate::operator::bounded::BoundedPlan;
 use crate::operator::over::window_function;
-use crate::operator::{Emission, Order, OverSpec};
+use crate::operator::{Emission, Finished, Order, OverSpec, RowStep, SlotNode, lookup};
 use crate::sql::unsteady;
 use crate::table::{EventTime, Table};
 
@@ -81,7 +80,7 @@ pub async fn compile(
     let bounded = bounded_session(session)?;
     let lateness = emit.allowed_lateness.unwrap_or(lateness);
     let compiler = Compiler { planner, session, context, bounded, lateness, early: emit.early, notices: Mutex::default() };
-    let root = compiler.step(plan, Place::Top).await?;
+    let root = compiler.step(plan, Nesting::Top).await?;
     let notices = compiler.notices.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Plan::new(root, Arc::clone(plan.schema().inner()), notices))
 }
@@ -116,13 +115,13 @@ struct Compiler<'a> {
 
 /// Where a window stands: only the topmost one gives early results and corrections; what reads from a window wants its last word.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum Nesting {
     Top,
     Inner,
 }
 
 impl Compiler<'_> {
-    async fn step(&self, plan: &LogicalPlan, place: Place) -> Result<Step> {
+    async fn step(&self, plan: &LogicalPlan, place: Nesting) -> Result<Step> {
         if let Some(window) = finish::window_under(plan) {
             return Box::pin(self.window(plan, window, place)).await;
         }
@@ -185,8 +184,8 @@ impl Compiler<'_> {
     }
 
     /// A window with everything above it that looks at one window at a time.
-    async fn window(&self, top: &LogicalPlan, node: &WindowNode, place: Place) -> Result<Step> {
-        let input = Box::pin(self.step(&node.input, Place::Inner)).await?;
+    async fn window(&self, top: &LogicalPlan, node: &WindowNode, place: Nesting) -> Result<Step> {
+        let input = Box::pin(self.step(&node.input, Nesting::Inner)).await?;
         if input.is_changelog() {
             return Err(over_changes("a window over", &node.input));
         }
@@ -201,8 +200,8 @@ impl Compiler<'_> {
             filters.push(lowered.filter);
         }
         let (emission, hold) = match place {
-            Place::Top => (Emission { early: self.early, allowed_lateness: self.lateness }, Duration::ZERO),
-            Place::Inner => (Emission { early: None, allowed_lateness: Duration::ZERO }, self.lateness),
+            Nesting::Top => (Emission { early: self.early, allowed_lateness: self.lateness }, Duration::ZERO),
+            Nesting::Inner => (Emission { early: None, allowed_lateness: Duration::ZERO }, self.lateness),
         };
         if emission.updates() {
             finish::above(top, &mut |plan| refuse_unsteady(plan, "results that are said again"))?;
@@ -229,12 +228,12 @@ impl Compiler<'_> {
             let mut steps = Vec::new();
             for plan in rows {
                 steps.push(match plan {
-                    LogicalPlan::Projection(projection) => finish::RowStep::Project {
+                    LogicalPlan::Projection(projection) => RowStep::Project {
                         exprs: self.exprs(&projection.expr, projection.input.schema())?,
                         schema: Arc::clone(projection.schema.inner()),
                     },
                     LogicalPlan::Filter(filter) => {
-                        finish::RowStep::Filter { predicate: self.expr(&filter.predicate, filter.input.schema())? }
+                        RowStep::Filter { predicate: self.expr(&filter.predicate, filter.input.schema())? }
                     }
                     _ => return Err(Error::bug("a step of another kind")),
                 });
@@ -252,7 +251,7 @@ impl Compiler<'_> {
 
     /// Window functions over a partition of the stream: in event-time order, or as rows arrive.
     async fn over(&self, window: &Window, plan: &LogicalPlan) -> Result<Step> {
-        let input = Box::pin(self.step(&window.input, Place::Inner)).await?;
+        let input = Box::pin(self.step(&window.input, Nesting::Inner)).await?;
         if input.is_changelog() {
             return Err(over_changes("a window function over", &window.input));
         }
@@ -306,7 +305,7 @@ impl Compiler<'_> {
     }
 
     /// A join of a stream with something that does not change: each batch is looked up in it.
-    async fn lookup(&self, join: &Join, plan: &LogicalPlan, place: Place) -> Result<Step> {
+    async fn lookup(&self, join: &Join, plan: &LogicalPlan, place: Nesting) -> Result<Step> {
         let stream_left = match (streams(&join.left), streams(&join.right)) {
             (true, false) => true,
             (false, true) => false,

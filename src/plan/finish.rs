@@ -1,21 +1,14 @@
-//! What happens inside one emitted window: which part of a plan that is, and how it is run.
+//! What happens inside one emitted window: which part of a logical plan that is, and which of its columns name a row.
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{FieldRef, SchemaRef};
-use datafusion::common::cast::as_boolean_array;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
-use super::bounded::{BoundedPlan, BoundedRun, SlotNode};
 use super::marker;
 use super::node::WindowNode;
 use crate::error::Result;
-use crate::operator::Finish;
+use crate::operator::bounded::SlotNode;
 
 /// The window that `plan` looks at one at a time: every node from its root down to the window keeps windows apart.
 pub fn window_under(plan: &LogicalPlan) -> Option<&WindowNode> {
@@ -153,116 +146,4 @@ pub fn key(top: &LogicalPlan) -> Option<Vec<usize>> {
         // An unnested row is there as often as its list is long.
         _ => WindowNode::of(top).map(|node| (0..=node.keys.len()).collect()),
     }
-}
-
-/// What is done with the rows of an emitted window, as plain data.
-#[derive(Debug, Clone)]
-pub enum Finished {
-    /// Row by row: computed at once, for any number of windows.
-    Rows { steps: Vec<RowStep>, keys: Vec<usize>, schema: SchemaRef },
-    /// A bounded plan, run for each window apart.
-    Plan { plan: BoundedPlan, keys: Vec<usize>, schema: SchemaRef },
-}
-
-#[derive(Debug, Clone)]
-pub enum RowStep {
-    Project { exprs: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
-    Filter { predicate: Arc<dyn PhysicalExpr> },
-}
-
-impl Finished {
-    /// A runner with state of its own.
-    pub fn runner(&self) -> Result<Box<dyn Finish>> {
-        Ok(match self {
-            Finished::Rows { steps, keys, schema } => {
-                Box::new(FinishRows { steps: steps.clone(), keys: keys.clone(), schema: Arc::clone(schema) })
-            }
-            Finished::Plan { plan, keys, schema } => {
-                Box::new(FinishPlan { run: plan.runner(1)?, keys: keys.clone(), schema: Arc::clone(schema) })
-            }
-        })
-    }
-}
-
-struct FinishRows {
-    steps: Vec<RowStep>,
-    keys: Vec<usize>,
-    schema: SchemaRef,
-}
-
-impl Finish for FinishRows {
-    fn run(&mut self, mut rows: RecordBatch) -> Result<RecordBatch> {
-        for step in &self.steps {
-            rows = match step {
-                RowStep::Project { exprs, schema } => {
-                    let columns = exprs.iter().map(|expr| expr.evaluate(&rows)?.into_array(rows.num_rows()));
-                    let columns = columns.collect::<Result<_, datafusion::error::DataFusionError>>()?;
-                    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-                    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?
-                }
-                RowStep::Filter { predicate } => {
-                    let keep = predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
-                    filter_record_batch(&rows, as_boolean_array(&keep)?)?
-                }
-            };
-        }
-        with_schema(rows, &self.schema)
-    }
-
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn keys(&self) -> &[usize] {
-        &self.keys
-    }
-
-    fn rowwise(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> String {
-        let column = |(expr, field): (&Arc<dyn PhysicalExpr>, &FieldRef)| match fmt_sql(expr.as_ref()).to_string() {
-            text if text == *field.name() => text,
-            text => format!("{text} AS {}", field.name()),
-        };
-        let steps = self.steps.iter().map(|step| match step {
-            RowStep::Project { exprs, schema } => {
-                format!("project [{}]", exprs.iter().zip(schema.fields()).map(column).collect::<Vec<_>>().join(", "))
-            }
-            RowStep::Filter { predicate } => format!("filter {}", fmt_sql(predicate.as_ref())),
-        });
-        steps.collect::<Vec<_>>().join(", then ")
-    }
-}
-
-struct FinishPlan {
-    run: BoundedRun,
-    keys: Vec<usize>,
-    schema: SchemaRef,
-}
-
-impl Finish for FinishPlan {
-    fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
-        self.run.put(0, rows);
-        with_schema(self.run.run()?, &self.schema)
-    }
-
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn keys(&self) -> &[usize] {
-        &self.keys
-    }
-
-    fn describe(&self) -> String {
-        self.run.describe()
-    }
-}
-
-/// The same columns under the names and marks that the query gives them.
-pub fn with_schema(rows: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)?)
 }

@@ -18,7 +18,7 @@ use crate::window::Shape;
 
 /// The three functions, for registration.
 pub fn functions() -> Vec<ScalarUDF> {
-    [Kind::Tumble, Kind::Hop, Kind::Session].map(|kind| ScalarUDF::from(Marker::new(kind))).into()
+    [WindowKind::Tumble, WindowKind::Hop, WindowKind::Session].map(|kind| ScalarUDF::from(Marker::new(kind))).into()
 }
 
 /// Metadata key that marks a window column and its two parts.
@@ -76,9 +76,9 @@ pub fn call(expr: &Expr) -> Result<Option<Call>> {
     };
     let lengths = lengths.iter().map(|arg| marker.kind.length(arg)).collect::<Result<Vec<_>>>()?;
     let shape = match (marker.kind, lengths.as_slice()) {
-        (Kind::Tumble, [width]) => Shape::tumble(*width),
-        (Kind::Hop, [slide, width]) => Shape::hop(*slide, *width),
-        (Kind::Session, [gap]) => Shape::session(*gap),
+        (WindowKind::Tumble, [width]) => Shape::tumble(*width),
+        (WindowKind::Hop, [slide, width]) => Shape::hop(*slide, *width),
+        (WindowKind::Session, [gap]) => Shape::session(*gap),
         (kind, given) => Err(Error::new(Code::Window, format!("{} takes {}, not {}", kind.shown(), kind.takes(), given.len()))
             .hint(format!("write {}", kind.example()))),
     };
@@ -101,18 +101,18 @@ pub fn contains_call(expr: &Expr) -> bool {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum WindowKind {
     Tumble,
     Hop,
     Session,
 }
 
-impl Kind {
+impl WindowKind {
     fn name(self) -> &'static str {
         match self {
-            Kind::Tumble => "tumble",
-            Kind::Hop => "hop",
-            Kind::Session => "session",
+            WindowKind::Tumble => "tumble",
+            WindowKind::Hop => "hop",
+            WindowKind::Session => "session",
         }
     }
 
@@ -123,17 +123,17 @@ impl Kind {
 
     fn takes(self) -> &'static str {
         match self {
-            Kind::Tumble => "one length, the width",
-            Kind::Hop => "two lengths, slide and width",
-            Kind::Session => "one length, the gap",
+            WindowKind::Tumble => "one length, the width",
+            WindowKind::Hop => "two lengths, slide and width",
+            WindowKind::Session => "one length, the gap",
         }
     }
 
     fn example(self) -> &'static str {
         match self {
-            Kind::Tumble => "TUMBLE(INTERVAL '1 minute')",
-            Kind::Hop => "HOP(INTERVAL '10 seconds', INTERVAL '1 minute')",
-            Kind::Session => "SESSION(INTERVAL '5 minutes')",
+            WindowKind::Tumble => "TUMBLE(INTERVAL '1 minute')",
+            WindowKind::Hop => "HOP(INTERVAL '10 seconds', INTERVAL '1 minute')",
+            WindowKind::Session => "SESSION(INTERVAL '5 minutes')",
         }
     }
 
@@ -172,12 +172,12 @@ fn length(expr: &Expr) -> Option<Result<i64, String>> {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Marker {
-    kind: Kind,
+    kind: WindowKind,
     signature: Signature,
 }
 
 impl Marker {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: WindowKind) -> Self {
         // Volatile: otherwise the optimizer would try to evaluate a call with literal arguments.
         Marker { kind, signature: Signature::variadic_any(Volatility::Volatile) }
     }

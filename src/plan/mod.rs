@@ -11,17 +11,14 @@
 //!
 //! Absent here: sockets, clocks, tasks. `compile` is `async` only because DataFusion plans bounded parts that way.
 
-mod bounded;
 mod clocks;
 mod compile;
 mod describe;
 mod finish;
-mod lookup;
 mod marker;
 mod node;
 mod step;
 
-pub use bounded::{SlotExec, SlotNode};
 pub use clocks::Clocks;
 pub use compile::{Emit, compile, is_refusal, session, tables};
 pub use describe::readable;

@@ -11,13 +11,13 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::bounded::BoundedPlan;
 use super::describe::readable;
-use super::finish::Finished;
-use super::lookup::{self, Lookup};
 use crate::error::Result;
+use crate::operator::bounded::BoundedPlan;
+use crate::operator::lookup;
 use crate::operator::{
-    Chain, Emission, Filter, Hold, Limit, Merge, Over, OverSpec, Project, Tree, WindowAggregate, WindowAggregateSpec,
+    Chain, Emission, Filter, Finished, Hold, Limit, Lookup, Merge, Over, OverSpec, Project, Tree, WindowAggregate,
+    WindowAggregateSpec,
 };
 use crate::table::{ARRIVAL, Table};
 use crate::window::Shape;

@@ -7,19 +7,19 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::auth::{Gate, Origins};
-use super::crowd::Crowd;
-use super::once::Once;
+use super::connections::Connections;
+use super::idempotency::IdempotencyKeys;
 use super::problem::Problem;
-use super::reload::Current;
+use super::reload::CurrentSettings;
 use super::stream::Streams;
 use crate::catalog::listed;
 use crate::checkpoint::{Definition, Store};
-use crate::engine::{self, Answer, Asking, Checkpoints, Engine};
+use crate::engine::{self, Answer, Checkpoints, Engine, Purpose};
 use crate::error::{Code, Error};
-use crate::feed::{Policy, Values};
+use crate::feed::{Policy, SecretValues};
 use crate::format::infer::identifier;
-use crate::sql::{self, Kind, Statement};
-use crate::table::Spec;
+use crate::sql::{self, Statement, StatementKind};
+use crate::table::TableSpec;
 use crate::time::{Timestamp, nanos_of};
 
 /// How long it may take to plan what is made, or what a request asks for.
@@ -35,18 +35,18 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// Where there is a data directory.
     pub checkpoints: Option<Arc<Checkpoints>>,
-    pub settings: Current,
+    pub settings: CurrentSettings,
     pub store: Store,
     pub gate: Gate,
     pub streams: Arc<Streams>,
     /// Values of variables that the settings give; feeds that are there already find others when they connect.
-    pub values: Values,
+    pub values: SecretValues,
     pub origins: Origins,
     /// All connections.
-    pub crowd: Crowd,
+    pub connections: Connections,
     pub started: Timestamp,
     /// Writes that may come twice.
-    pub once: Once,
+    pub once: IdempotencyKeys,
     /// Definitions change one after the other, and each is kept before the next.
     pub(super) changing: Mutex<()>,
 }
@@ -55,7 +55,7 @@ impl App {
     /// Runs a statement; a question is planned by `deadline`. One that makes or drops something is done when it is also kept.
     pub async fn execute(&self, statement: &Statement, deadline: Instant) -> Result<Answer, Vec<Error>> {
         match changes_definitions(&statement.kind) {
-            false if is_planned(&statement.kind) => self.engine.asked(Asking::Reader, deadline, statement).await,
+            false if is_planned(&statement.kind) => self.engine.asked(Purpose::Reader, deadline, statement).await,
             false => self.engine.execute(statement).await,
             true => self.changing().await.execute(statement).await,
         }
@@ -89,7 +89,7 @@ impl App {
         W: Future<Output = Result<T, Vec<Error>>> + Send,
     {
         let app = Arc::clone(self);
-        let tried = self.engine.ask(Asking::Reader, planned_by(), async move { work(app.trial().await?).await });
+        let tried = self.engine.ask(Purpose::Reader, planned_by(), async move { work(app.trial().await?).await });
         tried.await.map_err(|error| vec![error])?
     }
 
@@ -137,13 +137,13 @@ pub struct Changing<'a> {
 impl Changing<'_> {
     /// Runs a statement that makes or drops something.
     pub async fn execute(&self, statement: &Statement) -> Result<Answer, Vec<Error>> {
-        if let Kind::Drop { names, cascade, .. } = &statement.kind {
+        if let StatementKind::Drop { names, cascade, .. } = &statement.kind {
             self.spare_what_streams_show(names.iter().map(|name| name.text.as_str()), *cascade)?;
         }
         let made = self.makes(&statement.kind);
-        let answer = self.app.engine.asked(Asking::Writer, planned_by(), statement).await;
+        let answer = self.app.engine.asked(Purpose::Writer, planned_by(), statement).await;
         // Of several names, those before the wrong one are gone.
-        if (answer.is_ok() || matches!(statement.kind, Kind::Drop { .. }))
+        if (answer.is_ok() || matches!(statement.kind, StatementKind::Drop { .. }))
             && let Err(error) = self.app.keep()
         {
             return Err(vec![self.unkept(made, &error).await]);
@@ -152,10 +152,10 @@ impl Changing<'_> {
     }
 
     /// What a statement would make that is not there yet: `VIEW "x"`.
-    fn makes(&self, kind: &Kind) -> Option<String> {
+    fn makes(&self, kind: &StatementKind) -> Option<String> {
         let (what, name) = match kind {
-            Kind::CreateTable(create) => ("TABLE", &create.name.text),
-            Kind::CreateView(create) => ("VIEW", &create.name.text),
+            StatementKind::CreateTable(create) => ("TABLE", &create.name.text),
+            StatementKind::CreateView(create) => ("VIEW", &create.name.text),
             _ => return None,
         };
         let is_there = self.app.engine.table(name).is_some() || self.app.engine.view(name).is_some();
@@ -195,7 +195,7 @@ impl Changing<'_> {
     }
 
     /// Gives a table another definition while it lives.
-    pub async fn reconfigure(&self, spec: Spec) -> Result<(), Error> {
+    pub async fn reconfigure(&self, spec: TableSpec) -> Result<(), Error> {
         self.app.engine.reconfigure(spec)?;
         match self.app.keep() {
             Ok(()) => Ok(()),
@@ -233,16 +233,21 @@ pub fn single(text: &str) -> Result<Statement, Vec<Error>> {
 }
 
 /// Whether a statement is a query to plan: what is asked about definitions is told at once.
-fn is_planned(kind: &Kind) -> bool {
-    matches!(kind, Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. })
+fn is_planned(kind: &StatementKind) -> bool {
+    matches!(kind, StatementKind::Query(_) | StatementKind::Subscribe(_) | StatementKind::Explain { .. })
 }
 
 /// Whether a statement makes, drops or sets something.
-pub fn changes_definitions(kind: &Kind) -> bool {
+pub fn changes_definitions(kind: &StatementKind) -> bool {
     match kind {
-        Kind::CreateTable(_) | Kind::CreateView(_) | Kind::Drop { .. } | Kind::Set { .. } => true,
-        Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. } | Kind::Show(_) | Kind::Describe(_) | Kind::Insert { .. } => {
-            false
+        StatementKind::CreateTable(_) | StatementKind::CreateView(_) | StatementKind::Drop { .. } | StatementKind::Set { .. } => {
+            true
         }
+        StatementKind::Query(_)
+        | StatementKind::Subscribe(_)
+        | StatementKind::Explain { .. }
+        | StatementKind::Show(_)
+        | StatementKind::Describe(_)
+        | StatementKind::Insert { .. } => false,
     }
 }

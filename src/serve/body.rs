@@ -13,9 +13,9 @@ use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor, value
 use serde_path_to_error::Segment;
 use url::form_urlencoded;
 
+use super::activity::TooSlow;
 use super::problem::{Problem, Result};
-use super::pulse::TooSlow;
-use crate::error::{Code, Error, Place, Span, nearest};
+use crate::error::{Code, Error, LineColumn, Span, nearest};
 
 /// The largest body: definitions and statements are far smaller. The router sets it with `DefaultBodyLimit`.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -105,11 +105,11 @@ pub fn shape<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {
 
 /// The parameters of an address. Numbers and booleans are read from their texts; a repeated parameter fills a list.
 pub fn query<T: DeserializeOwned>(text: &str) -> Result<T> {
-    let mut parameters: Vec<(Cow<'_, str>, Values<'_>)> = Vec::new();
+    let mut parameters: Vec<(Cow<'_, str>, ParameterValues<'_>)> = Vec::new();
     for (name, value) in form_urlencoded::parse(text.as_bytes()) {
         match parameters.iter_mut().find(|(known, _)| *known == name) {
             Some((_, values)) => values.0.push(value),
-            None => parameters.push((name, Values(vec![value]))),
+            None => parameters.push((name, ParameterValues(vec![value]))),
         }
     }
     let map = MapDeserializer::<_, value::Error>::new(parameters.into_iter());
@@ -127,9 +127,9 @@ fn malformed(language: &str, reason: &str, line: u64, column: u64) -> Problem {
     let error = match line {
         0 => Error::new(Code::Malformed, format!("the body is no {language}: {reason}")),
         _ => {
-            let at = Place { line, column: column.max(1) };
+            let at = LineColumn { line, column: column.max(1) };
             Error::new(Code::Malformed, format!("the body is no {language}: {reason} (line {line}, column {})", at.column))
-                .at(Span { start: at, end: Place { column: at.column + 1, ..at } })
+                .at(Span { start: at, end: LineColumn { column: at.column + 1, ..at } })
         }
     };
     error.into()
@@ -241,9 +241,9 @@ pub(super) fn escape(name: &str) -> String {
 }
 
 /// The texts of one query parameter, as whatever type is asked for.
-struct Values<'a>(Vec<Cow<'a, str>>);
+struct ParameterValues<'a>(Vec<Cow<'a, str>>);
 
-impl<'a> Values<'a> {
+impl<'a> ParameterValues<'a> {
     /// The text of a parameter that stands once.
     fn one<E: serde::de::Error>(mut self) -> Result<Cow<'a, str>, E> {
         match self.0.len() {
@@ -253,7 +253,7 @@ impl<'a> Values<'a> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, value::Error> for Values<'de> {
+impl<'de> IntoDeserializer<'de, value::Error> for ParameterValues<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -273,7 +273,7 @@ macro_rules! parsed {
     )* };
 }
 
-impl<'de> Deserializer<'de> for Values<'de> {
+impl<'de> Deserializer<'de> for ParameterValues<'de> {
     type Error = value::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
@@ -300,7 +300,7 @@ impl<'de> Deserializer<'de> for Values<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
-        SeqDeserializer::new(self.0.into_iter().map(|text| Values(vec![text]))).deserialize_seq(visitor)
+        SeqDeserializer::new(self.0.into_iter().map(|text| ParameterValues(vec![text]))).deserialize_seq(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

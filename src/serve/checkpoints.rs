@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::problem::{Problem, Result};
-use crate::engine::{Checkpoints, Report, Taken};
+use crate::engine::{CheckpointStats, Checkpoints, Taken};
 use crate::error::{Code, Error};
 use crate::time::Timestamp;
 
@@ -78,7 +78,7 @@ struct LeftOut {
     (status = 404, body = Problem, description = "The server has no data directory"),
 ))]
 async fn show(State(app): State<Arc<App>>) -> Result<Json<CheckpointReport>> {
-    let Report { last, taken, failed, failure, busy, left_out } = kept(&app)?.report();
+    let CheckpointStats { last, taken, failed, failure, busy, left_out } = kept(&app)?.report();
     let uptime = Timestamp::now().nanos().saturating_sub(app.started.nanos()).max(1) as f64;
     Ok(Json(CheckpointReport {
         interval_ms: u64::try_from(app.settings.now().checkpoint_interval.as_millis()).unwrap_or(u64::MAX),

@@ -20,11 +20,11 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::body::Query;
+use super::limits::Permit;
 use super::listen::Shutdown;
 use super::problem::Result;
-use super::stream::{State as StreamState, Visitor};
-use super::turnstile::Permit;
-use crate::feed::State as FeedState;
+use super::stream::{StreamState, Visitor};
+use crate::feed::FeedState;
 use crate::time::Timestamp;
 use crate::view::Health;
 
@@ -41,7 +41,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// What fares in one way or another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+enum SubjectKind {
     Table,
     View,
     Stream,
@@ -50,7 +50,7 @@ enum Kind {
 /// How something fares from now on.
 #[derive(Debug, Serialize, ToSchema)]
 struct StateShown {
-    kind: Kind,
+    kind: SubjectKind,
     name: String,
     /// As in the resource itself; `dropped` once it is gone.
     state: String,
@@ -79,7 +79,7 @@ async fn events(State(app): State<Arc<App>>, following: Query<Following>, parts:
     let permit = app.streams.place(&Visitor::of(&parts))?;
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = Look {
+    let look = EventsClient {
         app,
         shutdown: parts.extensions.get::<Shutdown>().cloned().unwrap_or_default(),
         ticks,
@@ -102,10 +102,10 @@ pub(super) fn answer(events: impl Stream<Item = std::result::Result<Event, Infal
 }
 
 /// State and reason of everything, by kind and name.
-type States = BTreeMap<(Kind, String), (String, Option<String>)>;
+type States = BTreeMap<(SubjectKind, String), (String, Option<String>)>;
 
 /// A client that looks on.
-struct Look {
+struct EventsClient {
     app: Arc<App>,
     shutdown: Shutdown,
     ticks: Interval,
@@ -116,7 +116,7 @@ struct Look {
     _permit: Permit,
 }
 
-impl Look {
+impl EventsClient {
     /// The next changes, some; `None` once the server stops or there were enough.
     async fn changes(&mut self) -> Option<Vec<std::result::Result<Event, Infallible>>> {
         while self.left > 0 {
@@ -128,10 +128,11 @@ impl Look {
             let at = Timestamp::now().to_string();
             let gone = self.seen.keys().filter(|name| !now.contains_key(*name)).map(|name| (name, ("dropped".to_string(), None)));
             // A reason that is told anew, such as the time of the next attempt, is no other state.
-            let is_other =
-                |(name, (state, _)): &(&(Kind, String), &(String, _))| self.seen.get(*name).is_none_or(|seen| seen.0 != *state);
+            let is_other = |(name, (state, _)): &(&(SubjectKind, String), &(String, _))| {
+                self.seen.get(*name).is_none_or(|seen| seen.0 != *state)
+            };
             let other = now.iter().filter(is_other).map(|(name, state)| (name, state.clone()));
-            let shown = |((kind, name), (state, reason)): (&(Kind, String), (String, Option<String>))| {
+            let shown = |((kind, name), (state, reason)): (&(SubjectKind, String), (String, Option<String>))| {
                 let shown = StateShown { kind: *kind, name: name.clone(), state, reason, at: at.clone() };
                 Ok(Event::default().event("state").data(serde_json::to_string(&shown).unwrap_or_default()))
             };
@@ -151,7 +152,7 @@ fn states(app: &App) -> States {
     for table in app.engine.tables() {
         let state = table.feed_status().snapshot().state;
         let reason = table.silence().filter(|_| state != FeedState::Connected);
-        states.insert((Kind::Table, table.spec().name.clone()), (state.to_string().replace(' ', "_"), reason));
+        states.insert((SubjectKind::Table, table.spec().name.clone()), (state.to_string().replace(' ', "_"), reason));
     }
     for view in app.engine.views() {
         let health = view.live().map_or(Health::Waiting, |live| live.health());
@@ -159,7 +160,7 @@ fn states(app: &App) -> States {
             Health::Failed(error) => Some(error.to_string()),
             _ => None,
         };
-        states.insert((Kind::View, view.name.clone()), (health.as_str().into(), reason));
+        states.insert((SubjectKind::View, view.name.clone()), (health.as_str().into(), reason));
     }
     for named in app.streams.list() {
         let (state, reason) = match named.state() {
@@ -167,7 +168,7 @@ fn states(app: &App) -> States {
             StreamState::Stopped => ("stopped", None),
             StreamState::Failed(reason) => ("failed", Some(reason)),
         };
-        states.insert((Kind::Stream, named.spec.id.clone()), (state.into(), reason));
+        states.insert((SubjectKind::Stream, named.spec.id.clone()), (state.into(), reason));
     }
     states
 }

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use super::crowd::{Crowd, Limits, Place};
+use super::activity::{TimedBody, TrackedBody};
+use super::connections::{ConnectionLimits, ConnectionSlot, Connections};
 use super::problem::Problem;
-use super::pulse::{Answered, Asked};
 use super::wire::{self, Wire};
 use crate::error::{Code, Error, Result};
 
@@ -118,46 +118,46 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Serves the router on every listener until the shutdown begins, and returns when the last connection has ended, some
-/// seconds later at the most. Handlers get [`ConnectInfo`] and [`Shutdown`] as extensions. The crowd has a place for each connection.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: Shutdown, crowd: Crowd) {
+/// seconds later at the most. Handlers get [`ConnectInfo`] and [`Shutdown`] as extensions. `connections` has a slot for each of them.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, shutdown: Shutdown, connections: Connections) {
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept(listener, router.clone(), shutdown.clone(), crowd.clone()));
+        loops.spawn(accept(listener, router.clone(), shutdown.clone(), connections.clone()));
     }
     while loops.join_next().await.is_some() {}
 }
 
-async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown, crowd: Crowd) {
+async fn accept(listener: TcpListener, router: Router, shutdown: Shutdown, connections: Connections) {
     let router = router.layer(Extension(shutdown.clone()));
-    let mut connections = JoinSet::new();
+    let mut tasks = JoinSet::new();
     let mut end = Box::pin(shutdown.begun());
     loop {
         tokio::select! {
             () = &mut end => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => match crowd.admit(peer.ip()) {
-                    Some(place) => drop(connections.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place))),
+                Ok((stream, peer)) => match connections.admit(peer.ip()) {
+                    Some(place) => drop(tasks.spawn(connection(stream, peer, router.clone(), shutdown.clone(), place))),
                     None => wire::turn_away(&stream),
                 },
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    crowd.make_room(&error);
+                    connections.make_room(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(_) = connections.join_next() => {}
+            Some(_) = tasks.join_next() => {}
         }
     }
     drop(listener);
-    let ended = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+    let ended = tokio::time::timeout(GRACE, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
-        tracing::warn!(connections = connections.len(), "connections that did not end are cut off");
-        connections.shutdown().await;
+        tracing::warn!(connections = tasks.len(), "connections that did not end are cut off");
+        tasks.shutdown().await;
     }
 }
 
 /// One connection, from its first request to its last, or until its client was silent for too long.
-async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown, place: Place) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdown: Shutdown, place: ConnectionSlot) {
     let limits = place.limits();
     // An event is to leave at once.
     if let Err(error) = stream.set_nodelay(true) {
@@ -166,16 +166,16 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdow
     if let Err(error) = end_unread(&stream, limits.unread) {
         tracing::debug!(%peer, %error, "the connection stays if the client reads nothing");
     }
-    let pulse = Arc::clone(&place.pulse);
+    let activity = Arc::clone(&place.activity);
     let service = tower::service_fn(move |request: Request<Incoming>| {
-        let flight = pulse.begin();
-        let mut request = request.map(|body| Body::new(Asked::new(body, Arc::clone(&pulse), limits.body)));
+        let flight = activity.begin();
+        let mut request = request.map(|body| Body::new(TimedBody::new(body, Arc::clone(&activity), limits.body)));
         request.extensions_mut().insert(ConnectInfo(peer));
         let answer = router.clone().oneshot(request);
-        async move { answer.await.map(|response| response.map(|body| Answered::new(body, flight))) }
+        async move { answer.await.map(|response| response.map(|body| TrackedBody::new(body, flight))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    // The head has its time from the pulse, which also knows connections on which nothing has come yet.
+    // The activity bounds the time for the head, also of connections on which nothing has come yet.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
     let wire = TokioIo::new(Wire::new(stream));
@@ -198,15 +198,15 @@ async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, shutdow
 }
 
 /// Until the client of a connection was silent for too long, or its place is needed; gives the reason.
-async fn silence(place: &Place, limits: &Limits) -> &'static str {
+async fn silence(place: &ConnectionSlot, limits: &ConnectionLimits) -> &'static str {
     let shortest = limits.head.min(limits.idle).min(limits.unread);
     let every = (shortest / 4).clamp(LOOK_EVERY_MIN, LOOK_EVERY_MAX);
     loop {
         tokio::select! {
-            () = place.pulse.until_end() => return "another needs its place",
+            () = place.activity.until_end() => return "another needs its place",
             () = tokio::time::sleep(every) => {}
         }
-        if let Some(reason) = place.pulse.verdict(Instant::now(), limits) {
+        if let Some(reason) = place.activity.verdict(Instant::now(), limits) {
             return reason;
         }
     }
@@ -279,8 +279,8 @@ mod tests {
         Router::new().route("/polite", get(polite)).route("/stubborn", get(stubborn)).route("/peer", get(peer))
     }
 
-    fn crowd() -> Crowd {
-        Crowd::new(&crate::serve::settings::Http::default(), None)
+    fn connections() -> Connections {
+        Connections::new(&crate::serve::settings::Http::default(), None)
     }
 
     async fn listener() -> (TcpListener, SocketAddr) {
@@ -304,7 +304,7 @@ mod tests {
     async fn a_thousand_streams_end_with_the_server_after_their_last_words() {
         let (listener, address) = listener().await;
         let (stop, shutdown) = Shutdown::new();
-        let server = tokio::spawn(serve(vec![listener], router(), shutdown, crowd()));
+        let server = tokio::spawn(serve(vec![listener], router(), shutdown, connections()));
         let mut clients = Vec::new();
         for _ in 0..1_000 {
             clients.push(open(address, "/polite", "hello").await);
@@ -325,7 +325,7 @@ mod tests {
     async fn a_stream_that_does_not_end_is_cut_off() {
         let (listener, address) = listener().await;
         let (stop, shutdown) = Shutdown::new();
-        let server = tokio::spawn(serve(vec![listener], router(), shutdown, crowd()));
+        let server = tokio::spawn(serve(vec![listener], router(), shutdown, connections()));
         let mut client = open(address, "/stubborn", "hello").await;
         tokio::time::pause();
         stop.stop();
@@ -341,8 +341,8 @@ mod tests {
         let ((main, main_address), (own, own_address)) = (listener().await, listener().await);
         let (stop, shutdown) = Shutdown::new();
         let (stop_own, shutdown_own) = shutdown.child();
-        let main = tokio::spawn(serve(vec![main], router(), shutdown.clone(), crowd()));
-        let own = tokio::spawn(serve(vec![own], router(), shutdown_own.clone(), crowd()));
+        let main = tokio::spawn(serve(vec![main], router(), shutdown.clone(), connections()));
+        let own = tokio::spawn(serve(vec![own], router(), shutdown_own.clone(), connections()));
         let _client = open(own_address, "/polite", "hello").await;
         stop_own.stop();
         own.await.unwrap();

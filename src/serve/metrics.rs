@@ -19,7 +19,7 @@ use super::problem::Result;
 use super::stream::Counters;
 use crate::engine;
 use crate::error::Error;
-use crate::feed::{self, State as FeedState};
+use crate::feed::{self, FeedState};
 use crate::operator::Report;
 use crate::table;
 use crate::time::Timestamp;
@@ -47,7 +47,7 @@ async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS))], text).into_response())
 }
 
-static SERVER: &[Family<Server>] = &[
+static SERVER: &[Family<ServerMetrics>] = &[
     info("build", "The program that runs", || [("version", env!("CARGO_PKG_VERSION"))]),
     gauge("start_timestamp_seconds", "When the program started", |server| Some(seconds(server.started))),
     gauge("uptime_seconds", "For how long the program has run", |server| Some(seconds(server.now) - seconds(server.started))),
@@ -59,7 +59,7 @@ static SERVER: &[Family<Server>] = &[
     gauge("streams_open", "Event streams that are open now, of views and of named streams", |server| Some(server.streams as f64)),
 ];
 
-static CHECKPOINTS: &[Family<engine::Report>] = &[
+static CHECKPOINTS: &[Family<engine::CheckpointStats>] = &[
     count("checkpoints", "Checkpoints taken", |report| report.taken),
     count("checkpoints_failed", "Checkpoints that came to nothing, so that the one before stayed", |report| report.failed),
     gauge("checkpoint_busy_seconds", "Time that checkpoints took since the start, from tables, views and the disk", |report| {
@@ -79,7 +79,7 @@ static CHECKPOINTS: &[Family<engine::Report>] = &[
     }),
 ];
 
-static TABLES: &[Family<Table>] = &[
+static TABLES: &[Family<TableMetrics>] = &[
     state("table_state", "What the feed is doing", |table| {
         FeedState::ALL.iter().map(|state| (state.as_str().replace(' ', "_"), *state == table.feed.state)).collect()
     }),
@@ -115,7 +115,7 @@ static TABLES: &[Family<Table>] = &[
     gauge("table_last_event_timestamp_seconds", "When the last event came", |table| table.feed.last_event_at.and_then(finite)),
 ];
 
-static VIEWS: &[Family<View>] = &[
+static VIEWS: &[Family<ViewMetrics>] = &[
     state("view_state", "How the view fares", |view| {
         Health::WORDS.iter().map(|word| (word.to_string(), *word == view.health.as_str())).collect()
     }),
@@ -137,7 +137,7 @@ static VIEWS: &[Family<View>] = &[
     ),
 ];
 
-static STREAMS: &[Family<Stream>] = &[
+static STREAMS: &[Family<StreamMetrics>] = &[
     gauge("stream_clients", "Clients that are connected now", |stream| Some(stream.read(|counters| &counters.clients) as f64)),
     count("stream_connects", "Clients that were ever connected", |stream| stream.read(|counters| &counters.connects)),
     count("stream_refused", "Clients that were refused because there were too many", |stream| {
@@ -160,7 +160,7 @@ static STREAMS: &[Family<Stream>] = &[
 
 /// The server at the moment of a scrape.
 #[derive(Debug)]
-struct Server {
+struct ServerMetrics {
     started: Timestamp,
     now: Timestamp,
     streams: u64,
@@ -168,15 +168,15 @@ struct Server {
 }
 
 #[derive(Debug)]
-struct Table {
+struct TableMetrics {
     name: String,
-    feed: feed::Snapshot,
-    rows: table::Snapshot,
+    feed: feed::FeedSnapshot,
+    rows: table::TableSnapshot,
     held: usize,
 }
 
 #[derive(Debug)]
-struct View {
+struct ViewMetrics {
     name: String,
     health: Health,
     changes: u64,
@@ -189,19 +189,19 @@ struct View {
 
 /// The streams of one view, of several views together, or a named one.
 #[derive(Debug)]
-struct Stream {
+struct StreamMetrics {
     kind: &'static str,
     name: String,
     counters: Arc<Counters>,
 }
 
-impl Stream {
+impl StreamMetrics {
     /// From the name that [`super::Streams::counters`] gives.
     fn of(name: &str, counters: Arc<Counters>) -> Self {
         match name.split_once(':') {
-            Some(("stream", name)) => Stream { kind: "named", name: name.into(), counters },
-            Some((_, name)) => Stream { kind: "view", name: name.into(), counters },
-            None => Stream { kind: "views", name: String::new(), counters },
+            Some(("stream", name)) => StreamMetrics { kind: "named", name: name.into(), counters },
+            Some((_, name)) => StreamMetrics { kind: "view", name: name.into(), counters },
+            None => StreamMetrics { kind: "views", name: String::new(), counters },
         }
     }
 
@@ -213,16 +213,16 @@ impl Stream {
 /// All that one scrape tells.
 #[derive(Debug)]
 struct Scrape {
-    server: Server,
-    checkpoints: Option<engine::Report>,
-    tables: Vec<Table>,
-    views: Vec<View>,
-    streams: Vec<Stream>,
+    server: ServerMetrics,
+    checkpoints: Option<engine::CheckpointStats>,
+    tables: Vec<TableMetrics>,
+    views: Vec<ViewMetrics>,
+    streams: Vec<StreamMetrics>,
 }
 
 impl Scrape {
     fn of(app: &App) -> Self {
-        let table = |table: Arc<table::Table>| Table {
+        let table = |table: Arc<table::Table>| TableMetrics {
             name: table.spec().name.clone(),
             feed: table.feed_status().snapshot(),
             rows: table.status().snapshot(),
@@ -232,7 +232,7 @@ impl Scrape {
             let live = view.live();
             let (watermark, report) = live.and_then(|live| live.progress()).map(|progress| progress.read()).unwrap_or_default();
             let (rows, bytes) = live.map(|live| live.size()).unwrap_or_default();
-            View {
+            ViewMetrics {
                 name: view.name.clone(),
                 health: live.map_or(Health::Waiting, |live| live.health()),
                 changes: live.map_or(0, |live| live.head()),
@@ -244,7 +244,7 @@ impl Scrape {
             }
         };
         Scrape {
-            server: Server {
+            server: ServerMetrics {
                 started: app.started,
                 now: Timestamp::now(),
                 streams: app.streams.clients(),
@@ -253,7 +253,7 @@ impl Scrape {
             checkpoints: app.checkpoints.as_ref().map(|checkpoints| checkpoints.report()),
             tables: app.engine.tables().into_iter().map(table).collect(),
             views: app.engine.views().into_iter().map(view).collect(),
-            streams: app.streams.counters().into_iter().map(|(name, counters)| Stream::of(&name, counters)).collect(),
+            streams: app.streams.counters().into_iter().map(|(name, counters)| StreamMetrics::of(&name, counters)).collect(),
         }
     }
 }
@@ -274,35 +274,35 @@ trait Subject: 'static {
     fn labels(&self) -> Vec<(&'static str, String)>;
 }
 
-impl Subject for Server {
+impl Subject for ServerMetrics {
     const LABELS: &[&str] = &[];
     fn labels(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 }
 
-impl Subject for engine::Report {
+impl Subject for engine::CheckpointStats {
     const LABELS: &[&str] = &[];
     fn labels(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 }
 
-impl Subject for Table {
+impl Subject for TableMetrics {
     const LABELS: &[&str] = &["table"];
     fn labels(&self) -> Vec<(&'static str, String)> {
         vec![("table", self.name.clone())]
     }
 }
 
-impl Subject for View {
+impl Subject for ViewMetrics {
     const LABELS: &[&str] = &["view"];
     fn labels(&self) -> Vec<(&'static str, String)> {
         vec![("view", self.name.clone())]
     }
 }
 
-impl Subject for Stream {
+impl Subject for StreamMetrics {
     const LABELS: &[&str] = &["kind", "stream"];
     fn labels(&self) -> Vec<(&'static str, String)> {
         vec![("kind", self.kind.into()), ("stream", self.name.clone())]

@@ -1,24 +1,25 @@
 //! The engine to the world: REST, event streams out, and what guards them. The only room that knows HTTP, JSON shapes and wire codes.
 
+mod activity;
 mod app;
 pub mod auth;
 pub mod body;
 mod checkpoints;
-pub mod crowd;
+pub mod connections;
 mod describe;
 mod drasi;
 mod events;
 pub mod guard;
+mod idempotency;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod metrics;
 mod name;
-mod once;
 mod page;
 mod precondition;
 pub mod problem;
 pub mod proxies;
-mod pulse;
 mod reload;
 mod rows;
 pub mod settings;
@@ -27,7 +28,6 @@ mod start;
 pub mod stream;
 mod system;
 pub mod tables;
-pub mod turnstile;
 mod views;
 mod wire;
 

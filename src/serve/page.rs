@@ -24,7 +24,7 @@ pub struct Page<T> {
 
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
+pub struct PageRequest<'a> {
     pub limit: Option<usize>,
     pub offset: usize,
     pub starting_after: Option<&'a str>,
@@ -32,7 +32,7 @@ pub struct Part<'a> {
 
 impl<T> Page<T> {
     /// The part of a list whose members are told by their names, or by their ids.
-    pub fn of(all: impl IntoIterator<Item = T>, part: Part, names: impl Fn(&T) -> [String; 2]) -> Result<Page<T>> {
+    pub fn of(all: impl IntoIterator<Item = T>, part: PageRequest, names: impl Fn(&T) -> [String; 2]) -> Result<Page<T>> {
         let mut all = all.into_iter();
         if let Some(last) = part.starting_after
             && !all.by_ref().any(|one| names(&one).iter().any(|name| name == last))
@@ -54,26 +54,26 @@ impl<T> Page<T> {
 mod tests {
     use super::*;
 
-    fn page(part: Part) -> Result<Page<&'static str>> {
+    fn page(part: PageRequest) -> Result<Page<&'static str>> {
         Page::of(["a", "b", "c", "d"], part, |name| [name.to_string(), format!("id_{name}")])
     }
 
     #[test]
     fn pages_follow_each_other_to_the_end() {
-        let part = Part { limit: Some(2), offset: 0, starting_after: None };
+        let part = PageRequest { limit: Some(2), offset: 0, starting_after: None };
         let first = page(part).unwrap();
         assert_eq!((first.data, first.has_more, first.next.as_deref()), (vec!["a", "b"], true, Some("b")));
         for after in ["b", "id_b"] {
-            let second = page(Part { starting_after: Some(after), ..part }).unwrap();
+            let second = page(PageRequest { starting_after: Some(after), ..part }).unwrap();
             assert_eq!((second.data, second.has_more, second.next), (vec!["c", "d"], false, None));
         }
-        assert_eq!(page(Part { offset: 3, ..part }).unwrap().data, ["d"]);
-        assert_eq!(page(Part { limit: Some(0), ..part }).unwrap().data, ["a"]);
-        assert_eq!(page(Part { limit: None, ..part }).unwrap().data.len(), 4);
+        assert_eq!(page(PageRequest { offset: 3, ..part }).unwrap().data, ["d"]);
+        assert_eq!(page(PageRequest { limit: Some(0), ..part }).unwrap().data, ["a"]);
+        assert_eq!(page(PageRequest { limit: None, ..part }).unwrap().data.len(), 4);
     }
 
     #[test]
     fn a_place_that_is_not_there_is_an_error() {
-        assert!(page(Part { limit: None, offset: 0, starting_after: Some("x") }).is_err());
+        assert!(page(PageRequest { limit: None, offset: 0, starting_after: Some("x") }).is_err());
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::error::{Code, Error, Kind, Place, Span, nearest};
+use crate::error::{Code, Error, ErrorKind, LineColumn, Span, nearest};
 
 /// Seconds to wait where the server is busy and nothing more is known.
 const RETRY_AFTER_BUSY: u64 = 5;
@@ -78,13 +78,13 @@ pub struct Mistake {
 /// From the first character to behind the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stretch {
-    start: Position,
-    end: Position,
+    start: TextPosition,
+    end: TextPosition,
 }
 
 /// Line and column, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Position {
+pub struct TextPosition {
     line: u64,
     column: u64,
 }
@@ -104,13 +104,13 @@ pub fn status(error: &Error) -> StatusCode {
         (Code::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
         // What a statement names is a matter of its text; only what the address names is "not found".
         (Code::UnknownColumn | Code::UnknownFunction, _) => StatusCode::UNPROCESSABLE_ENTITY,
-        (_, Kind::Missing) if error.span().is_some() => StatusCode::UNPROCESSABLE_ENTITY,
-        (_, Kind::Missing) => StatusCode::NOT_FOUND,
-        (_, Kind::Statement | Kind::Option | Kind::Payload) => StatusCode::UNPROCESSABLE_ENTITY,
-        (_, Kind::Conflict) => StatusCode::CONFLICT,
-        (_, Kind::Feed) => StatusCode::BAD_GATEWAY,
-        (_, Kind::Request) => StatusCode::BAD_REQUEST,
-        (_, Kind::Host | Kind::Bug) => StatusCode::INTERNAL_SERVER_ERROR,
+        (_, ErrorKind::Missing) if error.span().is_some() => StatusCode::UNPROCESSABLE_ENTITY,
+        (_, ErrorKind::Missing) => StatusCode::NOT_FOUND,
+        (_, ErrorKind::Statement | ErrorKind::Option | ErrorKind::Payload) => StatusCode::UNPROCESSABLE_ENTITY,
+        (_, ErrorKind::Conflict) => StatusCode::CONFLICT,
+        (_, ErrorKind::Feed) => StatusCode::BAD_GATEWAY,
+        (_, ErrorKind::Request) => StatusCode::BAD_REQUEST,
+        (_, ErrorKind::Host | ErrorKind::Bug) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -310,7 +310,7 @@ impl From<&Error> for Mistake {
 
 impl From<Span> for Stretch {
     fn from(span: Span) -> Self {
-        let position = |place: Place| Position { line: place.line, column: place.column };
+        let position = |place: LineColumn| TextPosition { line: place.line, column: place.column };
         Stretch { start: position(span.start), end: position(span.end) }
     }
 }
@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_problem_has_the_shape_of_rfc_9457_and_our_additions() {
-        let span = Span { start: Place { line: 3, column: 5 }, end: Place { line: 3, column: 10 } };
+        let span = Span { start: LineColumn { line: 3, column: 5 }, end: LineColumn { line: 3, column: 10 } };
         let error = Error::new(Code::UnknownOption, "unknown option 'event'").hint("did you mean 'events'?").at(span);
         let problem = Problem::from(error).at("/config/event").about("/v1/connection_tables", "01J");
         assert_eq!(
@@ -387,7 +387,7 @@ mod tests {
     fn every_code_has_a_status_that_fits_who_must_act() {
         for code in Code::ALL {
             let status = status(&Error::new(*code, ""));
-            let server = matches!(code.kind(), Kind::Bug | Kind::Host | Kind::Feed) || *code == Code::Unavailable;
+            let server = matches!(code.kind(), ErrorKind::Bug | ErrorKind::Host | ErrorKind::Feed) || *code == Code::Unavailable;
             assert_eq!(status.is_server_error(), server, "{code} {status}");
             assert!(status.is_client_error() || status.is_server_error(), "{code} {status}");
         }
@@ -396,7 +396,7 @@ mod tests {
     #[test]
     fn a_missing_name_is_404_in_an_address_and_422_in_a_text() {
         let error = Error::new(Code::UnknownTable, "there is no table 'trade'");
-        let place = Place { line: 1, column: 15 };
+        let place = LineColumn { line: 1, column: 15 };
         assert_eq!(status(&error), StatusCode::NOT_FOUND);
         assert_eq!(status(&error.at(Span { start: place, end: place })), StatusCode::UNPROCESSABLE_ENTITY);
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::app::App;
-use super::crowd::files_max;
+use super::connections::files_max;
 use super::listen::Shutdown;
 use super::settings::{Auth, Settings, Token};
 use crate::error::{Code, Error, Result};
@@ -17,11 +17,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(400);
 
 /// The settings as they are now.
 #[derive(Debug)]
-pub struct Current(RwLock<Arc<Settings>>);
+pub struct CurrentSettings(RwLock<Arc<Settings>>);
 
-impl Current {
+impl CurrentSettings {
     pub fn new(settings: Settings) -> Self {
-        Current(RwLock::new(Arc::new(settings)))
+        CurrentSettings(RwLock::new(Arc::new(settings)))
     }
 
     pub fn now(&self) -> Arc<Settings> {
@@ -60,8 +60,8 @@ impl App {
         let reloaded = differences(&old, &fresh);
         self.values.set(fresh.secrets.values.clone());
         self.engine.limit(super::start::policy(&fresh, fresh.feeds.files, &self.values));
-        self.streams.turnstile().set(&fresh.http);
-        self.crowd.set(&fresh.http, files_max());
+        self.streams.limiter().set(&fresh.http);
+        self.connections.set(&fresh.http, files_max());
         self.origins.set(&fresh);
         self.settings.set(fresh);
         Ok(reloaded)

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use super::problem::Result;
 use crate::change::Changes;
 use crate::error::{Code, Error};
-use crate::format::encode::{Encoder, Output};
+use crate::format::encode::{Encoder, Encoding};
 use crate::time::TimestampArray;
 
 /// The form of rows in an answer.
@@ -30,7 +30,7 @@ pub enum Form {
 
 /// Rows in the form `json`.
 #[derive(Serialize, ToSchema)]
-pub struct Rows<'a> {
+pub struct RowsBody<'a> {
     #[schema(value_type = Vec<Object>)]
     data: &'a RawValue,
     /// Rows in `data`.
@@ -78,7 +78,7 @@ impl Form {
 pub fn answer(form: Form, rows: &RecordBatch, total: usize, position: &str) -> Result<Response> {
     let bytes = match form {
         Form::Json => {
-            let rows = Rows { data: &array(rows)?, count: rows.num_rows(), total, position };
+            let rows = RowsBody { data: &array(rows)?, count: rows.num_rows(), total, position };
             serde_json::to_vec(&rows).map_err(|error| Error::bug(format!("rows are no JSON: {error}")))?
         }
         Form::Ndjson | Form::Csv | Form::Arrow => whole(form, rows)?,
@@ -91,13 +91,13 @@ pub fn array(rows: &RecordBatch) -> Result<Box<RawValue>> {
     raw(&whole(Form::Json, rows)?)
 }
 
-/// What a [`Writer`] of the form `json` wrote.
+/// What a [`RowsWriter`] of the form `json` wrote.
 pub fn raw(array: &[u8]) -> Result<Box<RawValue>> {
     serde_json::from_slice(array).map_err(|error| Error::bug(format!("rows are no JSON: {error}")).into())
 }
 
 fn whole(form: Form, rows: &RecordBatch) -> Result<Vec<u8>> {
-    let mut writer = Writer::of(form, rows.schema_ref(), false)?;
+    let mut writer = RowsWriter::of(form, rows.schema_ref(), false)?;
     let times = TimestampArray::from_value(0, rows.num_rows());
     let mut bytes = writer.write(&Changes::inserts(rows.clone(), times))?;
     bytes.extend(writer.finish()?);
@@ -105,32 +105,32 @@ fn whole(form: Form, rows: &RecordBatch) -> Result<Vec<u8>> {
 }
 
 /// Writes rows in one form, batch by batch.
-pub enum Writer {
+pub enum RowsWriter {
     Text(Encoder),
     Arrow(Box<StreamWriter<Vec<u8>>>),
 }
 
-impl Writer {
+impl RowsWriter {
     /// With `changelog` each row tells what happened to it, for which Arrow has no place.
-    pub fn of(form: Form, schema: &Schema, changelog: bool) -> Result<Writer, Error> {
+    pub fn of(form: Form, schema: &Schema, changelog: bool) -> Result<RowsWriter, Error> {
         let output = match form {
-            Form::Json => Output::Json,
-            Form::Ndjson => Output::Ndjson,
-            Form::Csv => Output::Csv,
-            Form::Arrow => return Ok(Writer::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?))),
+            Form::Json => Encoding::Json,
+            Form::Ndjson => Encoding::Ndjson,
+            Form::Csv => Encoding::Csv,
+            Form::Arrow => return Ok(RowsWriter::Arrow(Box::new(StreamWriter::try_new(Vec::new(), schema)?))),
         };
-        Ok(Writer::Text(if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) }))
+        Ok(RowsWriter::Text(if changelog { Encoder::changelog(output, schema) } else { Encoder::append_only(output, schema) }))
     }
 
     /// The bytes of these rows; what begins the whole comes with the first.
     pub fn write(&mut self, changes: &Changes) -> Result<Vec<u8>, Error> {
         match self {
-            Writer::Text(encoder) => {
+            RowsWriter::Text(encoder) => {
                 let mut bytes = Vec::new();
                 encoder.write(changes, &mut bytes)?;
                 Ok(bytes)
             }
-            Writer::Arrow(writer) => {
+            RowsWriter::Arrow(writer) => {
                 writer.write(&changes.rows)?;
                 Ok(std::mem::take(writer.get_mut()))
             }
@@ -140,12 +140,12 @@ impl Writer {
     /// The bytes that end the whole.
     pub fn finish(&mut self) -> Result<Vec<u8>, Error> {
         match self {
-            Writer::Text(encoder) => {
+            RowsWriter::Text(encoder) => {
                 let mut bytes = Vec::new();
                 encoder.finish(&mut bytes);
                 Ok(bytes)
             }
-            Writer::Arrow(writer) => {
+            RowsWriter::Arrow(writer) => {
                 writer.finish()?;
                 Ok(std::mem::take(writer.get_mut()))
             }

@@ -23,18 +23,18 @@ use super::App;
 use super::app::changes_definitions;
 use super::auth::{Identity, Scope};
 use super::body::Body;
+use super::limits::Permit;
 use super::listen::Shutdown;
 use super::problem::{Mistake, Problem, Result, Stretch};
-use super::rows::{self, Form, Writer};
+use super::rows::{self, Form, RowsWriter};
 use super::stream::Visitor;
-use super::turnstile::Permit;
 use crate::change::Changes;
-use crate::engine::{Answer, Asking, Attempts, Engine, Output, Query};
+use crate::engine::{Answer, Attempts, Engine, Output, Purpose, Query};
 use crate::error::{Code, Error};
 use crate::format::encode::{Change, JsonRows};
 use crate::format::infer::field_type;
 use crate::options::Value;
-use crate::sql::{self, Kind};
+use crate::sql::{self, StatementKind};
 use crate::time::TimestampArray;
 use crate::view::{Followed, Live};
 
@@ -94,7 +94,7 @@ struct Outcome {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notices: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    columns: Option<Vec<Column>>,
+    columns: Option<Vec<ResultColumn>>,
     /// Rows as objects. Those of a query whose results are corrected later are changes: `op`, `before`, `after`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Object>>)]
@@ -106,7 +106,7 @@ struct Outcome {
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = SqlColumn)]
-struct Column {
+struct ResultColumn {
     name: String,
     #[serde(rename = "type")]
     data_type: String,
@@ -166,7 +166,7 @@ async fn run(
         }
         let mut outcome = shutdown.or(outcome(&app, answer, limit, deadline)).await?;
         outcome.statement = match &statement.kind {
-            Kind::CreateTable(create) => create.shown(),
+            StatementKind::CreateTable(create) => create.shown(),
             _ => statement.text.clone(),
         };
         results.push(outcome);
@@ -175,12 +175,19 @@ async fn run(
 }
 
 /// What a token must be allowed so that it may run a statement.
-fn needed(kind: &Kind) -> Scope {
+fn needed(kind: &StatementKind) -> Scope {
     match kind {
-        Kind::CreateTable(_) | Kind::CreateView(_) | Kind::Drop { .. } | Kind::Insert { .. } => Scope::Write,
+        StatementKind::CreateTable(_)
+        | StatementKind::CreateView(_)
+        | StatementKind::Drop { .. }
+        | StatementKind::Insert { .. } => Scope::Write,
         // A setting is that of everybody.
-        Kind::Set { .. } => Scope::Admin,
-        Kind::Query(_) | Kind::Subscribe(_) | Kind::Explain { .. } | Kind::Show(_) | Kind::Describe(_) => Scope::Read,
+        StatementKind::Set { .. } => Scope::Admin,
+        StatementKind::Query(_)
+        | StatementKind::Subscribe(_)
+        | StatementKind::Explain { .. }
+        | StatementKind::Show(_)
+        | StatementKind::Describe(_) => Scope::Read,
     }
 }
 
@@ -239,13 +246,13 @@ async fn outcome(app: &App, answer: Answer, limit: u64, deadline: Instant) -> Re
     Ok(outcome)
 }
 
-fn columns(schema: &arrow::datatypes::Schema) -> Vec<Column> {
-    schema.fields().iter().map(|field| Column { name: field.name().clone(), data_type: field_type(field) }).collect()
+fn columns(schema: &arrow::datatypes::Schema) -> Vec<ResultColumn> {
+    schema.fields().iter().map(|field| ResultColumn { name: field.name().clone(), data_type: field_type(field) }).collect()
 }
 
 /// The first rows or changes of a query over feeds as a JSON array, and why no more.
 async fn follow_until(mut output: Output, limit: u64, deadline: Instant) -> Result<(Vec<u8>, &'static str)> {
-    let mut collecting = Collecting::new(Writer::of(Form::Json, &output.schema, output.changelog)?, limit);
+    let mut collecting = Collecting::new(RowsWriter::of(Form::Json, &output.schema, output.changelog)?, limit);
     let ended_by = loop {
         if let Some(full) = collecting.full() {
             break full;
@@ -263,7 +270,7 @@ async fn follow_until(mut output: Output, limit: u64, deadline: Instant) -> Resu
 async fn collected(app: &App, query: Query, limit: u64, deadline: Instant) -> Result<(Vec<u8>, &'static str)> {
     let engine = Arc::clone(&app.engine);
     let work = async move {
-        let mut collecting = Collecting::new(Writer::of(Form::Json, &query.schema(), false)?, limit);
+        let mut collecting = Collecting::new(RowsWriter::of(Form::Json, &query.schema(), false)?, limit);
         let mut rows = engine.rows(&query)?;
         let ended_by = loop {
             if let Some(full) = collecting.full() {
@@ -281,18 +288,18 @@ async fn collected(app: &App, query: Query, limit: u64, deadline: Instant) -> Re
         };
         Ok::<_, Error>((collecting.finish()?, ended_by))
     };
-    Ok(app.engine.ask(Asking::Reader, deadline.max(Instant::now()) + ENDING_TIME_MAX, work).await??)
+    Ok(app.engine.ask(Purpose::Reader, deadline.max(Instant::now()) + ENDING_TIME_MAX, work).await??)
 }
 
 /// Rows on their way into one answer.
 struct Collecting {
-    writer: Writer,
+    writer: RowsWriter,
     bytes: Vec<u8>,
     left: u64,
 }
 
 impl Collecting {
-    fn new(writer: Writer, limit: u64) -> Self {
+    fn new(writer: RowsWriter, limit: u64) -> Self {
         Collecting { writer, bytes: Vec::new(), left: limit }
     }
 
@@ -340,7 +347,7 @@ async fn stream(app: &App, answer: Answer, form: Form, limit: Option<u64>, parts
         Answer::Query(query) => {
             let place = app.streams.place(&Visitor::of(parts))?;
             let output = open(app, *query)?;
-            let writer = Writer::of(form, &output.schema, output.changelog)?;
+            let writer = RowsWriter::of(form, &output.schema, output.changelog)?;
             let chunks = unfold(Some((output, writer, left)), move |state| async move {
                 let (mut output, mut writer, left) = state?;
                 let next = if left == 0 { None } else { output.changes.recv().await };
@@ -435,7 +442,7 @@ struct Validated {
     notices: Vec<String>,
     /// The columns of the last query or view.
     #[serde(skip_serializing_if = "Option::is_none")]
-    schema: Option<Vec<Column>>,
+    schema: Option<Vec<ResultColumn>>,
     /// The operators of the last query or view over feeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<String>,
@@ -489,7 +496,7 @@ async fn validated(trial: &Engine, text: &str) -> Validated {
             Ok(Answer::Rows(_) | Answer::Follow(_)) => {}
             Err(found) => errors.extend(found.into_iter().map(|error| error.at(statement.span))),
         }
-        if let Kind::CreateView(create) = &statement.kind
+        if let StatementKind::CreateView(create) = &statement.kind
             && let Some(view) = trial.view(&create.name.text)
         {
             schema = Some(columns(view.plan.schema().as_arrow()));

@@ -12,19 +12,19 @@ use tokio::task::JoinSet;
 
 use super::app::App;
 use super::auth::{Gate, Origins};
-use super::crowd::{Crowd, files_max};
+use super::connections::{Connections, files_max};
 use super::guard::{Around, around};
+use super::idempotency::IdempotencyKeys;
+use super::limits::StreamLimiter;
 use super::listen::{Shutdown, bind, serve};
-use super::once::Once;
-use super::reload::{Current, watch_tokens};
+use super::reload::{CurrentSettings, watch_tokens};
 use super::settings::{Settings, is_own};
 use super::stream::{Limits, Streams, Write};
-use super::turnstile::Turnstile;
 use crate::catalog::Made;
-use crate::checkpoint::{Archive, Damaged, Opened, Store, Vigil};
-use crate::engine::{Aside, Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT, PRINT};
-use crate::error::{Code, Error, Kind, Result};
-use crate::feed::{AllowedVariables, Policy, Reach, Values};
+use crate::checkpoint::{Archive, CrashGuard, Damaged, Opened, Store};
+use crate::engine::{Checkpoints, Definition, Engine, LAST_CHECKPOINT_TIMEOUT, PRINT, QueryPool};
+use crate::error::{Code, Error, ErrorKind, Result};
+use crate::feed::{AllowedVariables, Policy, Reach, SecretValues};
 use crate::time::Timestamp;
 use crate::view::begin_epochs;
 
@@ -59,19 +59,19 @@ impl Server {
             addresses.push(listener.local_addr().unwrap_or(address));
             listeners.push(listener);
         }
-        let values = Values::default();
+        let values = SecretValues::default();
         values.set(settings.secrets.values.clone());
-        let engine = Arc::new(Engine::keeping(policy(&settings, true, &values))?.beside(Aside::new(settings.memory_max)?));
+        let engine = Arc::new(Engine::keeping(policy(&settings, true, &values))?.beside(QueryPool::new(settings.memory_max)?));
         engine.allow(settings.memory_max);
         restore(&engine, &store).await?;
         let checkpoints = match &settings.data {
             Some(dir) => Some(Arc::new(resume(&engine, dir)?)),
             None => None,
         };
-        let crowd = Crowd::new(&settings.http, files_max());
+        let connections = Connections::new(&settings.http, files_max());
         let limits = Limits {
-            turnstile: Turnstile::new(&settings.http),
-            crowd: crowd.clone(),
+            limiter: StreamLimiter::new(&settings.http),
+            connections: connections.clone(),
             heartbeat: settings.http.heartbeat,
             own: addresses.clone(),
             off_loopback: !settings.is_loopback_only(),
@@ -83,7 +83,7 @@ impl Server {
         });
         let common = Around {
             body_bytes_max: settings.http.body_bytes_max,
-            proxies: crowd.proxies().clone(),
+            proxies: connections.proxies().clone(),
             base_path: settings.http.base_path.as_str().into(),
         };
         let guard = {
@@ -94,15 +94,15 @@ impl Server {
         let app = Arc::new(App {
             engine,
             checkpoints,
-            settings: Current::new(settings),
+            settings: CurrentSettings::new(settings),
             store,
             gate,
             streams: Arc::clone(&streams),
             values,
             origins,
-            crowd,
+            connections,
             started: Timestamp::now(),
-            once: Once::default(),
+            once: IdempotencyKeys::default(),
             changing: Mutex::default(),
         });
         let router = streams.guarded(super::router(Arc::clone(&app)), None);
@@ -124,7 +124,7 @@ impl Server {
         }
         engine.limit(self.app.policy());
         if let Some(dir) = &settings.now().data {
-            engine.watch(Vigil::begin(&self.app.store, dir, &engine.watched())?);
+            engine.watch(CrashGuard::begin(&self.app.store, dir, &engine.watched())?);
         }
         engine.start()
     }
@@ -139,14 +139,14 @@ impl Server {
         beside.spawn(keep_state(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(watch_tokens(Arc::clone(&self.app), shutdown.clone()));
         beside.spawn(keep_watch(Arc::clone(&self.app), shutdown.clone()));
-        serve(self.listeners, self.router, shutdown, self.app.crowd.clone()).await;
+        serve(self.listeners, self.router, shutdown, self.app.connections.clone()).await;
         while let Some(ended) = beside.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "the server did not end as it should");
             }
         }
-        if let Some(vigil) = app.engine.vigil() {
-            vigil.end(&app.store);
+        if let Some(crash_guard) = app.engine.crash_guard() {
+            crash_guard.end(&app.store);
         }
     }
 }
@@ -187,9 +187,9 @@ async fn keep_state(app: Arc<App>, shutdown: Shutdown) {
 
 /// Watches over the views until all is well, or the server ends as it should.
 async fn keep_watch(app: Arc<App>, shutdown: Shutdown) {
-    let Some(vigil) = app.engine.vigil() else { return };
+    let Some(crash_guard) = app.engine.crash_guard() else { return };
     tokio::select! {
-        () = vigil.calm(&app.store) => {}
+        () = crash_guard.calm(&app.store) => {}
         () = shutdown.begun() => {}
     }
 }
@@ -211,7 +211,7 @@ fn resume(engine: &Arc<Engine>, dir: &Path) -> Result<Checkpoints> {
 }
 
 /// What feeds may use and reach.
-pub fn policy(settings: &Settings, files: bool, values: &Values) -> Policy {
+pub fn policy(settings: &Settings, files: bool, values: &SecretValues) -> Policy {
     let permitted = settings.permitted();
     Policy {
         variables: match permitted.iter().any(|name| name == "*") {
@@ -238,7 +238,7 @@ async fn restore(engine: &Engine, store: &Store) -> Result<()> {
         let definition = Definition { number, name: kept.name.clone(), text: kept.text, made, lateness };
         let Err(errors) = engine.restore(&definition).await else { continue };
         let reason = errors.first().map(Error::to_string).unwrap_or_default();
-        let is_statement = |error: &Error| matches!(error.code().kind(), Kind::Statement | Kind::Missing);
+        let is_statement = |error: &Error| matches!(error.code().kind(), ErrorKind::Statement | ErrorKind::Missing);
         if errors.iter().all(is_statement) {
             engine.pass_over(definition.clone());
             passed.push((definition, reason));

@@ -14,7 +14,7 @@ use super::App;
 use super::auth::{Identity, Scope};
 use super::page::LIMIT_MAX;
 use super::settings::Words;
-use crate::feed::State as FeedState;
+use crate::feed::FeedState;
 use crate::table::Table;
 use crate::time::Timestamp;
 use crate::view::{HISTORY_CHANGES_MAX, Health};
@@ -113,7 +113,7 @@ async fn info(State(app): State<Arc<App>>) -> Json<Info> {
 
 /// How the server fares.
 #[derive(Serialize, ToSchema)]
-struct Report {
+struct ServerReport {
     status: &'static str,
     /// What is not as it should be, as sentences; only for those who may read. A feed that has fallen silent is told, and does not make the
     /// server less ready.
@@ -122,19 +122,19 @@ struct Report {
 }
 
 /// Whether the program runs at all.
-#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "server", responses((status = 200, body = Report, description = "The program runs")))]
-async fn alive() -> Json<Report> {
-    Json(Report { status: "ok", problems: Vec::new() })
+#[utoipa::path(get, operation_id = "healthz", path = "/healthz", tag = "server", responses((status = 200, body = ServerReport, description = "The program runs")))]
+async fn alive() -> Json<ServerReport> {
+    Json(ServerReport { status: "ok", problems: Vec::new() })
 }
 
 /// Whether the server answers: its views were started, and what the settings name in `[ready]` is up.
 ///
 /// Feeds and views that fail besides are told and change nothing.
 #[utoipa::path(get, operation_id = "readyz", path = "/readyz", tag = "server", responses(
-    (status = 200, body = Report, description = "It is ready; `problems` tells what is not as it should be"),
-    (status = 503, body = Report, description = "It is not: views are being started, or something that must be up is not"),
+    (status = 200, body = ServerReport, description = "It is ready; `problems` tells what is not as it should be"),
+    (status = 503, body = ServerReport, description = "It is not: views are being started, or something that must be up is not"),
 ))]
-async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> (StatusCode, Json<Report>) {
+async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Identity>) -> (StatusCode, Json<ServerReport>) {
     let needed = app.settings.now().ready.clone();
     let is_needed = |names: &Words, name: &str| names.0.iter().any(|needed| needed == "*" || needed.eq_ignore_ascii_case(name));
     let mut problems = Vec::new();
@@ -179,5 +179,5 @@ async fn ready(State(app): State<Arc<App>>, Extension(identity): Extension<Ident
     };
     problems.extend(silent);
     problems.retain(|_| identity.allows(&Scope::Read));
-    (code, Json(Report { status, problems }))
+    (code, Json(ServerReport { status, problems }))
 }

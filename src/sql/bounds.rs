@@ -80,12 +80,12 @@ impl Visitor for Grown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Kind, parse};
+    use crate::sql::{StatementKind, parse};
 
     fn checked(text: &str) -> Result<()> {
         let (statements, errors) = parse(text);
         assert!(errors.is_empty(), "{errors:?}");
-        let Kind::Query(query) = &statements[0].kind else { panic!("{text} is no query") };
+        let StatementKind::Query(query) = &statements[0].kind else { panic!("{text} is no query") };
         check(query)
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Code, Error, Span, nearest};
 
 /// The names a query may have meant.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Names<'a> {
+pub struct KnownNames<'a> {
     pub tables: &'a [String],
     pub functions: &'a [String],
 }
@@ -22,7 +22,7 @@ pub struct Names<'a> {
 const LISTED_MAX: usize = 12;
 
 /// What DataFusion said about `query` as a sentence of ours. An error of ours that travelled through it comes out as it went in.
-pub fn explain_error(error: DataFusionError, query: &Query, known: Names) -> Error {
+pub fn explain_error(error: DataFusionError, query: &Query, known: KnownNames) -> Error {
     let root = error.find_root();
     let explained = match root {
         DataFusionError::SchemaError(error, _) => schema(error, query),
@@ -191,7 +191,7 @@ fn json(text: &str) -> Option<Error> {
     Some(Error::new(Code::Query, message).hint("say which kind it is: (d -> 'level')::DOUBLE, ::BOOLEAN or ::TEXT"))
 }
 
-fn planning(text: &str, query: &Query, known: Names) -> Option<Error> {
+fn planning(text: &str, query: &Query, known: KnownNames) -> Option<Error> {
     if let Some(computed) = json(text) {
         return Some(computed);
     }
@@ -287,7 +287,7 @@ fn arguments(before: &str, after: &str, query: &Query) -> Error {
 }
 
 /// DataFusion suggests the function that is nearest however far it is; ours must be near.
-fn function_hint(name: &str, known: Names) -> Option<String> {
+fn function_hint(name: &str, known: KnownNames) -> Option<String> {
     const OVER: [&str; 11] = [
         "lag",
         "lead",

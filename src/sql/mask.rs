@@ -85,7 +85,7 @@ fn name(token: &Token) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Kind, parse};
+    use crate::sql::{StatementKind, parse};
 
     const SCRIPT: &str = "CREATE TABLE t (a TEXT) WITH (\n  connector = 'sse', 'headers' = 'X-Key: geh''eim, B: {{ B }}',\n  \
                           endpoint = 'https://u:geheim@x/?y=1', events = 'a');";
@@ -94,7 +94,7 @@ mod tests {
     fn a_statement_is_shown_as_written_without_its_secrets() {
         let (statements, errors) = parse(SCRIPT);
         assert_eq!(errors, []);
-        let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
+        let StatementKind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
         assert_eq!(
             create.shown(),
             "CREATE TABLE t (a TEXT) WITH (\n  connector = 'sse', 'headers' = 'X-Key: ***, B: {{ B }}',\n  \

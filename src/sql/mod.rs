@@ -16,7 +16,7 @@ mod text;
 mod types;
 mod zones;
 
-pub use explain::{Names, explain_error, explain_plan};
+pub use explain::{KnownNames, explain_error, explain_plan};
 pub use mask::covered;
 pub use parse::{Unread, data_type, expression, parse, parse_all};
 pub use rewrite::{Columns, rewrite};

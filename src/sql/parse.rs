@@ -6,11 +6,11 @@ use sqlparser::tokenizer::{Span as Between, Token, TokenWithSpan, Tokenizer, Wor
 use super::columns;
 use super::dialect::Sql;
 use super::foreign;
-use super::statement::{CreateTable, CreateView, Kind, Name, Object, Show, Statement, fold};
+use super::statement::{CreateTable, CreateView, DropTarget, Name, Show, Statement, StatementKind, fold};
 use super::syntax::{Cursor, is_word, untokenizable};
 use super::text::Text;
-use crate::error::{Code, Error, Place, Result, Span, nearest};
-use crate::options::Given;
+use crate::error::{Code, Error, LineColumn, Result, Span, nearest};
+use crate::options::GivenOption;
 
 /// A definition that could not be read: its name, and where the mistake is.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,7 +124,7 @@ fn alone<T>(text: &str, what: &str, read: impl FnOnce(&mut Cursor) -> Result<T>)
 const STATEMENTS: [&str; 11] =
     ["CREATE", "SELECT", "WITH", "VALUES", "SUBSCRIBE", "SHOW", "DESCRIBE", "EXPLAIN", "DROP", "SET", "INSERT"];
 
-fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<Kind> {
+fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<StatementKind> {
     let (tokens, suffix) = split_emit_changes(tokens);
     if let (true, Some(suffix)) = (tokens.is_empty(), suffix) {
         return Err(Error::new(Code::Syntax, "`EMIT CHANGES` stands alone")
@@ -142,7 +142,11 @@ fn statement(tokens: &[TokenWithSpan], text: &str) -> Result<Kind> {
     };
     cursor.expect_end()?;
     match (suffix, &kind) {
-        (None, _) | (_, Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_) | Kind::Explain { .. }) => Ok(kind),
+        (None, _)
+        | (
+            _,
+            StatementKind::Query(_) | StatementKind::Subscribe(_) | StatementKind::CreateView(_) | StatementKind::Explain { .. },
+        ) => Ok(kind),
         (Some(suffix), _) => Err(Error::new(Code::Syntax, "`EMIT CHANGES` belongs to a query").at(suffix)),
     }
 }
@@ -157,19 +161,19 @@ fn split_emit_changes(tokens: &[TokenWithSpan]) -> (&[TokenWithSpan], Option<Spa
     }
 }
 
-fn explain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+fn explain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<StatementKind> {
     let analyze = cursor.takes("ANALYZE");
     cursor.takes("VERBOSE");
     let start = cursor.here();
     match plain(cursor, emit_changes, text)? {
-        statement @ (Kind::Query(_) | Kind::Subscribe(_) | Kind::CreateView(_)) => {
-            Ok(Kind::Explain { analyze, statement: Box::new(statement) })
+        statement @ (StatementKind::Query(_) | StatementKind::Subscribe(_) | StatementKind::CreateView(_)) => {
+            Ok(StatementKind::Explain { analyze, statement: Box::new(statement) })
         }
         _ => Err(Error::new(Code::Syntax, "only a query or a CREATE VIEW can be explained").at(start)),
     }
 }
 
-fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<StatementKind> {
     if cursor.takes("CREATE") {
         return create(cursor, emit_changes, text);
     }
@@ -181,7 +185,7 @@ fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
     }
     if cursor.takes("DESCRIBE") || cursor.takes("DESC") {
         let _ = cursor.takes("TABLE") || cursor.takes("VIEW");
-        return Ok(Kind::Describe(cursor.name("the name of a table or view")?));
+        return Ok(StatementKind::Describe(cursor.name("the name of a table or view")?));
     }
     if cursor.takes("SUBSCRIBE") {
         cursor.takes("TO");
@@ -193,14 +197,14 @@ fn plain(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
         while !cursor.at_end() {
             cursor.skip();
         }
-        return Ok(Kind::Insert { table });
+        return Ok(StatementKind::Insert { table });
     }
     if cursor.takes("SET") {
         return set(cursor);
     }
     if begins_query(cursor) {
         let query = cursor.query()?;
-        return Ok(if emit_changes { Kind::Subscribe(query) } else { Kind::Query(query) });
+        return Ok(if emit_changes { StatementKind::Subscribe(query) } else { StatementKind::Query(query) });
     }
     Err(unknown(cursor))
 }
@@ -224,18 +228,18 @@ fn unknown(cursor: &Cursor) -> Error {
     error.hint(hint)
 }
 
-fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<Kind> {
+fn create(cursor: &mut Cursor, emit_changes: bool, text: &str) -> Result<StatementKind> {
     let or_replace = cursor.takes("OR REPLACE");
     let materialized = cursor.takes("MATERIALIZED");
     if cursor.takes("VIEW") {
         let view = create_view(cursor, or_replace, materialized, emit_changes, text)?;
-        return Ok(Kind::CreateView(view));
+        return Ok(StatementKind::CreateView(view));
     }
     if materialized {
         return Err(cursor.expected("`VIEW`"));
     }
     if cursor.takes("TABLE") {
-        return Ok(Kind::CreateTable(Box::new(create_table(cursor, or_replace, text)?)));
+        return Ok(StatementKind::CreateTable(Box::new(create_table(cursor, or_replace, text)?)));
     }
     let hint = match cursor.peek() {
         Token::Word(word) => match word.value.to_ascii_uppercase().as_str() {
@@ -300,7 +304,7 @@ fn create_view(cursor: &mut Cursor, or_replace: bool, materialized: bool, emit_c
 }
 
 /// `WITH (name = value, …)`. Values keep their text: `INTERVAL '5 seconds'` is `5 seconds`.
-fn options(cursor: &mut Cursor) -> Result<Vec<Given>> {
+fn options(cursor: &mut Cursor) -> Result<Vec<GivenOption>> {
     cursor.expect("WITH")?;
     cursor.expect_sign(&Token::LParen)?;
     let mut options = Vec::new();
@@ -311,7 +315,7 @@ fn options(cursor: &mut Cursor) -> Result<Vec<Given>> {
             return Err(cursor.expected(&format!("`=` and the value of option '{name}'")));
         }
         let value = option_value(cursor, &name)?;
-        options.push(Given { name, value, span: Some(cursor.since(start)) });
+        options.push(GivenOption { name, value, span: Some(cursor.since(start)) });
         match cursor.peek() {
             Token::Comma => cursor.skip(),
             Token::RParen => {}
@@ -366,10 +370,10 @@ fn option_value(cursor: &mut Cursor, name: &str) -> Result<String> {
     }
 }
 
-fn drop(cursor: &mut Cursor) -> Result<Kind> {
+fn drop(cursor: &mut Cursor) -> Result<StatementKind> {
     let what = match () {
-        () if cursor.takes("TABLE") => Object::Table,
-        () if cursor.takes("VIEW") || cursor.takes("MATERIALIZED VIEW") => Object::View,
+        () if cursor.takes("TABLE") => DropTarget::Table,
+        () if cursor.takes("VIEW") || cursor.takes("MATERIALIZED VIEW") => DropTarget::View,
         () => return Err(cursor.expected("`TABLE` or `VIEW`")),
     };
     let if_exists = cursor.takes("IF EXISTS");
@@ -384,23 +388,23 @@ fn drop(cursor: &mut Cursor) -> Result<Kind> {
     if !cascade {
         cursor.takes("RESTRICT");
     }
-    Ok(Kind::Drop { what, names, if_exists, cascade })
+    Ok(StatementKind::Drop { what, names, if_exists, cascade })
 }
 
-fn show(cursor: &mut Cursor) -> Result<Kind> {
+fn show(cursor: &mut Cursor) -> Result<StatementKind> {
     const NAME: &str = "the name of a table or view";
     let show = match () {
         () if cursor.takes("TABLES") => Show::Tables,
         () if cursor.takes("VIEWS") || cursor.takes("MATERIALIZED VIEWS") => Show::Views,
-        () if cursor.takes("CREATE TABLE") => Show::Create(Object::Table, cursor.name(NAME)?),
+        () if cursor.takes("CREATE TABLE") => Show::Create(DropTarget::Table, cursor.name(NAME)?),
         () if cursor.takes("CREATE VIEW") || cursor.takes("CREATE MATERIALIZED VIEW") => {
-            Show::Create(Object::View, cursor.name(NAME)?)
+            Show::Create(DropTarget::View, cursor.name(NAME)?)
         }
         () if cursor.takes("STATUS") => Show::Status(of_one(cursor, NAME)?),
         () if cursor.takes("GAPS") => Show::Gaps(of_one(cursor, NAME)?),
         () => return Err(cursor.expected("`TABLES`, `VIEWS`, `CREATE TABLE`, `CREATE VIEW`, `STATUS` or `GAPS`")),
     };
-    Ok(Kind::Show(show))
+    Ok(StatementKind::Show(show))
 }
 
 /// `FOR name`, `OF name` or a bare name; or nothing, which means all.
@@ -410,19 +414,19 @@ fn of_one(cursor: &mut Cursor, what: &'static str) -> Result<Option<Name>> {
 }
 
 /// `SUBSCRIBE v` is `SUBSCRIBE SELECT * FROM v`.
-fn subscribe(cursor: &mut Cursor) -> Result<Kind> {
+fn subscribe(cursor: &mut Cursor) -> Result<StatementKind> {
     if begins_query(cursor) {
-        return Ok(Kind::Subscribe(cursor.query()?));
+        return Ok(StatementKind::Subscribe(cursor.query()?));
     }
     let name = cursor.name("the name of a view, or a query")?;
     let at = |token: Token| TokenWithSpan { token, span: between(name.span) };
     let quoted =
         Token::Word(Word { value: name.text.clone(), quote_style: Some('"'), keyword: sqlparser::keywords::Keyword::NoKeyword });
     let tokens = [at(Token::make_keyword("SELECT")), at(Token::Mul), at(Token::make_keyword("FROM")), at(quoted)];
-    Ok(Kind::Subscribe(Cursor::new(&tokens)?.query()?))
+    Ok(StatementKind::Subscribe(Cursor::new(&tokens)?.query()?))
 }
 
-fn set(cursor: &mut Cursor) -> Result<Kind> {
+fn set(cursor: &mut Cursor) -> Result<StatementKind> {
     let start = cursor.here();
     let name = match cursor.takes("TIME ZONE") {
         true => "timezone".to_string(),
@@ -443,10 +447,10 @@ fn set(cursor: &mut Cursor) -> Result<Kind> {
         }
         _ => option_value(cursor, &name.text)?,
     };
-    Ok(Kind::Set { name, value })
+    Ok(StatementKind::Set { name, value })
 }
 
 fn between(span: Span) -> Between {
-    let place = |at: Place| sqlparser::tokenizer::Location { line: at.line, column: at.column };
+    let place = |at: LineColumn| sqlparser::tokenizer::Location { line: at.line, column: at.column };
     Between { start: place(span.start), end: place(span.end) }
 }

@@ -5,20 +5,20 @@ use sqlparser::ast;
 
 use super::types::arrow_type;
 use crate::error::{Result, Span};
-use crate::format::Key;
-use crate::options::Given;
+use crate::format::FieldName;
+use crate::options::GivenOption;
 
 /// One statement of a script.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
-    pub kind: Kind,
+    pub kind: StatementKind,
     pub span: Span,
     /// As written, without the `;`.
     pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
+pub enum StatementKind {
     CreateTable(Box<CreateTable>),
     CreateView(CreateView),
     /// A query that is answered once, as far as its tables end.
@@ -28,10 +28,10 @@ pub enum Kind {
     Explain {
         analyze: bool,
         /// A query or a `CREATE VIEW`.
-        statement: Box<Kind>,
+        statement: Box<StatementKind>,
     },
     Drop {
-        what: Object,
+        what: DropTarget,
         names: Vec<Name>,
         if_exists: bool,
         cascade: bool,
@@ -50,7 +50,7 @@ pub enum Kind {
 
 /// What can be dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Object {
+pub enum DropTarget {
     Table,
     View,
 }
@@ -60,7 +60,7 @@ pub enum Show {
     Tables,
     Views,
     /// `SHOW CREATE TABLE t` and `SHOW CREATE VIEW v`.
-    Create(Object, Name),
+    Create(DropTarget, Name),
     /// `SHOW STATUS` of everything, or of one view or table.
     Status(Option<Name>),
     /// `SHOW GAPS`, likewise.
@@ -81,7 +81,7 @@ pub struct Name {
 
 impl Name {
     pub(super) fn new(ident: &ast::Ident) -> Self {
-        let Key { name: written, exact: quoted } = key(ident);
+        let FieldName { name: written, exact: quoted } = key(ident);
         Name { text: fold(ident), written, quoted, span: ident.span.into() }
     }
 }
@@ -101,8 +101,8 @@ pub(super) fn fold(ident: &ast::Ident) -> String {
 }
 
 /// The field of a payload that an identifier means.
-pub(super) fn key(ident: &ast::Ident) -> Key {
-    Key { name: ident.value.clone(), exact: ident.quote_style.is_some() }
+pub(super) fn key(ident: &ast::Ident) -> FieldName {
+    FieldName { name: ident.value.clone(), exact: ident.quote_style.is_some() }
 }
 
 /// `CREATE TABLE name (columns…) WITH (options…)`.
@@ -114,7 +114,7 @@ pub struct CreateTable {
     /// Empty where none are declared.
     pub columns: Vec<ColumnDef>,
     pub watermark: Option<WatermarkDef>,
-    pub options: Vec<Given>,
+    pub options: Vec<GivenOption>,
     /// The whole statement as written.
     pub text: String,
 }
@@ -141,12 +141,12 @@ impl ColumnDef {
 
     /// The field of the payload that the column takes, and those that the fields of structs inside its type take: each before those
     /// within it.
-    pub fn keys(&self) -> (Key, Vec<Key>) {
+    pub fn keys(&self) -> (FieldName, Vec<FieldName>) {
         let mut inner = Vec::new();
         if let Some(TypeDef { data_type, .. }) = &self.data_type {
             super::types::keys(data_type, &mut inner);
         }
-        (Key { name: self.name.written.clone(), exact: self.name.quoted }, inner)
+        (FieldName { name: self.name.written.clone(), exact: self.name.quoted }, inner)
     }
 }
 
@@ -183,7 +183,7 @@ pub struct CreateView {
     pub if_not_exists: bool,
     /// Accepted and without effect: every view over a stream is kept up to date.
     pub materialized: bool,
-    pub options: Vec<Given>,
+    pub options: Vec<GivenOption>,
     pub query: Box<ast::Query>,
     /// The query ends with `EMIT CHANGES`: `WITH (emit = 'changes')` in other words.
     pub emit_changes: bool,
@@ -192,11 +192,11 @@ pub struct CreateView {
 }
 
 /// As it stands in a statement: `TABLE` or `VIEW`.
-impl std::fmt::Display for Object {
+impl std::fmt::Display for DropTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Object::Table => "TABLE",
-            Object::View => "VIEW",
+            DropTarget::Table => "TABLE",
+            DropTarget::View => "VIEW",
         })
     }
 }

@@ -9,7 +9,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
 use super::dialect::Sql;
 use super::statement::{Name, fold};
-use crate::error::{Code, Error, Place, Result, Span};
+use crate::error::{Code, Error, LineColumn, Result, Span};
 
 /// Deepest nesting of parentheses, brackets and types.
 const NESTING_MAX: usize = 26;
@@ -214,7 +214,7 @@ impl<'a> Cursor<'a> {
         let token = place.and_then(|place| self.tokens.iter().find(|token| Span::from(token.span).start == place));
         let span = match (token, place) {
             (Some(token), _) => token.span.into(),
-            (None, Some(place)) => Span { start: place, end: Place { column: place.column + 1, ..place } },
+            (None, Some(place)) => Span { start: place, end: LineColumn { column: place.column + 1, ..place } },
             (None, None) => end_of(self.tokens),
         };
         let message = match text.strip_prefix("Expected: ").and_then(|rest| rest.rsplit_once(", found: ")) {
@@ -265,8 +265,8 @@ fn of_us(expected: &str) -> String {
 
 /// The error of a text that cannot be cut into tokens: `Unterminated string literal at Line: 2, Column: 7`.
 pub(super) fn untokenizable(error: sqlparser::tokenizer::TokenizerError) -> Error {
-    let start = Place { line: error.location.line, column: error.location.column };
-    let end = Place { column: start.column + 1, ..start };
+    let start = LineColumn { line: error.location.line, column: error.location.column };
+    let end = LineColumn { column: start.column + 1, ..start };
     let error_of = |message: String| Error::new(Code::Syntax, message).at(Span { start, end });
     match error.message.as_str() {
         text if text.starts_with("Unterminated string") => error_of("a text in single quotes does not end".into())
@@ -392,16 +392,16 @@ fn shown(token: &Token) -> String {
 
 /// The character after the last of `tokens`.
 fn end_of(tokens: &[TokenWithSpan]) -> Span {
-    let end = tokens.last().map_or(Place { line: 1, column: 1 }, |token| Span::from(token.span).end);
-    Span { start: end, end: Place { column: end.column + 1, ..end } }
+    let end = tokens.last().map_or(LineColumn { line: 1, column: 1 }, |token| Span::from(token.span).end);
+    Span { start: end, end: LineColumn { column: end.column + 1, ..end } }
 }
 
 /// Cuts ` at Line: 3, Column: 5` off.
-fn split_place(text: &str) -> (&str, Option<Place>) {
+fn split_place(text: &str) -> (&str, Option<LineColumn>) {
     let Some((message, place)) = text.rsplit_once(" at Line: ") else { return (text, None) };
     let place = place.split_once(", Column: ").and_then(|(line, column)| {
         let column = column.trim_end_matches(|c: char| !c.is_ascii_digit());
-        Some(Place { line: line.parse().ok()?, column: column.parse().ok()? })
+        Some(LineColumn { line: line.parse().ok()?, column: column.parse().ok()? })
     });
     (message, place.filter(|place| place.line > 0))
 }

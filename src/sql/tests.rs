@@ -183,7 +183,7 @@ WHERE value > CASE metric
 END;
 "#;
 
-fn one(sql: &str) -> Kind {
+fn one(sql: &str) -> StatementKind {
     let (mut statements, errors) = parse(sql);
     assert_eq!(errors, [], "{sql}");
     assert_eq!(statements.len(), 1, "{sql}");
@@ -192,15 +192,15 @@ fn one(sql: &str) -> Kind {
 
 fn table(sql: &str) -> CreateTable {
     match one(sql) {
-        Kind::CreateTable(table) => *table,
+        StatementKind::CreateTable(table) => *table,
         other => panic!("{other:?}"),
     }
 }
 
 /// A statement in one line: what it is, and what is particular about it.
-fn summary(kind: &Kind) -> String {
+fn summary(kind: &StatementKind) -> String {
     match kind {
-        Kind::CreateTable(table) => {
+        StatementKind::CreateTable(table) => {
             let mut parts: Vec<String> = table.columns.iter().map(column).collect();
             if let Some(WatermarkDef { column, expr, .. }) = &table.watermark {
                 parts.push(format!("watermark {column}{}", expr.as_ref().map(|expr| format!(" as {expr}")).unwrap_or_default()));
@@ -208,7 +208,7 @@ fn summary(kind: &Kind) -> String {
             let flags = flagged(&[(table.or_replace, " or replace"), (table.if_not_exists, " if not exists")]);
             format!("table{flags} {} ({}){}", table.name, parts.join(", "), options(&table.options))
         }
-        Kind::CreateView(view) => {
+        StatementKind::CreateView(view) => {
             let flags = flagged(&[
                 (view.or_replace, " or replace"),
                 (view.materialized, " materialized"),
@@ -217,22 +217,28 @@ fn summary(kind: &Kind) -> String {
             ]);
             format!("view{flags} {}{}: {}", view.name, options(&view.options), view.query)
         }
-        Kind::Query(query) => format!("query: {query}"),
-        Kind::Subscribe(query) => format!("subscribe: {query}"),
-        Kind::Explain { analyze, statement } => format!("explain{} {}", flagged(&[(*analyze, " analyze")]), summary(statement)),
-        Kind::Drop { what, names, if_exists, cascade } => {
+        StatementKind::Query(query) => format!("query: {query}"),
+        StatementKind::Subscribe(query) => format!("subscribe: {query}"),
+        StatementKind::Explain { analyze, statement } => {
+            format!("explain{} {}", flagged(&[(*analyze, " analyze")]), summary(statement))
+        }
+        StatementKind::Drop { what, names, if_exists, cascade } => {
             let names: Vec<&str> = names.iter().map(|name| name.text.as_str()).collect();
             let flags = flagged(&[(*if_exists, " if exists"), (*cascade, " cascade")]);
             format!("drop {what}{flags} {}", names.join(", "))
         }
-        Kind::Show(Show::Tables) => "show tables".into(),
-        Kind::Show(Show::Views) => "show views".into(),
-        Kind::Show(Show::Create(what, name)) => format!("show create {what} {name}"),
-        Kind::Show(Show::Status(name)) => format!("show status {}", name.as_ref().map_or("of all", |name| name.text.as_str())),
-        Kind::Show(Show::Gaps(name)) => format!("show gaps {}", name.as_ref().map_or("of all", |name| name.text.as_str())),
-        Kind::Describe(name) => format!("describe {name}"),
-        Kind::Insert { table } => format!("insert into {table}"),
-        Kind::Set { name, value } => format!("set {name} = {value}"),
+        StatementKind::Show(Show::Tables) => "show tables".into(),
+        StatementKind::Show(Show::Views) => "show views".into(),
+        StatementKind::Show(Show::Create(what, name)) => format!("show create {what} {name}"),
+        StatementKind::Show(Show::Status(name)) => {
+            format!("show status {}", name.as_ref().map_or("of all", |name| name.text.as_str()))
+        }
+        StatementKind::Show(Show::Gaps(name)) => {
+            format!("show gaps {}", name.as_ref().map_or("of all", |name| name.text.as_str()))
+        }
+        StatementKind::Describe(name) => format!("describe {name}"),
+        StatementKind::Insert { table } => format!("insert into {table}"),
+        StatementKind::Set { name, value } => format!("set {name} = {value}"),
     }
 }
 
@@ -253,7 +259,7 @@ fn column(column: &ColumnDef) -> String {
     }
 }
 
-fn options(options: &[crate::options::Given]) -> String {
+fn options(options: &[crate::options::GivenOption]) -> String {
     options.iter().map(|option| format!(" {}={}", option.name, option.value)).collect()
 }
 
@@ -300,7 +306,9 @@ fn the_documented_statements_are_read_as_written() {
         assert!(DOCUMENTED.contains(&statement.text));
     }
     let columns = |index: usize| match &statements[index].kind {
-        Kind::CreateTable(table) => table.columns.iter().map(|column| column.field().unwrap().unwrap()).collect::<Vec<_>>(),
+        StatementKind::CreateTable(table) => {
+            table.columns.iter().map(|column| column.field().unwrap().unwrap()).collect::<Vec<_>>()
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(columns(4)[1].data_type().to_string(), "Decimal128(38, 10)");

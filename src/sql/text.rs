@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Place, Span};
+use crate::error::{LineColumn, Span};
 
 /// Every so many characters of a line that is not plain ASCII it is noted where they are, so that it need not be walked for each place in it.
 const STEP: usize = 256;
@@ -70,7 +70,7 @@ impl Lines {
         }
     }
 
-    fn offset(&self, script: &str, place: Place) -> usize {
+    fn offset(&self, script: &str, place: LineColumn) -> usize {
         let line = usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX);
         let Some(Line { bytes, steps }) = self.0.get(line) else { return script.len() };
         let characters = usize::try_from(place.column.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -93,10 +93,10 @@ mod tests {
             let text = Text::new(&script);
             let starts: Vec<usize> = line.char_indices().map(|(at, _)| 6 + at).chain([6 + line.len(), 7 + line.len()]).collect();
             for (column, start) in starts.iter().enumerate() {
-                let place = Place { line: 2, column: column as u64 + 1 };
+                let place = LineColumn { line: 2, column: column as u64 + 1 };
                 assert_eq!(text.range(Span { start: place, end: place }), *start..*start, "{column}");
             }
-            let beyond = Place { line: 2, column: u64::MAX };
+            let beyond = LineColumn { line: 2, column: u64::MAX };
             assert_eq!(text.range(Span { start: beyond, end: beyond }).start, 7 + line.len());
         }
     }

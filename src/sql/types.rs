@@ -8,7 +8,7 @@ use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::{self, ArrayElemTypeDef, ExactNumberInfo, TimezoneInfo};
 
 use crate::error::{Code, Error, Result, nearest};
-use crate::format::Key;
+use crate::format::FieldName;
 use crate::time::instant;
 
 /// The types a "did you mean" chooses from.
@@ -143,7 +143,7 @@ fn struct_fields(data_type: &ast::DataType, fields: &[ast::StructField]) -> Resu
 }
 
 /// Adds the fields of a payload that the fields of structs inside a type take, each before those within it.
-pub(super) fn keys(data_type: &ast::DataType, into: &mut Vec<Key>) {
+pub(super) fn keys(data_type: &ast::DataType, into: &mut Vec<FieldName>) {
     match data_type {
         ast::DataType::Struct(fields, _) => {
             for field in fields {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bursts::Bursts;
-use super::spec::{EventTime, Spec};
+use super::spec::{EventTime, TableSpec};
 use crate::time::{Timestamp, TimestampArray, Watermark};
 
 /// The greatest event time seen minus the delay; with the clock while a connection is up and silent; still while none is up.
@@ -32,7 +32,7 @@ pub(super) struct Clock {
 
 /// What of a clock outlives the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Saved {
+pub(super) struct SavedClock {
     pub(super) arrival: Timestamp,
     pub(super) by_rows: Timestamp,
     /// The last watermark that was no supposition; without a meaning where none was sent.
@@ -51,7 +51,7 @@ pub(super) struct Raised {
 }
 
 impl Clock {
-    pub(super) fn new(spec: &Spec) -> Self {
+    pub(super) fn new(spec: &TableSpec) -> Self {
         Clock::with(spec.delay, spec.idle, spec.max_future, matches!(spec.time, EventTime::Arrival))
     }
 
@@ -71,19 +71,19 @@ impl Clock {
         }
     }
 
-    pub(super) fn save(&self) -> Saved {
-        Saved { arrival: self.arrival, by_rows: self.by_rows, sent: self.promised, has_sent: self.sent.is_some() }
+    pub(super) fn save(&self) -> SavedClock {
+        SavedClock { arrival: self.arrival, by_rows: self.by_rows, sent: self.promised, has_sent: self.sent.is_some() }
     }
 
     /// Goes on from there, not connected yet: the feed is not idle, whatever it was.
-    pub(super) fn load(&mut self, saved: Saved) {
+    pub(super) fn load(&mut self, saved: SavedClock) {
         (self.arrival, self.by_rows) = (saved.arrival, saved.by_rows);
         self.promised = if saved.has_sent { saved.sent } else { Timestamp::MIN };
         self.sent = saved.has_sent.then_some(Watermark::at(saved.sent));
     }
 
     /// Goes on as another spec of the same event time says.
-    pub(super) fn adopt(&mut self, spec: &Spec) {
+    pub(super) fn adopt(&mut self, spec: &TableSpec) {
         (self.delay, self.idle_after, self.ahead_max) = (spec.delay, spec.idle, spec.max_future);
     }
 

@@ -5,25 +5,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::barrier::{self, Barrier, InstanceId, RequestedBarriers};
 use super::journals::Journals;
-use super::mark::{self, Asked, Holder, Mark};
 use super::saved::Beginning;
-use super::spec::Spec;
-use super::status::Status;
+use super::spec::TableSpec;
+use super::status::TableStatus;
 use crate::error::{Code, Error, Result};
-use crate::feed::{self, State};
+use crate::feed::{self, FeedState};
 use crate::operator::state::{Frame, Saver};
 
 /// What a table and the tasks that serve it share.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct TableControl {
     orders: watch::Sender<Orders>,
-    pub(super) feed: Arc<feed::Status>,
-    pub(super) status: Arc<Status>,
+    pub(super) feed: Arc<feed::FeedStatus>,
+    pub(super) status: Arc<TableStatus>,
     /// Of all tables there ever were, this one.
-    pub(super) holder: Holder,
+    pub(super) instance: InstanceId,
     /// A mark for the task that reads the feed.
-    pub(super) asked: Asked,
+    pub(super) asked: RequestedBarriers,
     /// How the first task begins.
     beginning: Mutex<Option<Beginning>>,
     journals: Mutex<Journals>,
@@ -36,7 +36,7 @@ pub(super) struct Shared {
 /// The orders of a table's user. A task that was busy obeys the last ones: what lies between has no effect.
 #[derive(Debug, Clone)]
 pub(super) struct Orders {
-    pub(super) spec: Arc<Spec>,
+    pub(super) spec: Arc<TableSpec>,
     pub(super) stand: Stand,
     /// Orders so far to connect anew.
     pub(super) reconnects: u64,
@@ -57,15 +57,15 @@ impl PartialEq for Orders {
     }
 }
 
-impl Shared {
-    pub(super) fn new(spec: Spec) -> Arc<Self> {
+impl TableControl {
+    pub(super) fn new(spec: TableSpec) -> Arc<Self> {
         let orders = Orders { spec: Arc::new(spec), stand: Stand::Running, reconnects: 0 };
-        Arc::new(Shared {
+        Arc::new(TableControl {
             orders: watch::Sender::new(orders),
             feed: Arc::default(),
             status: Arc::default(),
-            holder: mark::next_holder(),
-            asked: Asked::default(),
+            instance: barrier::next_instance(),
+            asked: RequestedBarriers::default(),
             beginning: Mutex::default(),
             journals: Mutex::default(),
             end: Mutex::default(),
@@ -73,7 +73,7 @@ impl Shared {
         })
     }
 
-    pub(super) fn spec(&self) -> Arc<Spec> {
+    pub(super) fn spec(&self) -> Arc<TableSpec> {
         Arc::clone(&self.orders.borrow().spec)
     }
 
@@ -88,14 +88,14 @@ impl Shared {
         self.orders.send_modify(order);
         if *hubs == 0 {
             if self.orders.borrow().reconnects > before {
-                self.feed.enter(State::NotRead);
+                self.feed.enter(FeedState::NotRead);
             }
             self.rest();
         }
     }
 
     /// Takes over another spec of the same columns over the same endpoint.
-    pub(super) fn reconfigure(&self, spec: Spec) -> Result<()> {
+    pub(super) fn reconfigure(&self, spec: TableSpec) -> Result<()> {
         if let Some(what) = difference(&self.spec(), &spec) {
             return Err(Error::new(
                 Code::Recreate,
@@ -117,7 +117,7 @@ impl Shared {
     }
 
     /// Hands a mark to the task that reads the feed; whether there is one.
-    pub(super) fn mark(&self, mark: &Arc<Mark>) -> bool {
+    pub(super) fn mark(&self, mark: &Arc<Barrier>) -> bool {
         let hubs = self.hubs();
         if *hubs > 0 {
             self.asked.put(Arc::clone(mark));
@@ -136,9 +136,9 @@ impl Shared {
     }
 
     /// Gives what there is to look back at, without a place to go on from unless that is the feed's end.
-    pub(super) fn give_past(&self, mark: &Mark) {
+    pub(super) fn give_past(&self, mark: &Barrier) {
         let spec = self.spec();
-        mark.give(spec.part_name(), self.holder, spec.fingerprint(), |cut| {
+        mark.give(spec.part_name(), self.instance, spec.fingerprint(), |cut| {
             let mut frames = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
             self.save_journals(&mut Saver::new(cut, &mut frames))?;
             Ok(frames)
@@ -159,9 +159,9 @@ impl Shared {
     /// No task runs: the state of a feed that nobody reads.
     fn rest(&self) {
         self.feed.rest(match self.orders.borrow().stand {
-            Stand::Running => State::NotRead,
-            Stand::Paused => State::Paused,
-            Stand::Disconnected => State::Disconnected,
+            Stand::Running => FeedState::NotRead,
+            Stand::Paused => FeedState::Paused,
+            Stand::Disconnected => FeedState::Disconnected,
         });
     }
 
@@ -171,12 +171,12 @@ impl Shared {
 }
 
 /// Held by a task from before its first step until it no longer reads the feed: a mark that is sent meanwhile is for it.
-pub(super) struct Serving(Arc<Shared>);
+pub(super) struct Serving(Arc<TableControl>);
 
 impl Deref for Serving {
-    type Target = Shared;
+    type Target = TableControl;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &TableControl {
         &self.0
     }
 }
@@ -193,7 +193,7 @@ impl Drop for Serving {
 }
 
 /// What readers would notice if the one spec took the place of the other.
-fn difference(old: &Spec, new: &Spec) -> Option<&'static str> {
+fn difference(old: &TableSpec, new: &TableSpec) -> Option<&'static str> {
     let parts = old.essence().into_iter().zip(new.essence());
     let differing = parts.into_iter().find_map(|((what, old), (_, new))| (old != new).then_some(what));
     let rest = [(old.schema != new.schema, "schema"), (old.finite != new.finite, "end")];

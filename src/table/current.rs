@@ -35,13 +35,13 @@ pub struct CurrentRows {
     converter: RowConverter,
     numbers: HashMap<Box<[u8]>, u32>,
     key_bytes: usize,
-    chunks: Vec<Chunk>,
+    chunks: Vec<RowChunk>,
     /// Memory of the chunks when all of their rows were last known to be there.
     swept: usize,
     most: usize,
 }
 
-struct Chunk {
+struct RowChunk {
     /// The number of its first row.
     start: usize,
     rows: RecordBatch,
@@ -50,12 +50,12 @@ struct Chunk {
     bytes: usize,
 }
 
-impl Chunk {
+impl RowChunk {
     /// Rows without any bytes but their own.
     fn new(start: usize, rows: &RecordBatch, times: TimestampArray) -> Self {
         let rows = detached_rows(rows);
         let bytes = held(rows.columns()) + times.len() * size_of::<i64>();
-        Chunk { start, rows, times, bytes }
+        RowChunk { start, rows, times, bytes }
     }
 
     fn end(&self) -> usize {
@@ -64,7 +64,7 @@ impl Chunk {
 }
 
 /// What events did to a table.
-pub struct Applied {
+pub struct AppliedChanges {
     /// In order; an update is a pair, see [`Changes`].
     pub changes: Vec<Changes>,
     /// Deletes of rows that were not there.
@@ -75,14 +75,14 @@ pub struct Applied {
 
 /// The numbers of rows that go and come, in order.
 #[derive(Default)]
-struct Told {
+struct RowMoves {
     numbers: Vec<u32>,
     weights: Vec<i64>,
     /// Where a batch must end, for a row that goes stands before another that comes.
     cuts: Vec<usize>,
 }
 
-impl Told {
+impl RowMoves {
     fn gone(&mut self, number: u32) {
         self.numbers.push(number);
         self.weights.push(-1);
@@ -129,15 +129,15 @@ impl CurrentRows {
 
     /// Does what `ops` say, whose rows are `rows` with their event times and whose keys are the columns `keys`; up to the one that
     /// would make too many rows.
-    pub fn apply(&mut self, ops: &[Op], rows: RecordBatch, times: TimestampArray, keys: &[ArrayRef]) -> Result<Applied> {
+    pub fn apply(&mut self, ops: &[Op], rows: RecordBatch, times: TimestampArray, keys: &[ArrayRef]) -> Result<AppliedChanges> {
         let key_columns: Vec<ArrayRef> = self.key.iter().map(|index| rows.column(*index).clone()).collect();
         let new_keys = self.converter.convert_columns(&key_columns)?;
         let old_keys = self.converter.convert_columns(keys)?;
-        let first = self.chunks.last().map_or(0, Chunk::end) as u32;
+        let first = self.chunks.last().map_or(0, RowChunk::end) as u32;
         if rows.num_rows() > 0 {
-            self.chunks.push(Chunk::new(first as usize, &rows, times));
+            self.chunks.push(RowChunk::new(first as usize, &rows, times));
         }
-        let mut told = Told::default();
+        let mut told = RowMoves::default();
         let (mut unmatched, mut failure) = (0, None);
         for (at, op) in ops.iter().enumerate() {
             // Before it is too late, so that who reads knows of every row there is.
@@ -183,7 +183,7 @@ impl CurrentRows {
         }
         let changes = self.tell(told)?;
         self.sweep()?;
-        Ok(Applied { changes, unmatched, failure })
+        Ok(AppliedChanges { changes, unmatched, failure })
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<u32> {
@@ -208,7 +208,7 @@ impl CurrentRows {
         let key_columns: Vec<ArrayRef> = self.key.iter().map(|index| rows.rows.column(*index).clone()).collect();
         let keys = self.converter.convert_columns(&key_columns)?;
         self.numbers = (0..rows.len() as u32).map(|row| (bytes(&keys, row).into(), row)).collect();
-        self.chunks = vec![Chunk::new(0, &rows.rows, rows.times)];
+        self.chunks = vec![RowChunk::new(0, &rows.rows, rows.times)];
         self.swept = self.chunk_bytes();
         self.key_bytes = self.numbers.keys().map(|key| key.len() + KEY_BYTES).sum();
         Ok(())
@@ -237,7 +237,7 @@ impl CurrentRows {
         numbers
     }
 
-    fn tell(&self, told: Told) -> Result<Vec<Changes>> {
+    fn tell(&self, told: RowMoves) -> Result<Vec<Changes>> {
         if told.numbers.is_empty() {
             return Ok(Vec::new());
         }
@@ -280,7 +280,7 @@ impl CurrentRows {
     /// Drops the rows that are no more, if they are many; else joins small chunks: each is less than half as long as the one before,
     /// so there are few, and each row is copied a few times at most.
     fn sweep(&mut self) -> Result<()> {
-        let stored = self.chunks.last().map_or(0, Chunk::end);
+        let stored = self.chunks.last().map_or(0, RowChunk::end);
         let bytes = self.chunk_bytes();
         let (few, wide) = (stored <= FEW_ROWS && bytes <= FEW_BYTES, bytes > 2 * self.swept + FEW_BYTES);
         if !few && stored > self.len() * 2 || wide && stored > self.len() {
@@ -291,7 +291,7 @@ impl CurrentRows {
             }
             self.chunks.clear();
             if !kept.is_empty() {
-                self.chunks.push(Chunk::new(0, &kept.rows, kept.times));
+                self.chunks.push(RowChunk::new(0, &kept.rows, kept.times));
             }
             self.swept = self.chunk_bytes();
             return Ok(());
@@ -301,7 +301,7 @@ impl CurrentRows {
         {
             let rows = concat_batches(&self.schema, [&left.rows, &right.rows])?;
             let times = left.times.values().iter().chain(right.times.values()).copied();
-            let joined = Chunk::new(left.start, &rows, TimestampArray::from_iter_values(times));
+            let joined = RowChunk::new(left.start, &rows, TimestampArray::from_iter_values(times));
             self.chunks.truncate(self.chunks.len() - 2);
             self.chunks.push(joined);
         }
@@ -348,7 +348,7 @@ mod tests {
         CurrentRows { most, ..CurrentRows::new(schema(), vec![0]).unwrap() }
     }
 
-    fn apply(current: &mut CurrentRows, said: &[Said]) -> Result<Applied> {
+    fn apply(current: &mut CurrentRows, said: &[Said]) -> Result<AppliedChanges> {
         let (mut ops, mut rows, mut keys) = (Vec::new(), Vec::new(), Vec::new());
         let mut key = |id: i64| {
             keys.push(id);

@@ -14,36 +14,36 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 
-use super::arriving;
+use super::arrival;
 use super::current::CurrentRows;
 use super::readers::Reader;
-use super::spec::{EventTime, Source, Spec};
-use super::status::Status;
+use super::spec::{ColumnSource, EventTime, TableSpec};
+use super::status::TableStatus;
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
-use crate::format::{Bad, ChangeDecoder, Decoder, Input, Op, RowChanges};
+use crate::format::{Bad, ChangeDecoder, Decoder, Op, RawEvent, RowChanges};
 use crate::operator::Report;
 use crate::operator::rows::{self, BadRows, evaluate_rows};
 use crate::options::BadData;
 use crate::time::{Timestamp, TimestampArray};
 
 pub(super) struct Decode {
-    events: Events,
+    events: EventDecoder,
     rejects: Rejects,
     /// Where each event since the last [`Decode::take`] begins among the rows or changes; nothing is noted where no event can be the
     /// end of the table.
     starts: Vec<usize>,
-    failure: Option<Failure>,
+    failure: Option<FatalEvent>,
     /// For each column of the table that some reader needs, and behind them for the time of arrival: where it is among the decoded or the
     /// computed ones.
-    columns: Vec<Option<Place>>,
+    columns: Vec<Option<ColumnAt>>,
     computed: Vec<Arc<dyn PhysicalExpr>>,
     /// The event time where it is a computed column: its place among those, and its name.
     time: Option<(usize, String)>,
 }
 
 /// What an event is.
-enum Events {
+enum EventDecoder {
     /// A row of its own.
     Rows(Box<Decoder>),
     /// What became of a row.
@@ -58,13 +58,13 @@ struct Keyed {
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum ColumnAt {
     Decoded(usize),
     Computed(usize),
 }
 
 /// The event that is the end of the table.
-pub(super) struct Failure {
+pub(super) struct FatalEvent {
     /// The events before it, since the last [`Decode::take`]: they are in what that gave, and no others.
     pub(super) events_before: usize,
     pub(super) error: Error,
@@ -76,10 +76,10 @@ pub(super) struct Batch {
     pub(super) records: usize,
     /// The event times of the rows that came.
     pub(super) times: TimestampArray,
-    content: Content,
+    content: DecodedContent,
 }
 
-enum Content {
+enum DecodedContent {
     Rows(Box<Decoded>),
     /// Over all columns of the table.
     Changes(Vec<Changes>),
@@ -111,7 +111,7 @@ struct Unfit {
 /// What becomes of records that are no rows.
 struct Rejects {
     policy: BadData,
-    status: Arc<Status>,
+    status: Arc<TableStatus>,
     /// The first one under `bad_data = 'fail'`.
     failed: Option<Error>,
     /// How many there were, and why the last was one.
@@ -120,7 +120,7 @@ struct Rejects {
 }
 
 impl Decode {
-    pub(super) fn new(spec: &Spec, status: &Arc<Status>, readers: &[Reader]) -> Result<Self> {
+    pub(super) fn new(spec: &TableSpec, status: &Arc<TableStatus>, readers: &[Reader]) -> Result<Self> {
         let wanted: BTreeSet<usize> = match spec.key {
             Some(_) => (0..spec.columns.len()).collect(),
             None => readers.iter().flat_map(|reader| reader.projection.iter().copied()).collect(),
@@ -132,41 +132,42 @@ impl Decode {
             let is_time = matches!(spec.time, EventTime::Computed(index_of_time) if index_of_time == index);
             places.push(match source {
                 _ if !wanted.contains(&index) && !is_time => None,
-                Source::Decoded(at) => {
+                ColumnSource::Decoded(at) => {
                     decoded.insert(*at);
-                    Some(Place::Decoded(*at))
+                    Some(ColumnAt::Decoded(*at))
                 }
-                Source::Generated(generated) => {
+                ColumnSource::Generated(generated) => {
                     decoded.extend(collect_columns(&generated.expr).into_iter().map(|column| column.index()));
                     expressions.push(&generated.expr);
-                    Some(Place::Computed(expressions.len() - 1))
+                    Some(ColumnAt::Computed(expressions.len() - 1))
                 }
             });
         }
         let mut format = Cow::Borrowed(&spec.format);
         if spec.key.is_none() && wanted.contains(&spec.columns.len()) {
             let at = format.columns.len();
-            format.to_mut().columns.push(arriving::column());
+            format.to_mut().columns.push(arrival::column());
             decoded.insert(at);
-            places.push(Some(Place::Decoded(at)));
+            places.push(Some(ColumnAt::Decoded(at)));
         }
         let decoded: Vec<usize> = decoded.into_iter().collect();
-        let moved = |place: Place| match place {
-            Place::Decoded(at) => place_of(at, &decoded).map(Place::Decoded),
-            Place::Computed(_) => Ok(place),
+        let moved = |place: ColumnAt| match place {
+            ColumnAt::Decoded(at) => place_of(at, &decoded).map(ColumnAt::Decoded),
+            ColumnAt::Computed(_) => Ok(place),
         };
-        let columns: Vec<Option<Place>> = places.into_iter().map(|place| place.map(moved).transpose()).collect::<Result<_>>()?;
+        let columns: Vec<Option<ColumnAt>> =
+            places.into_iter().map(|place| place.map(moved).transpose()).collect::<Result<_>>()?;
         let time = match spec.time {
             EventTime::Computed(index) => match columns[index] {
-                Some(Place::Computed(at)) => Some((at, spec.schema.field(index).name().clone())),
+                Some(ColumnAt::Computed(at)) => Some((at, spec.schema.field(index).name().clone())),
                 _ => return Err(Error::bug("the event time is not computed")),
             },
             EventTime::Arrival | EventTime::Column(_) => None,
         };
         Ok(Decode {
             events: match &spec.key {
-                Some(key) => Events::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
-                None => Events::Rows(Box::new(Decoder::new(&format, &decoded)?.observe())),
+                Some(key) => EventDecoder::Changes(Box::new(Keyed::new(spec, key, &decoded)?)),
+                None => EventDecoder::Rows(Box::new(Decoder::new(&format, &decoded)?.observe())),
             },
             rejects: Rejects { policy: spec.bad_data, status: Arc::clone(status), failed: None, count: 0, last: String::new() },
             starts: Vec::new(),
@@ -178,27 +179,27 @@ impl Decode {
     }
 
     /// Takes an event; after one that is the end of the table, none.
-    pub(super) fn push(&mut self, input: Input<'_>) {
+    pub(super) fn push(&mut self, input: RawEvent<'_>) {
         if self.rejects.failed.is_some() {
             return;
         }
         if self.may_fail() {
             self.starts.push(match &self.events {
-                Events::Rows(decoder) => decoder.len(),
-                Events::Changes(keyed) => keyed.decoder.len(),
+                EventDecoder::Rows(decoder) => decoder.len(),
+                EventDecoder::Changes(keyed) => keyed.decoder.len(),
             });
         }
         let rejects = &mut self.rejects;
         let mut bad = |bad| rejects.add(bad, input.received);
         match &mut self.events {
-            Events::Rows(decoder) => decoder.push(input, &mut bad),
-            Events::Changes(keyed) => keyed.decoder.push(input, &mut bad),
+            EventDecoder::Rows(decoder) => decoder.push(input, &mut bad),
+            EventDecoder::Changes(keyed) => keyed.decoder.push(input, &mut bad),
         }
     }
 
     /// Whether an event may be the end of the table: a bad one, or one that makes the rows of a keyed table too many.
     pub(super) fn may_fail(&self) -> bool {
-        self.rejects.policy == BadData::Fail || matches!(self.events, Events::Changes(_))
+        self.rejects.policy == BadData::Fail || matches!(self.events, EventDecoder::Changes(_))
     }
 
     /// How many records were bad, if any, and why the last was.
@@ -207,7 +208,7 @@ impl Decode {
     }
 
     /// Turns to other readers; the rows of a keyed table stay.
-    pub(super) fn serve(&mut self, spec: &Spec, status: &Arc<Status>, readers: &[Reader]) -> Result<()> {
+    pub(super) fn serve(&mut self, spec: &TableSpec, status: &Arc<TableStatus>, readers: &[Reader]) -> Result<()> {
         match spec.key {
             Some(_) => self.rejects.policy = spec.bad_data,
             None => *self = Decode::new(spec, status, readers)?,
@@ -223,16 +224,16 @@ impl Decode {
     /// All rows of a keyed table; `None` where there are none, and where rows are not kept.
     pub(super) fn rows(&self) -> Result<Option<Changes>> {
         match &self.events {
-            Events::Rows(_) => Ok(None),
-            Events::Changes(keyed) => keyed.current.all(),
+            EventDecoder::Rows(_) => Ok(None),
+            EventDecoder::Changes(keyed) => keyed.current.all(),
         }
     }
 
     /// Puts rows that [`Decode::rows`] gave into a keyed table that has none.
     pub(super) fn fill(&mut self, rows: Changes) -> Result<()> {
         match &mut self.events {
-            Events::Rows(_) => Err(Error::bug("rows were kept of a table that keeps none")),
-            Events::Changes(keyed) => keyed.current.fill(rows),
+            EventDecoder::Rows(_) => Err(Error::bug("rows were kept of a table that keeps none")),
+            EventDecoder::Changes(keyed) => keyed.current.fill(rows),
         }
     }
 
@@ -247,16 +248,16 @@ impl Decode {
     /// No event follows.
     pub(super) fn end(&mut self) {
         match &mut self.events {
-            Events::Rows(decoder) => decoder.end(),
-            Events::Changes(keyed) => keyed.decoder.end(),
+            EventDecoder::Rows(decoder) => decoder.end(),
+            EventDecoder::Changes(keyed) => keyed.decoder.end(),
         }
         self.tell_absent();
     }
 
     fn tell_absent(&mut self) {
         let absent = match &mut self.events {
-            Events::Rows(decoder) => decoder.absent(),
-            Events::Changes(keyed) => keyed.decoder.absent(),
+            EventDecoder::Rows(decoder) => decoder.absent(),
+            EventDecoder::Changes(keyed) => keyed.decoder.absent(),
         };
         if let Some(absent) = absent {
             self.rejects.status.absent(absent);
@@ -271,8 +272,8 @@ impl Decode {
             false => None,
         };
         let batch = match &mut self.events {
-            Events::Rows(decoder) if decoder.is_empty() => return Ok(None),
-            Events::Rows(decoder) => {
+            EventDecoder::Rows(decoder) if decoder.is_empty() => return Ok(None),
+            EventDecoder::Rows(decoder) => {
                 let (rows, times) = decoder.take()?;
                 let end = end.unwrap_or(times.len());
                 let (rows, times) = (rows.slice(0, end), times.slice(0, end));
@@ -283,10 +284,10 @@ impl Decode {
                         Box::new(self.compute(rows.slice(0, end), times.slice(0, end))?.0)
                     }
                 };
-                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: Content::Rows(decoded) }
+                Batch { records: decoded.times.len(), times: decoded.times.clone(), content: DecodedContent::Rows(decoded) }
             }
-            Events::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
-            Events::Changes(keyed) => {
+            EventDecoder::Changes(keyed) if keyed.decoder.is_empty() => return Ok(None),
+            EventDecoder::Changes(keyed) => {
                 let mut told = keyed.decoder.take()?;
                 told.truncate(end.unwrap_or(told.ops.len()));
                 self.change(told, &starts)?
@@ -299,12 +300,12 @@ impl Decode {
     fn fail_at(&mut self, starts: &[usize], at: usize) -> usize {
         let events_before = starts.partition_point(|start| *start <= at).saturating_sub(1);
         let error = self.rejects.failed.take().unwrap_or_else(|| Error::bug("a table has failed for no reason"));
-        self.failure = Some(Failure { events_before, error });
+        self.failure = Some(FatalEvent { events_before, error });
         starts.get(events_before).copied().unwrap_or_default()
     }
 
     /// The event that is the end of the table, by a bad record or a row too many; what came before it has been taken.
-    pub(super) fn failure(&mut self) -> Option<Failure> {
+    pub(super) fn failure(&mut self) -> Option<FatalEvent> {
         self.failure.take()
     }
 
@@ -362,7 +363,7 @@ impl Decode {
             only(&mut ops, kept);
         }
         let columns = (0..self.columns.len()).map(|index| self.column(&decoded, index)).collect::<Result<_>>()?;
-        let Events::Changes(keyed) = &mut self.events else { return Err(Error::bug("changes of a table without a key")) };
+        let EventDecoder::Changes(keyed) = &mut self.events else { return Err(Error::bug("changes of a table without a key")) };
         let rows = RecordBatch::try_new(Arc::clone(&keyed.schema), columns)?;
         let applied = keyed.current.apply(&ops, rows, decoded.times.clone(), keys.columns())?;
         self.rejects.status.ignored(skipped, applied.unmatched);
@@ -372,13 +373,13 @@ impl Decode {
             self.rejects.failed = Some(error);
             self.fail_at(starts, at);
         }
-        Ok(Batch { records: ops.len(), times: decoded.times, content: Content::Changes(applied.changes) })
+        Ok(Batch { records: ops.len(), times: decoded.times, content: DecodedContent::Changes(applied.changes) })
     }
 
     fn column(&self, decoded: &Decoded, index: usize) -> Result<ArrayRef> {
         match self.columns[index] {
-            Some(Place::Decoded(at)) => Ok(Arc::clone(decoded.rows.column(at))),
-            Some(Place::Computed(at)) => Ok(Arc::clone(&decoded.computed[at])),
+            Some(ColumnAt::Decoded(at)) => Ok(Arc::clone(decoded.rows.column(at))),
+            Some(ColumnAt::Computed(at)) => Ok(Arc::clone(&decoded.computed[at])),
             None => Err(Error::bug("a reader's column is not decoded")),
         }
     }
@@ -386,12 +387,12 @@ impl Decode {
     /// The columns of one reader, in its order.
     pub(super) fn project(&self, batch: &Batch, reader: &Reader) -> Result<Vec<Changes>> {
         match &batch.content {
-            Content::Rows(decoded) => {
+            DecodedContent::Rows(decoded) => {
                 let columns = reader.projection.iter().map(|index| self.column(decoded, *index)).collect::<Result<_>>()?;
                 let rows = rows_of(reader, columns, decoded.times.len())?;
                 Ok(vec![Changes::inserts(rows, decoded.times.clone())])
             }
-            Content::Changes(parts) => {
+            DecodedContent::Changes(parts) => {
                 let mut projected = Vec::new();
                 for part in parts {
                     projected.extend(project(part, reader)?.settle()?.into_iter().filter(|part| !part.is_empty()));
@@ -404,10 +405,10 @@ impl Decode {
 
 impl Keyed {
     /// `decoded` are all that the columns of the table are made of.
-    fn new(spec: &Spec, key: &[usize], decoded: &[usize]) -> Result<Self> {
+    fn new(spec: &TableSpec, key: &[usize], decoded: &[usize]) -> Result<Self> {
         let in_format = key.iter().map(|index| match &spec.columns[*index] {
-            Source::Decoded(at) => Ok(*at),
-            Source::Generated(_) => Err(Error::bug("a key is computed")),
+            ColumnSource::Decoded(at) => Ok(*at),
+            ColumnSource::Generated(_) => Err(Error::bug("a key is computed")),
         });
         let in_format = in_format.collect::<Result<Vec<_>>>()?;
         Ok(Keyed {

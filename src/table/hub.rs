@@ -6,29 +6,29 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::barrier::Barrier;
 use super::clock::Clock;
-use super::control::{Orders, Serving, Shared, Stand};
-use super::decode::{Batch, Decode, Failure};
-use super::mark::Mark;
-use super::readers::{Company, Door, Reader};
+use super::control::{Orders, Serving, Stand, TableControl};
+use super::decode::{Batch, Decode, FatalEvent};
+use super::readers::{JoinQueue, Peers, Reader};
 use super::saved::{self, Beginning};
-use super::spec::Spec;
+use super::spec::TableSpec;
 use crate::error::{Code, Error, Result};
-use crate::feed::{self, Feed, Reading};
-use crate::format::Input;
+use crate::feed::{self, Feed, ReadOutcome};
+use crate::format::RawEvent;
 use crate::operator::Message;
-use crate::operator::state::{Cut, Frame, Kept, Saver};
+use crate::operator::state::{Cut, Frame, FrameVersion, Saver};
 use crate::options::BadData;
 use crate::time::{Timestamp, Watermark};
 
 /// How often a watermark that follows the clock is sent on: well below a window anyone watches.
 const CLOCK_TICK: Duration = Duration::from_millis(100);
 
-/// Serves all who come in by the door, over one connection at a time, until nobody is left.
-pub(super) async fn serve(shared: Serving, door: Arc<Door>) {
-    while let Some(readers) = door.take_or_leave() {
+/// Serves all readers of the join queue over one connection at a time, until no reader is left.
+pub(super) async fn serve(shared: Serving, queue: Arc<JoinQueue>) {
+    while let Some(readers) = queue.take_or_leave() {
         let orders = shared.orders();
-        match Hub::new(&shared, &door, readers, orders) {
+        match Hub::new(&shared, &queue, readers, orders) {
             Ok(hub) => hub.run().await,
             Err((readers, error)) => readers.iter().for_each(|reader| reader.fail(error.clone())),
         }
@@ -36,7 +36,7 @@ pub(super) async fn serve(shared: Serving, door: Arc<Door>) {
 }
 
 /// An error of a feed says which table it is of.
-fn named(spec: &Spec, error: Error) -> Error {
+fn named(spec: &TableSpec, error: Error) -> Error {
     let named = Error::new(error.code(), format!("table '{}': {}", spec.name, error.message()));
     match error.way_out() {
         Some(way_out) => named.hint(way_out),
@@ -45,8 +45,8 @@ fn named(spec: &Spec, error: Error) -> Error {
 }
 
 struct Hub<'a> {
-    shared: &'a Shared,
-    door: &'a Door,
+    shared: &'a TableControl,
+    queue: &'a JoinQueue,
     /// As they are obeyed now.
     obeyed: Orders,
     orders: watch::Receiver<Orders>,
@@ -59,7 +59,7 @@ struct Hub<'a> {
     /// When the feed was last listened to.
     now: Instant,
     /// Since when the rows of a keyed table are the same.
-    rows_kept: Kept,
+    rows_kept: FrameVersion,
     /// The last mark has gone out: nothing may follow.
     halted: bool,
     /// When the connection that is up was made, or the last event came on it.
@@ -70,8 +70,8 @@ struct Hub<'a> {
 
 impl<'a> Hub<'a> {
     fn new(
-        shared: &'a Shared,
-        door: &'a Door,
+        shared: &'a TableControl,
+        queue: &'a JoinQueue,
         readers: Vec<Reader>,
         mut orders: watch::Receiver<Orders>,
     ) -> Result<Self, (Vec<Reader>, Error)> {
@@ -87,7 +87,7 @@ impl<'a> Hub<'a> {
         let now = Instant::now();
         let mut hub = Hub {
             shared,
-            door,
+            queue,
             obeyed,
             orders,
             feed,
@@ -96,7 +96,7 @@ impl<'a> Hub<'a> {
             decode,
             clock,
             now,
-            rows_kept: Kept::default(),
+            rows_kept: FrameVersion::default(),
             halted: false,
             heard: None,
             records: 0,
@@ -140,10 +140,10 @@ impl<'a> Hub<'a> {
     }
 
     /// Gives the table's part of a checkpoint, and sends the mark on behind it.
-    async fn take_part(&mut self, mark: &Arc<Mark>) {
+    async fn take_part(&mut self, mark: &Arc<Barrier>) {
         let spec = Arc::clone(&self.obeyed.spec);
         self.halted |= mark.last;
-        mark.give(spec.part_name(), self.shared.holder, spec.fingerprint(), |cut| self.save(cut));
+        mark.give(spec.part_name(), self.shared.instance, spec.fingerprint(), |cut| self.save(cut));
         for reader in &self.readers {
             reader.mark(mark).await;
         }
@@ -165,13 +165,13 @@ impl<'a> Hub<'a> {
             let (decode, clock) = (&mut self.decode, &mut self.clock);
             let mut each = |event: feed::Event<'_>| {
                 let received = *received.get_or_insert_with(|| clock.arrival(Timestamp::now()));
-                decode.push(Input { kind: event.kind, data: event.data, id: event.id, received });
+                decode.push(RawEvent { kind: event.kind, data: event.data, id: event.id, received });
             };
             let reading = tokio::select! {
                 reading = self.feed.read(&mut each), if listens => Some(reading),
-                () = self.door.knocked() => None,
+                () = self.queue.notified() => None,
                 _ = self.orders.changed() => None,
-                () = self.shared.asked.knocked() => None,
+                () = self.shared.asked.notified() => None,
                 _ = tick.tick(), if !self.halted => None,
             };
             self.now = Instant::now();
@@ -179,11 +179,11 @@ impl<'a> Hub<'a> {
                 self.hear();
             }
             match self.hand_on(reading).await {
-                Ok(Next::Go) => {}
-                Ok(Next::End) => return,
+                Ok(HubStep::Go) => {}
+                Ok(HubStep::End) => return,
                 Err(error) => self.fail(error).await,
             }
-            // Who is at the door before the mark gets it, from every table.
+            // Readers that are in the queue before the barrier get it, from every table.
             let mark = self.shared.asked.take();
             if let Err(error) = self.come_and_go().await {
                 self.fail(error).await;
@@ -214,22 +214,22 @@ impl<'a> Hub<'a> {
     }
 
     /// Deals with what the feed has brought, or with a moment in which it brought nothing.
-    async fn hand_on(&mut self, reading: Option<Result<Reading>>) -> Result<Next> {
+    async fn hand_on(&mut self, reading: Option<Result<ReadOutcome>>) -> Result<HubStep> {
         self.flush().await?;
         match reading.transpose()? {
-            Some(Reading::Ended) => {
+            Some(ReadOutcome::Ended) => {
                 if let Some(error) = self.fruitless() {
                     return Err(error);
                 }
                 self.end().await;
-                return Ok(Next::End);
+                return Ok(HubStep::End);
             }
-            Some(Reading::Connected) => {
+            Some(ReadOutcome::Connected) => {
                 self.clock.connected(self.now);
                 self.heard = Some(self.now);
             }
-            Some(Reading::Disconnected) => self.stand_still().await,
-            Some(Reading::Events) => {}
+            Some(ReadOutcome::Disconnected) => self.stand_still().await,
+            Some(ReadOutcome::Events) => {}
             None if self.halted => {}
             None => {
                 self.listen();
@@ -237,7 +237,7 @@ impl<'a> Hub<'a> {
                 self.send_watermark(watermark).await;
             }
         }
-        Ok(Next::Go)
+        Ok(HubStep::Go)
     }
 
     /// A feed that has ended and of which nothing could be read has failed: its rows were meant.
@@ -303,7 +303,7 @@ impl<'a> Hub<'a> {
             self.hand_out(batch).await?;
         }
         match self.decode.failure() {
-            Some(Failure { events_before, error }) => {
+            Some(FatalEvent { events_before, error }) => {
                 self.feed.take_back_all_but(events_before);
                 Err(error)
             }
@@ -315,7 +315,7 @@ impl<'a> Hub<'a> {
         let now = Timestamp::now();
         let raised = self.clock.rows(&batch.times, self.now, now);
         let lag_ms = batch.times.values().last().map(|last| now.nanos().saturating_sub(*last) / 1_000_000);
-        let company = self.company();
+        let peers = self.peers();
         self.records += batch.records;
         self.rows_kept.changed();
         self.shared.status.rows(batch.records, raised.ahead, lag_ms);
@@ -325,7 +325,7 @@ impl<'a> Hub<'a> {
         self.shared.status.bursts(self.clock.period());
         for reader in &self.readers {
             for changes in self.decode.project(&batch, reader)? {
-                reader.send(Message::Changes(changes), &company).await;
+                reader.send(Message::Changes(changes), &peers).await;
             }
         }
         self.send_watermark(raised.watermark).await;
@@ -334,10 +334,10 @@ impl<'a> Hub<'a> {
 
     async fn send_watermark(&mut self, watermark: Option<Watermark>) {
         let Some(watermark) = watermark else { return };
-        let company = self.company();
+        let peers = self.peers();
         self.shared.status.watermark(watermark);
         for reader in &self.readers {
-            reader.send(Message::Watermark(watermark), &company).await;
+            reader.send(Message::Watermark(watermark), &peers).await;
         }
     }
 
@@ -348,10 +348,10 @@ impl<'a> Hub<'a> {
         if self.save_place(&mut Saver::new(Cut { epoch: 0, written: None }, &mut place)).is_ok() {
             self.shared.end_at(place);
         }
-        let company = self.company();
+        let peers = self.peers();
         self.send_watermark(Some(Watermark::at(Timestamp::MAX))).await;
         for reader in &self.readers {
-            reader.send(Message::End, &company).await;
+            reader.send(Message::End, &peers).await;
         }
     }
 
@@ -359,7 +359,7 @@ impl<'a> Hub<'a> {
     async fn come_and_go(&mut self) -> Result<()> {
         let before = self.readers.len();
         self.readers.retain(|reader| !reader.has_left());
-        let new = self.door.take();
+        let new = self.queue.take();
         if new.is_empty() && self.readers.len() == before {
             return Ok(());
         }
@@ -374,15 +374,15 @@ impl<'a> Hub<'a> {
 
     /// Tells new readers the rows that are kept, unless they have them, and how far the feed has come.
     async fn greet(&mut self, new: &[Reader]) -> Result<()> {
-        let company = self.company();
+        let peers = self.peers();
         for reader in new {
             if !reader.is_restored()
                 && let Some(rows) = self.decode.current(reader)?
             {
-                reader.send(Message::Changes(rows), &company).await;
+                reader.send(Message::Changes(rows), &peers).await;
             }
             if let Some(watermark) = self.clock.sent() {
-                reader.send(Message::Watermark(watermark), &company).await;
+                reader.send(Message::Watermark(watermark), &peers).await;
             }
         }
         Ok(())
@@ -395,13 +395,13 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    fn company(&self) -> Company<'a> {
-        Company { readers: self.readers.len(), door: self.door }
+    fn peers(&self) -> Peers<'a> {
+        Peers { readers: self.readers.len(), queue: self.queue }
     }
 }
 
 /// Whether a hub goes on.
-enum Next {
+enum HubStep {
     Go,
     End,
 }

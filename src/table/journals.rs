@@ -6,11 +6,11 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 
-use super::status::{Sample, Status};
+use super::status::{BadSample, TableStatus};
 use crate::error::Result;
-use crate::feed::{self, Gap, Happening, Journal, Reason, State};
+use crate::feed::{self, FeedState, Gap, GapReason, Happening, Journal};
 use crate::format::Bad;
-use crate::operator::state::{Kept, Loader, Rows, Saver, rows};
+use crate::operator::state::{FrameReader, FrameVersion, Loader, Saver, rows};
 use crate::time::Timestamp;
 
 /// Since when the journals of a table are what they are.
@@ -21,51 +21,56 @@ pub(super) struct Journals([Unchanged; 3]);
 struct Unchanged {
     /// The number of the last entry when it was saved.
     last: u64,
-    kept: Kept,
+    kept: FrameVersion,
 }
 
 /// An entry as columns. What a server sent goes through `shown`, which masks it.
-trait Entry: Clone {
+trait JournalEntry: Clone {
     const FRAME: &str;
-    fn journal<'a>(status: &'a Status, feed: &'a feed::Status) -> &'a Journal<Self>;
-    fn save(entries: &[Self], feed: &feed::Status) -> Vec<(&'static str, ArrayRef)>;
-    fn load(rows: &mut Rows, feed: &feed::Status) -> Result<Vec<Self>>;
+    fn journal<'a>(status: &'a TableStatus, feed: &'a feed::FeedStatus) -> &'a Journal<Self>;
+    fn save(entries: &[Self], feed: &feed::FeedStatus) -> Vec<(&'static str, ArrayRef)>;
+    fn load(rows: &mut FrameReader, feed: &feed::FeedStatus) -> Result<Vec<Self>>;
 }
 
 impl Journals {
-    pub(super) fn save(&mut self, state: &mut Saver<'_>, status: &Status, feed: &feed::Status) -> Result<()> {
+    pub(super) fn save(&mut self, state: &mut Saver<'_>, status: &TableStatus, feed: &feed::FeedStatus) -> Result<()> {
         let [bad, log, gaps] = &mut self.0;
-        save::<Sample>(state, bad, status, feed)?;
+        save::<BadSample>(state, bad, status, feed)?;
         save::<Happening>(state, log, status, feed)?;
         save::<Gap>(state, gaps, status, feed)
     }
 }
 
 /// Puts the entries of an earlier life before those of this one.
-pub(super) fn load(state: &mut Loader<'_>, status: &Status, feed: &feed::Status) -> Result<()> {
-    load_one::<Sample>(state, status, feed)?;
+pub(super) fn load(state: &mut Loader<'_>, status: &TableStatus, feed: &feed::FeedStatus) -> Result<()> {
+    load_one::<BadSample>(state, status, feed)?;
     load_one::<Happening>(state, status, feed)?;
     load_one::<Gap>(state, status, feed)
 }
 
 const NUMBER: &str = "number";
 
-fn save<E: Entry>(state: &mut Saver<'_>, unchanged: &mut Unchanged, status: &Status, feed: &feed::Status) -> Result<()> {
+fn save<E: JournalEntry>(
+    state: &mut Saver<'_>,
+    unchanged: &mut Unchanged,
+    status: &TableStatus,
+    feed: &feed::FeedStatus,
+) -> Result<()> {
     let journal = E::journal(status, feed);
     let last = journal.last();
     if last != unchanged.last {
-        (unchanged.last, unchanged.kept) = (last, Kept::default());
+        (unchanged.last, unchanged.kept) = (last, FrameVersion::default());
     }
     state.keep(E::FRAME, &mut unchanged.kept, || written(&journal.after(0), feed))
 }
 
-fn written<E: Entry>(entries: &[(u64, E)], feed: &feed::Status) -> Result<RecordBatch> {
+fn written<E: JournalEntry>(entries: &[(u64, E)], feed: &feed::FeedStatus) -> Result<RecordBatch> {
     let numbers: ArrayRef = Arc::new(UInt64Array::from_iter_values(entries.iter().map(|(number, _)| *number)));
     let content: Vec<E> = entries.iter().map(|(_, entry)| entry.clone()).collect();
     rows(std::iter::once((NUMBER, numbers)).chain(E::save(&content, feed)), entries.len())
 }
 
-fn load_one<E: Entry>(state: &mut Loader<'_>, status: &Status, feed: &feed::Status) -> Result<()> {
+fn load_one<E: JournalEntry>(state: &mut Loader<'_>, status: &TableStatus, feed: &feed::FeedStatus) -> Result<()> {
     let Some(mut rows) = state.take_if_there(E::FRAME) else { return Ok(()) };
     let numbers = rows.counts(NUMBER)?;
     let entries = E::load(&mut rows, feed)?;
@@ -78,14 +83,14 @@ fn load_one<E: Entry>(state: &mut Loader<'_>, status: &Status, feed: &feed::Stat
     Ok(())
 }
 
-impl Entry for Sample {
+impl JournalEntry for BadSample {
     const FRAME: &str = "bad";
 
-    fn journal<'a>(status: &'a Status, _: &'a feed::Status) -> &'a Journal<Self> {
+    fn journal<'a>(status: &'a TableStatus, _: &'a feed::FeedStatus) -> &'a Journal<Self> {
         status.samples()
     }
 
-    fn save(entries: &[Self], feed: &feed::Status) -> Vec<(&'static str, ArrayRef)> {
+    fn save(entries: &[Self], feed: &feed::FeedStatus) -> Vec<(&'static str, ArrayRef)> {
         let texts = |of: fn(&Bad) -> &String| texts(entries.iter().map(|sample| feed.shown(of(&sample.bad))));
         vec![
             ("received", times(entries.iter().map(|sample| sample.received))),
@@ -97,27 +102,27 @@ impl Entry for Sample {
         ]
     }
 
-    fn load(rows: &mut Rows, _: &feed::Status) -> Result<Vec<Self>> {
+    fn load(rows: &mut FrameReader, _: &feed::FeedStatus) -> Result<Vec<Self>> {
         let received = rows.numbers::<Int64Type>("received")?;
         let (reason, id) = (rows.texts("reason")?, rows.texts("id")?);
         let (kind, data) = (rows.texts("kind")?, rows.texts("data")?);
         let offset = rows.numbers::<UInt64Type>("offset")?;
         let sample = |at: usize| {
             let [reason, id, kind, data] = [&reason, &id, &kind, &data].map(|texts| texts.value(at).to_string());
-            Sample { received: Timestamp(received.value(at)), bad: Bad { reason, id, kind, data, offset: offset.value(at) } }
+            BadSample { received: Timestamp(received.value(at)), bad: Bad { reason, id, kind, data, offset: offset.value(at) } }
         };
         Ok((0..rows.len()).map(sample).collect())
     }
 }
 
-impl Entry for Happening {
+impl JournalEntry for Happening {
     const FRAME: &str = "log";
 
-    fn journal<'a>(_: &'a Status, feed: &'a feed::Status) -> &'a Journal<Self> {
+    fn journal<'a>(_: &'a TableStatus, feed: &'a feed::FeedStatus) -> &'a Journal<Self> {
         feed.log()
     }
 
-    fn save(entries: &[Self], feed: &feed::Status) -> Vec<(&'static str, ArrayRef)> {
+    fn save(entries: &[Self], feed: &feed::FeedStatus) -> Vec<(&'static str, ArrayRef)> {
         let reasons = entries.iter().map(|entry| entry.reason.as_deref().map(|reason| feed.shown(reason)));
         vec![
             ("at", times(entries.iter().map(|entry| entry.at))),
@@ -126,12 +131,12 @@ impl Entry for Happening {
         ]
     }
 
-    fn load(rows: &mut Rows, _: &feed::Status) -> Result<Vec<Self>> {
+    fn load(rows: &mut FrameReader, _: &feed::FeedStatus) -> Result<Vec<Self>> {
         let (at, states) = (rows.numbers::<Int64Type>("at")?, rows.texts("state")?);
         let reasons = rows.column("reason", &DataType::Utf8)?;
         let reasons = arrow::array::AsArray::as_string::<i32>(&reasons);
         let happening = |row: usize| {
-            let state = State::ALL.into_iter().find(|state| state.as_str() == states.value(row));
+            let state = FeedState::ALL.into_iter().find(|state| state.as_str() == states.value(row));
             let state = state.ok_or_else(|| rows.misfit("has a state that there is not"))?;
             let reason = reasons.is_valid(row).then(|| reasons.value(row).to_string());
             Ok(Happening { at: Timestamp(at.value(row)), state, reason })
@@ -140,14 +145,14 @@ impl Entry for Happening {
     }
 }
 
-impl Entry for Gap {
+impl JournalEntry for Gap {
     const FRAME: &str = "gaps";
 
-    fn journal<'a>(_: &'a Status, feed: &'a feed::Status) -> &'a Journal<Self> {
+    fn journal<'a>(_: &'a TableStatus, feed: &'a feed::FeedStatus) -> &'a Journal<Self> {
         feed.gaps()
     }
 
-    fn save(entries: &[Self], feed: &feed::Status) -> Vec<(&'static str, ArrayRef)> {
+    fn save(entries: &[Self], feed: &feed::FeedStatus) -> Vec<(&'static str, ArrayRef)> {
         // Of all gaps, not only of those that are kept.
         let all = u64::try_from(feed.gap_time().as_nanos()).unwrap_or(u64::MAX);
         vec![
@@ -161,14 +166,14 @@ impl Entry for Gap {
         ]
     }
 
-    fn load(rows: &mut Rows, feed: &feed::Status) -> Result<Vec<Self>> {
+    fn load(rows: &mut FrameReader, feed: &feed::FeedStatus) -> Result<Vec<Self>> {
         let (from, to) = (rows.numbers::<Int64Type>("from")?, rows.numbers::<Int64Type>("to")?);
         let (last_id, next_id) = (rows.texts("last_id")?, rows.texts("next_id")?);
         let missing = rows.numbers_or_null::<UInt64Type>("missing")?;
         let reasons = rows.texts("reason")?;
         let all = rows.numbers::<UInt64Type>("all_nanos")?;
         let gap = |row: usize| {
-            let reason = Reason::ALL.into_iter().find(|reason| reason.as_str() == reasons.value(row));
+            let reason = GapReason::ALL.into_iter().find(|reason| reason.as_str() == reasons.value(row));
             Ok(Gap {
                 from: Timestamp(from.value(row)),
                 to: Timestamp(to.value(row)),
@@ -195,9 +200,9 @@ fn times(times: impl Iterator<Item = Timestamp>) -> ArrayRef {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::state::{Content, Cut, Frame, contents};
+    use crate::operator::state::{Cut, Frame, FrameContent, contents};
 
-    fn saved(journals: &mut Journals, status: &Status, feed: &feed::Status, cut: Cut) -> Vec<Frame> {
+    fn saved(journals: &mut Journals, status: &TableStatus, feed: &feed::FeedStatus, cut: Cut) -> Vec<Frame> {
         let mut frames = Vec::new();
         journals.save(&mut Saver::new(cut, &mut frames), status, feed).unwrap();
         frames
@@ -205,25 +210,25 @@ mod tests {
 
     #[test]
     fn journals_come_back_with_their_numbers_and_are_given_again_only_when_they_grew() {
-        let (status, feed) = (Status::default(), feed::Status::new());
+        let (status, feed) = (TableStatus::default(), feed::FeedStatus::new());
         let bad = |data: &str| Bad { reason: "no".into(), id: "7".into(), kind: "k".into(), data: data.into(), offset: 3 };
         (0..100).for_each(|at| status.keep_bad(bad(&at.to_string()), Timestamp(at)));
-        feed.enter(State::Connecting);
-        feed.rest(State::Paused);
+        feed.enter(FeedState::Connecting);
+        feed.rest(FeedState::Paused);
         let gap = Gap {
             from: Timestamp(5),
             to: Timestamp(9),
             last_id: "1".into(),
             next_id: "4".into(),
             missing: Some(2),
-            reason: Reason::Skipped,
+            reason: GapReason::Skipped,
         };
         feed.gaps().restore(41, vec![gap.clone(), Gap { missing: None, ..gap }]);
         feed.add_gap_time(Duration::from_nanos(1_000));
         let mut journals = Journals::default();
         let frames = saved(&mut journals, &status, &feed, Cut { epoch: 4, written: None });
 
-        let (status_2, feed_2) = (Status::default(), feed::Status::new());
+        let (status_2, feed_2) = (TableStatus::default(), feed::FeedStatus::new());
         load(&mut Loader::new(&mut contents(frames).unwrap()), &status_2, &feed_2).unwrap();
         assert_eq!(status_2.samples().after(0), status.samples().after(0));
         assert_eq!(feed_2.log().after(0), feed.log().after(0));
@@ -232,7 +237,7 @@ mod tests {
 
         status.keep_bad(bad("more"), Timestamp(200));
         let frames = saved(&mut journals, &status, &feed, Cut { epoch: 5, written: Some(4) });
-        let given = frames.iter().filter(|frame| frame.content != Content::Unchanged).map(|frame| frame.name.as_str());
+        let given = frames.iter().filter(|frame| frame.content != FrameContent::Unchanged).map(|frame| frame.name.as_str());
         assert_eq!(given.collect::<Vec<_>>(), ["bad"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use arrow::datatypes::FieldRef;
 
-use super::spec::{Columns, Source};
+use super::spec::{ColumnSource, Columns};
 use crate::error::{Code, Error, Result, nearest};
 use crate::options::TableOptions;
 use crate::sql::CreateTable;
@@ -58,7 +58,7 @@ pub(super) fn of(create: &CreateTable, options: &TableOptions, columns: &Columns
                 None => error.hint("name one of the table's columns"),
             });
         };
-        if matches!(columns.sources[index], Source::Generated(_)) {
+        if matches!(columns.sources[index], ColumnSource::Generated(_)) {
             return Err(Error::new(Code::Query, format!("the key '{name}' is a generated column"))
                 .hint("a key is read from the events: declare the column without GENERATED"));
         }

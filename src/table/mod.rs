@@ -1,6 +1,7 @@
 //! Feed + format + schema = a DataFusion streaming table, one connection shared by all its readers.
 
-mod arriving;
+mod arrival;
+mod barrier;
 mod bursts;
 mod clock;
 mod control;
@@ -9,7 +10,6 @@ mod decode;
 mod hub;
 mod journals;
 mod key;
-mod mark;
 pub mod peek;
 mod provider;
 mod readers;
@@ -17,9 +17,9 @@ mod saved;
 mod spec;
 mod status;
 
-pub use arriving::{ARRIVAL, Arriving};
-pub use mark::{Given, Holder, Mark, Written, next_holder};
+pub use arrival::{ARRIVAL, WithArrival};
+pub use barrier::{Barrier, InstanceId, LastCheckpoint, SavedPart, next_instance};
 pub use provider::Table;
 pub use readers::{Delivery, Follow, Subscription};
-pub use spec::{EventTime, Generated, Source, Spec};
-pub use status::{Sample, Snapshot, Status};
+pub use spec::{ColumnSource, EventTime, Generated, TableSpec};
+pub use status::{BadSample, TableSnapshot, TableStatus};

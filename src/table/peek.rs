@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::error::{Code, Error, Result};
-use crate::feed::{self, Feed, Reading};
+use crate::feed::{self, Feed, ReadOutcome};
 use crate::format::infer::{self, Inferred, Samples, identifier};
 
 /// Events whose data is kept for the columns; more say little new.
@@ -145,7 +145,7 @@ impl Summary {
     }
 
     /// The report on `source`, for whose connection `heartbeat` was seen.
-    pub fn report(&self, source: &Place, heartbeat: Option<Duration>) -> Report {
+    pub fn report(&self, source: &FeedLocation, heartbeat: Option<Duration>) -> PeekReport {
         let mut notes = Vec::new();
         let wanted = self.wanted();
         let rows = wanted.contains(&true);
@@ -171,7 +171,7 @@ impl Summary {
             sample: self.samples.iter().find(|sample| sample.0 == place).map_or_else(String::new, |sample| cut(&sample.1)),
         });
         let span = self.last.saturating_sub(self.first);
-        Report {
+        PeekReport {
             url: source.shown(),
             events: self.events,
             rate: (self.events > 1 && !span.is_zero()).then(|| (self.events - 1) as f64 / span.as_secs_f64()),
@@ -224,7 +224,7 @@ fn cut(data: &str) -> String {
 
 /// What the first events told. As JSON, the field names are those of this struct.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct PeekReport {
     pub url: String,
     pub events: u64,
     /// Events a second between the first and the last.
@@ -272,7 +272,7 @@ pub enum At {
 }
 
 /// A feed as its table is to name it.
-pub struct Place {
+pub struct FeedLocation {
     pub at: At,
     /// The table's name; else one made from the place.
     pub name: Option<String>,
@@ -280,7 +280,7 @@ pub struct Place {
     pub headers: Option<String>,
 }
 
-impl Place {
+impl FeedLocation {
     /// The table's statement: columns, event time, connector options.
     fn create_table(&self, columns: &[ColumnLine], options: &[(&str, String)]) -> String {
         let mut text = format!("CREATE TABLE {} (\n", identifier(&self.table_name()));
@@ -348,11 +348,11 @@ pub struct Peek {
 }
 
 impl Peek {
-    pub fn new(spec: feed::Spec) -> Peek {
+    pub fn new(spec: feed::FeedSpec) -> Peek {
         Peek { shown: spec.shown(), feed: Feed::new(spec, Arc::default()), summary: Summary::default() }
     }
 
-    pub fn status(&self) -> &Arc<feed::Status> {
+    pub fn status(&self) -> &Arc<feed::FeedStatus> {
         self.feed.status()
     }
 
@@ -382,11 +382,11 @@ impl Peek {
                 }
             };
             match feed.read(&mut each).await? {
-                Reading::Events => {}
-                Reading::Connected => connected = Instant::now(),
-                Reading::Ended | Reading::Disconnected if summary.events() > 0 => return Ok(()),
-                Reading::Ended => return Err(Error::new(Code::Silent, format!("{shown} ended before an event came"))),
-                Reading::Disconnected => {
+                ReadOutcome::Events => {}
+                ReadOutcome::Connected => connected = Instant::now(),
+                ReadOutcome::Ended | ReadOutcome::Disconnected if summary.events() > 0 => return Ok(()),
+                ReadOutcome::Ended => return Err(Error::new(Code::Silent, format!("{shown} ended before an event came"))),
+                ReadOutcome::Disconnected => {
                     let why = feed.status().snapshot().last_error;
                     return Err(Error::new(
                         Code::Connect,
@@ -403,8 +403,8 @@ impl Peek {
 mod tests {
     use super::*;
 
-    fn place(url: &str) -> Place {
-        Place { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
+    fn place(url: &str) -> FeedLocation {
+        FeedLocation { at: At::Url { url: Url::parse(url).unwrap(), shown: url.into() }, headers: None, name: None }
     }
 
     #[test]

@@ -18,18 +18,18 @@ use futures::{TryStreamExt, stream};
 use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
-use super::arriving;
-use super::control::{Shared, Stand};
+use super::arrival;
+use super::barrier::Barrier;
+use super::control::{Stand, TableControl};
 use super::hub;
 use super::journals;
-use super::mark::Mark;
-use super::readers::{Door, Follow, Reader, Subscription};
-use super::saved::{self, Beginning, Saved};
-use super::spec::Spec;
-use super::status::Status;
+use super::readers::{Follow, JoinQueue, Reader, Subscription};
+use super::saved::{self, Beginning, SavedTable};
+use super::spec::TableSpec;
+use super::status::TableStatus;
 use crate::change::accumulate;
 use crate::error::{Code, Error, Result};
-use crate::feed::{self, State};
+use crate::feed::{self, FeedState};
 use crate::operator::Message;
 use crate::operator::state::{Frame, Loader, contents};
 
@@ -40,8 +40,8 @@ use crate::operator::state::{Frame, Loader, contents};
 /// to anyone, and no event is skipped because an earlier query has seen it. A finite feed has a beginning that matters, so each
 /// [`Table::start`] reads it from there for those who wait.
 pub struct Table {
-    shared: Arc<Shared>,
-    door: Arc<Door>,
+    shared: Arc<TableControl>,
+    queue: Arc<JoinQueue>,
     /// They end with the table; each reader keeps it alive.
     tasks: Mutex<JoinSet<()>>,
     started: AtomicBool,
@@ -52,28 +52,28 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(spec: Spec) -> Arc<Self> {
-        Table::over(Shared::new(spec))
+    pub fn new(spec: TableSpec) -> Arc<Self> {
+        Table::over(TableControl::new(spec))
     }
 
-    fn over(shared: Arc<Shared>) -> Arc<Self> {
+    fn over(shared: Arc<TableControl>) -> Arc<Self> {
         let spec = shared.spec();
         let (schema, text) = (Arc::clone(&spec.schema), spec.shown.clone());
-        Arc::new(Table { shared, door: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false), schema, text })
+        Arc::new(Table { shared, queue: Arc::default(), tasks: Mutex::default(), started: AtomicBool::new(false), schema, text })
     }
 
     /// As it is now: see [`Table::reconfigure`].
-    pub fn spec(&self) -> Arc<Spec> {
+    pub fn spec(&self) -> Arc<TableSpec> {
         self.shared.spec()
     }
 
     /// State and counters of the connection.
-    pub fn feed_status(&self) -> &feed::Status {
+    pub fn feed_status(&self) -> &feed::FeedStatus {
         &self.shared.feed
     }
 
     /// Rows, bad events and the watermark.
-    pub fn status(&self) -> &Status {
+    pub fn status(&self) -> &TableStatus {
         &self.shared.status
     }
 
@@ -115,42 +115,44 @@ impl Table {
         let skipped = table.skipped - before.skipped;
         let error = || feed.last_error.as_deref().map_or(String::new(), |error| format!(": {error}"));
         match feed.state {
-            State::NotRead if self.is_read() && feed.connects + feed.attempts > 0 => Some("no query reads it any more".into()),
-            State::NotRead if self.is_read() => Some("about to connect".into()),
-            State::NotRead => Some("no query reads it yet".into()),
-            State::Connecting => Some(format!("connecting{}", error())),
-            State::BackingOff => {
+            FeedState::NotRead if self.is_read() && feed.connects + feed.attempts > 0 => {
+                Some("no query reads it any more".into())
+            }
+            FeedState::NotRead if self.is_read() => Some("about to connect".into()),
+            FeedState::NotRead => Some("no query reads it yet".into()),
+            FeedState::Connecting => Some(format!("connecting{}", error())),
+            FeedState::BackingOff => {
                 let next = feed.reconnect_at.map_or(String::new(), |at| format!(", next attempt at {at}"));
                 Some(format!("not connected{}{next}", error()))
             }
-            State::Paused => Some("paused by its user".into()),
-            State::Disconnected => Some("disconnected by its user until it is told to connect again".into()),
-            State::Failed => Some(format!("failed{}", error())),
-            State::Completed if rows == 0 => Some("the feed has ended without a row".into()),
-            State::Completed => Some("the feed has ended".into()),
-            State::Silent => {
+            FeedState::Paused => Some("paused by its user".into()),
+            FeedState::Disconnected => Some("disconnected by its user until it is told to connect again".into()),
+            FeedState::Failed => Some(format!("failed{}", error())),
+            FeedState::Completed if rows == 0 => Some("the feed has ended without a row".into()),
+            FeedState::Completed => Some("the feed has ended".into()),
+            FeedState::Silent => {
                 let expected =
                     self.spec().expect_every.map_or(String::new(), |every| humantime::format_duration(every).to_string());
                 let last = feed.last_event_at.map_or(String::new(), |at| format!("; the last came at {at}"));
                 Some(format!("connected, and no event for {expected} (expect_every){last}"))
             }
-            State::Connected if events == 0 && filtered > 0 => {
+            FeedState::Connected if events == 0 && filtered > 0 => {
                 Some(format!("all {filtered} events so far are of types that are not wanted"))
             }
-            State::Connected if events == 0 => Some("connected, no events yet".into()),
-            State::Connected if rows == 0 && bad == 0 && skipped > 0 => Some(match self.spec().source_table.as_deref() {
+            FeedState::Connected if events == 0 => Some("connected, no events yet".into()),
+            FeedState::Connected if rows == 0 && bad == 0 && skipped > 0 => Some(match self.spec().source_table.as_deref() {
                 Some(name) => format!("{skipped} events so far, and no change of a row of {name}"),
                 None => format!("{skipped} events so far, and no change of a row"),
             }),
-            State::Connected if rows == 0 && bad > 0 => {
+            FeedState::Connected if rows == 0 && bad > 0 => {
                 let reason = table.samples.last().map_or(String::new(), |sample| format!("; the last: {}", sample.bad.reason));
                 Some(format!("none of {bad} events could be read{reason}"))
             }
-            State::Connected if ahead > 0 && table.watermark.is_none() => Some(format!(
+            FeedState::Connected if ahead > 0 && table.watermark.is_none() => Some(format!(
                 "the times of {ahead} rows lie further ahead of the clock than max_future and move no window; correct the clocks or the event time, or set max_future = 'off'"
             )),
-            State::Connected if table.idle => Some("connected, no rows for longer than idle_timeout".into()),
-            State::Connected => None,
+            FeedState::Connected if table.idle => Some("connected, no rows for longer than idle_timeout".into()),
+            FeedState::Connected => None,
         }
     }
 
@@ -159,7 +161,7 @@ impl Table {
     /// joined at once.
     pub fn subscribe(self: &Arc<Self>, projection: Vec<usize>, follow: Follow) -> Result<Subscription> {
         let (reader, subscription) = Reader::new(self, &self.shared.spec(), projection, follow)?;
-        self.door.enter(reader);
+        self.queue.enter(reader);
         Ok(subscription)
     }
 
@@ -190,29 +192,30 @@ impl Table {
 
     /// Takes over another spec of the same columns, format and endpoint without losing a reader: the feed connects anew and goes on
     /// after its last event. A spec that differs in more is refused.
-    pub fn reconfigure(&self, spec: Spec) -> Result<()> {
+    pub fn reconfigure(&self, spec: TableSpec) -> Result<()> {
         self.shared.reconfigure(spec)
     }
 
     /// Connects the feed for the readers that wait. Must be called within a tokio runtime.
     pub fn start(&self) {
         self.started.store(true, Relaxed);
-        let served = |door| hub::serve(self.shared.serve(), door).instrument(info_span!("feed", table = self.shared.spec().name));
+        let served =
+            |queue| hub::serve(self.shared.serve(), queue).instrument(info_span!("feed", table = self.shared.spec().name));
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         if self.shared.spec().finite {
-            let readers = self.door.take();
+            let readers = self.queue.take();
             if !readers.is_empty() {
-                tasks.spawn(served(Arc::new(Door::with(readers))));
+                tasks.spawn(served(Arc::new(JoinQueue::with(readers))));
             }
             return;
         }
-        self.door.open(|| tasks.spawn(served(Arc::clone(&self.door))));
+        self.queue.open(|| tasks.spawn(served(Arc::clone(&self.queue))));
     }
 
     /// Hands a mark to the feed and to all readers that want marks. Whether it went out: a table that nobody reads, or that ends
     /// by itself, has no place to go on from.
-    pub fn mark(&self, mark: &Arc<Mark>) -> bool {
+    pub fn mark(&self, mark: &Arc<Barrier>) -> bool {
         !self.shared.spec().finite && self.shared.mark(mark)
     }
 
@@ -222,7 +225,7 @@ impl Table {
     }
 
     /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place but the end of its feed.
-    pub fn give_past(&self, mark: &Mark) {
+    pub fn give_past(&self, mark: &Barrier) {
         self.shared.give_past(mark);
     }
 
@@ -241,7 +244,7 @@ impl Table {
     pub fn resume_at(&self, frames: Vec<Frame>) -> Result<bool> {
         let mut frames = contents(frames)?;
         let mut state = Loader::new(&mut frames);
-        let saved = Saved::load(&mut state, &self.schema)?;
+        let saved = SavedTable::load(&mut state, &self.schema)?;
         if let Err(error) = journals::load(&mut state, &self.shared.status, &self.shared.feed) {
             tracing::warn!(table = self.spec().name, reason = %error, "its bad events, log and gaps of before are lost");
         }
@@ -267,8 +270,8 @@ impl Table {
 
     /// The rows as plain DataFusion reads them; the column behind those of the table is the time of arrival.
     pub(super) fn rows(&self, projection: Vec<usize>, limit: Option<usize>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let schema = Arc::new(arriving::readable(&self.schema).project(&projection)?);
-        let rows = Rows { source: self.apart(), projection, schema: Arc::clone(&schema) };
+        let schema = Arc::new(arrival::readable(&self.schema).project(&projection)?);
+        let rows = TableRows { source: self.apart(), projection, schema: Arc::clone(&schema) };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(rows)], None, None, !self.spec().finite, limit)?))
     }
 
@@ -319,13 +322,13 @@ impl TableProvider for Table {
 
 /// The rows of a table as a partition that DataFusion can run.
 #[derive(Debug)]
-struct Rows {
+struct TableRows {
     source: Arc<Table>,
     projection: Vec<usize>,
     schema: SchemaRef,
 }
 
-impl PartitionStream for Rows {
+impl PartitionStream for TableRows {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }

@@ -1,4 +1,4 @@
-//! Both ends of a reader's channel, and the door by which readers come to a table.
+//! Both ends of a reader's channel, and the queue in which readers wait to join a table.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,10 +9,10 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::arriving;
-use super::mark::Mark;
+use super::arrival;
+use super::barrier::Barrier;
 use super::provider::Table;
-use super::spec::Spec;
+use super::spec::TableSpec;
 use crate::error::{Code, Error, Result};
 use crate::operator::Message;
 
@@ -46,14 +46,14 @@ pub enum Follow {
 pub enum Delivery {
     Message(Message),
     /// Not to those who follow as [`Follow::Exact`] or [`Follow::Casual`].
-    Mark(Arc<Mark>),
+    Mark(Arc<Barrier>),
 }
 
 /// A reader's end of a table: rows of the columns it asked for, and watermarks, in order. It keeps the table alive.
 #[derive(Debug)]
 pub struct Subscription {
     messages: mpsc::Receiver<(Instant, Delivery)>,
-    shared: Arc<Between>,
+    shared: Arc<SubscriptionState>,
     ended: bool,
     handed_out: Instant,
     _table: Arc<Table>,
@@ -61,7 +61,7 @@ pub struct Subscription {
 
 /// What both ends of a subscription share beside the channel.
 #[derive(Debug)]
-struct Between {
+struct SubscriptionState {
     /// Why the channel was closed before its end.
     failure: OnceLock<Error>,
     /// Room for what a casual reader lags behind, see [`weight`]; `None` for the others.
@@ -112,25 +112,30 @@ pub(super) struct Reader {
     pub(super) schema: SchemaRef,
     follow: Follow,
     messages: mpsc::Sender<(Instant, Delivery)>,
-    shared: Arc<Between>,
+    shared: Arc<SubscriptionState>,
 }
 
 impl Reader {
-    pub(super) fn new(table: &Arc<Table>, spec: &Spec, projection: Vec<usize>, follow: Follow) -> Result<(Reader, Subscription)> {
+    pub(super) fn new(
+        table: &Arc<Table>,
+        spec: &TableSpec,
+        projection: Vec<usize>,
+        follow: Follow,
+    ) -> Result<(Reader, Subscription)> {
         let (queue, room) = match follow {
             Follow::Casual => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
             _ => (READER_QUEUE, None),
         };
         let (sender, messages) = mpsc::channel(queue);
-        let schema = Arc::new(arriving::readable(&spec.schema).project(&projection)?);
-        let shared = Arc::new(Between { failure: OnceLock::new(), room });
+        let schema = Arc::new(arrival::readable(&spec.schema).project(&projection)?);
+        let shared = Arc::new(SubscriptionState { failure: OnceLock::new(), room });
         let reader = Reader { projection, schema, follow, messages: sender, shared: Arc::clone(&shared) };
         let subscription = Subscription { messages, shared, ended: false, handed_out: Instant::now(), _table: Arc::clone(table) };
         Ok((reader, subscription))
     }
 
     /// Waits for room; a casual reader that others would have to wait for is cut off instead. One that has left misses nothing.
-    pub(super) async fn send(&self, message: Message, company: &Company<'_>) {
+    pub(super) async fn send(&self, message: Message, peers: &Peers<'_>) {
         if self.has_left() {
             return;
         }
@@ -141,7 +146,7 @@ impl Reader {
                 Ok(room) => Ok(room),
                 Err(_) => tokio::select! {
                     biased;
-                    () = company.comes() => return self.fail(too_slow()),
+                    () = peers.comes() => return self.fail(too_slow()),
                     () = self.messages.closed() => return,
                     room = room.acquire_many(weight) => room,
                 },
@@ -153,7 +158,7 @@ impl Reader {
     }
 
     /// Puts the mark behind everything sent so far, where the reader wants marks.
-    pub(super) async fn mark(&self, mark: &Arc<Mark>) {
+    pub(super) async fn mark(&self, mark: &Arc<Barrier>) {
         if !matches!(self.follow, Follow::Exact | Follow::Casual) && !self.has_left() {
             let _ = self.messages.send((Instant::now(), Delivery::Mark(Arc::clone(mark)))).await;
         }
@@ -194,52 +199,52 @@ fn too_slow() -> Error {
 }
 
 /// Who else a reader would hold up.
-pub(super) struct Company<'a> {
+pub(super) struct Peers<'a> {
     /// Readers of the same feed.
     pub(super) readers: usize,
-    pub(super) door: &'a Door,
+    pub(super) queue: &'a JoinQueue,
 }
 
-impl Company<'_> {
+impl Peers<'_> {
     /// Returns once there is somebody else.
     async fn comes(&self) {
         if self.readers <= 1 {
-            self.door.somebody().await;
+            self.queue.until_occupied().await;
         }
     }
 }
 
 /// Where readers wait until a feed is started, or until the one that runs takes them in.
 #[derive(Debug, Default)]
-pub(super) struct Door {
-    inner: Mutex<Inner>,
-    knock: Notify,
+pub(super) struct JoinQueue {
+    inner: Mutex<QueueState>,
+    notify: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct QueueState {
     waiting: Vec<Reader>,
     /// The task that takes in those who wait.
     host: Option<AbortHandle>,
 }
 
-impl Inner {
+impl QueueState {
     /// Those who wait and have not left meanwhile.
     fn take(&mut self) -> Vec<Reader> {
         self.waiting.drain(..).filter(|reader| !reader.has_left()).collect()
     }
 }
 
-impl Door {
-    /// A door that nobody else will come to.
+impl JoinQueue {
+    /// A queue that no other reader joins.
     pub(super) fn with(waiting: Vec<Reader>) -> Self {
-        Door { inner: Mutex::new(Inner { waiting, host: None }), knock: Notify::new() }
+        JoinQueue { inner: Mutex::new(QueueState { waiting, host: None }), notify: Notify::new() }
     }
 
-    /// Waits for [`Door::open`], or is taken in at once by the task that runs.
+    /// Waits for [`JoinQueue::open`], or is taken in at once by the task that runs.
     pub(super) fn enter(&self, reader: Reader) {
         self.lock().waiting.push(reader);
-        self.knock.notify_one();
+        self.notify.notify_one();
     }
 
     /// Lets in who waits, by a new task unless one is there already.
@@ -268,18 +273,18 @@ impl Door {
     }
 
     /// Waits until somebody is there. Cancel-safe.
-    async fn somebody(&self) {
+    async fn until_occupied(&self) {
         while self.lock().waiting.iter().all(Reader::has_left) {
-            self.knocked().await;
+            self.notified().await;
         }
     }
 
     /// Waits until somebody may have come. Cancel-safe.
-    pub(super) async fn knocked(&self) {
-        self.knock.notified().await;
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,23 +8,23 @@ use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 use super::clock;
 use crate::change::Changes;
 use crate::error::Result;
-use crate::feed::{Ids, Lost, Mark, Memory, Older, Position, Renders};
-use crate::operator::state::{Kept, Loader, Rows, Saver, rows};
+use crate::feed::{FeedPosition, Ids, LostPlace, Memory, Older, Rendering, SeenEvent};
+use crate::operator::state::{FrameReader, FrameVersion, Loader, Saver, rows};
 use crate::time::{Timestamp, TimestampArray};
 
 /// How the first task over a table begins.
 #[derive(Debug)]
 pub(super) enum Beginning {
-    At(Box<Saved>),
+    At(Box<SavedTable>),
     /// Anew, after a place from which it cannot go on.
-    After(Lost),
+    After(LostPlace),
 }
 
 /// Where a table goes on.
 #[derive(Debug, Clone)]
-pub(super) struct Saved {
-    pub(super) position: Position,
-    pub(super) clock: clock::Saved,
+pub(super) struct SavedTable {
+    pub(super) position: FeedPosition,
+    pub(super) clock: clock::SavedClock,
     /// The rows of a keyed table, if it has some.
     pub(super) current: Option<Changes>,
 }
@@ -39,7 +39,7 @@ const SEEN: &str = "seen";
 const CURRENT: &str = "current";
 
 /// Saves where a feed and its time are.
-pub(super) fn save(state: &mut Saver<'_>, position: &Position, clock: clock::Saved) -> Result<()> {
+pub(super) fn save(state: &mut Saver<'_>, position: &FeedPosition, clock: clock::SavedClock) -> Result<()> {
     let number = |number: i64| -> ArrayRef { Arc::new(Int64Array::from_value(number, 1)) };
     let place: [(&str, ArrayRef); 6] = [
         ("last_id", Arc::new(StringArray::from_iter_values([&position.last_id]))),
@@ -89,9 +89,9 @@ fn save_memory(state: &mut Saver<'_>, Memory { seen, older, renders }: &Memory) 
     ];
     state.put(OLDER, rows(columns, marks.len())?);
     let renders = match renders {
-        Renders::Unknown => 0,
-        Renders::Same => 1,
-        Renders::Anew => 2,
+        Rendering::Unknown => 0,
+        Rendering::Same => 1,
+        Rendering::Anew => 2,
     };
     let columns = [("passed", older.passed), ("every", older.every), ("renders", renders)];
     state.put(HABIT, rows(columns.map(|(name, count)| (name, numbers(&[count], |count| *count))), 1)?);
@@ -101,7 +101,7 @@ fn save_memory(state: &mut Saver<'_>, Memory { seen, older, renders }: &Memory) 
 /// Saves the rows of a keyed table.
 pub(super) fn save_rows(
     state: &mut Saver<'_>,
-    kept: &mut Kept,
+    kept: &mut FrameVersion,
     schema: &SchemaRef,
     current: impl FnOnce() -> Result<Option<Changes>>,
 ) -> Result<()> {
@@ -109,7 +109,7 @@ pub(super) fn save_rows(
     state.keep(CURRENT, kept, || current()?.unwrap_or_else(none).to_batch())
 }
 
-impl Saved {
+impl SavedTable {
     /// Reads the state of a table whose rows have this schema; `None` if nobody read it.
     pub(super) fn load(state: &mut Loader<'_>, schema: &SchemaRef) -> Result<Option<Self>> {
         let Some(mut place) = state.take_if_there(PLACE) else { return Ok(None) };
@@ -138,12 +138,12 @@ impl Saved {
             Some(current) if !current.is_empty() => Some(Changes::from_batch(&current.into_batch(), schema)?),
             Some(_) | None => None,
         };
-        let position = Position { last_id, memory, ids, last_at };
-        Ok(Some(Saved { position, clock: clock::Saved { arrival, by_rows, sent, has_sent }, current }))
+        let position = FeedPosition { last_id, memory, ids, last_at };
+        Ok(Some(SavedTable { position, clock: clock::SavedClock { arrival, by_rows, sent, has_sent }, current }))
     }
 }
 
-fn load_ids(mut saved: Rows) -> Result<Ids> {
+fn load_ids(mut saved: FrameReader) -> Result<Ids> {
     let mut text = |name: &str| saved.texts(name).map(|texts| texts.iter().flatten().next().unwrap_or_default().to_string());
     let (first, last) = (text("first")?, text("last")?);
     let mut count = |name: &str| saved.number::<UInt64Type>(name);
@@ -161,7 +161,7 @@ fn load_memory(state: &mut Loader<'_>) -> Result<Memory> {
     saved.end()?;
     let digests = high.values().iter().zip(low.values().iter()).map(digest);
     let marks = id.values().iter().zip(place.values().iter()).zip(digests).zip(has_id.values().iter());
-    let mark = |(((id, place), digest), has_id): (((&u64, &u64), u128), bool)| Mark {
+    let mark = |(((id, place), digest), has_id): (((&u64, &u64), u128), bool)| SeenEvent {
         id: *id,
         place: u32::try_from(*place).unwrap_or(u32::MAX),
         digest,
@@ -179,20 +179,20 @@ fn load_memory(state: &mut Loader<'_>) -> Result<Memory> {
     let (passed, every, renders) = (count("passed")?, count("every")?, count("renders")?);
     habit.end()?;
     let renders = match renders {
-        0 => Renders::Unknown,
-        1 => Renders::Same,
-        _ => Renders::Anew,
+        0 => Rendering::Unknown,
+        1 => Rendering::Same,
+        _ => Rendering::Anew,
     };
     Ok(Memory { seen, older: Older { marks, passed, every }, renders })
 }
 
 /// The last event that a state knows of, whether or not a table can go on from it.
-pub(super) fn lost(state: &mut Loader<'_>) -> Option<Lost> {
+pub(super) fn lost(state: &mut Loader<'_>) -> Option<LostPlace> {
     let (last_id, last_at) = last(&mut state.take_if_there(PLACE)?).ok()?;
-    Some(Lost { at: last_at?, last_id })
+    Some(LostPlace { at: last_at?, last_id })
 }
 
-fn last(place: &mut Rows) -> Result<(String, Option<Timestamp>)> {
+fn last(place: &mut FrameReader) -> Result<(String, Option<Timestamp>)> {
     let last_id = place.texts("last_id")?.iter().flatten().next().unwrap_or_default().to_string();
     Ok((last_id, place.number_or_null::<Int64Type>("last_at")?.map(Timestamp)))
 }

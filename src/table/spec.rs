@@ -14,21 +14,21 @@ use sqlparser::ast;
 use super::key::{self, column_named};
 use crate::error::{Code, Error, Result, Span, nearest};
 use crate::feed;
-use crate::format::{self, Column, Key, Metadata, Origin};
+use crate::format::{self, Column, FieldName, Metadata, Origin};
 use crate::operator::state;
 use crate::options::{BadData, Connector, Format, TableOptions};
 use crate::sql::{self, CreateTable, Origin as Declared};
 use crate::time::EVENT_TIME;
 
 /// A table over a feed.
-pub struct Spec {
+pub struct TableSpec {
     pub name: String,
     /// All columns in their declared order; the event time carries the metadata key `streamgauge.event_time`.
     pub schema: SchemaRef,
     /// Where each column of `schema` comes from.
-    pub columns: Vec<Source>,
-    pub feed: feed::Spec,
-    pub format: format::Spec,
+    pub columns: Vec<ColumnSource>,
+    pub feed: feed::FeedSpec,
+    pub format: format::FormatSpec,
     /// The columns that name a row, in the order of `schema`, for a table whose events say what a row is from now on; `None` where every event is a row of its own.
     pub key: Option<Vec<usize>>,
     /// Of a change feed that carries several tables of a database: the one to keep.
@@ -55,19 +55,19 @@ pub struct Spec {
 }
 
 /// Shows no secret.
-impl std::fmt::Debug for Spec {
+impl std::fmt::Debug for TableSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spec").field("shown", &self.shown).field("feed", &self.feed).finish_non_exhaustive()
     }
 }
 
-impl Spec {
+impl TableSpec {
     /// The name of the table's part of a checkpoint.
     pub fn part_name(&self) -> String {
         format!("table/{}", self.name)
     }
 
-    /// A hash of [`Spec::essence`].
+    /// A hash of [`TableSpec::essence`].
     pub fn fingerprint(&self) -> String {
         state::fingerprint(&self.essence().map(|(_, text)| text).join(" "))
     }
@@ -76,12 +76,12 @@ impl Spec {
     /// cannot take over a spec in which a part of this differs, and its state cannot either: whatever else an option says takes
     /// effect while the table lives, and state outlives it.
     pub fn essence(&self) -> [(&'static str, String); 7] {
-        let Spec { name, schema, columns, feed, format, key, source_table, time, .. } = self;
+        let TableSpec { name, schema, columns, feed, format, key, source_table, time, .. } = self;
         // As text that is the same in every process.
         let fields: Vec<_> = schema.fields().iter().map(|field| (field.name(), format::infer::field_type(field))).collect();
         let columns = columns.iter().map(|source| match source {
-            Source::Decoded(at) => at.to_string(),
-            Source::Generated(generated) => state::zoneless(&fmt_sql(generated.expr.as_ref()).to_string()),
+            ColumnSource::Decoded(at) => at.to_string(),
+            ColumnSource::Generated(generated) => state::zoneless(&fmt_sql(generated.expr.as_ref()).to_string()),
         });
         let columns: Vec<String> = columns.collect();
         [
@@ -98,7 +98,7 @@ impl Spec {
 
 /// Where a column's values come from.
 #[derive(Debug)]
-pub enum Source {
+pub enum ColumnSource {
     /// The column at this index of `format.columns`.
     Decoded(usize),
     Generated(Generated),
@@ -121,14 +121,14 @@ pub enum EventTime {
     Computed(usize),
 }
 
-impl Spec {
+impl TableSpec {
     /// The meaning of a `CREATE TABLE`; all errors, not only the first. Nothing is connected to. A [`feed::Policy`] among the session's
     /// extensions says what the feed may use and reach.
-    pub fn new(create: &CreateTable, session: &SessionState) -> Result<Spec, Vec<Error>> {
+    pub fn new(create: &CreateTable, session: &SessionState) -> Result<TableSpec, Vec<Error>> {
         let options = TableOptions::read(&create.options).map_err(|errors| placed(errors, create))?;
         let mut errors = misplaced(create, &options);
         let policy = session.config().get_extension::<feed::Policy>().unwrap_or_default();
-        let feed = keep(feed::Spec::new(&options).and_then(|feed| feed.with_policy(policy)), &mut errors);
+        let feed = keep(feed::FeedSpec::new(&options).and_then(|feed| feed.with_policy(policy)), &mut errors);
         let declared = keep(declared(create, &options), &mut errors);
         let (Some(feed), Some(declared)) = (feed, declared) else { return Err(placed(errors, create)) };
         let columns = keep(resolve(declared, session), &mut errors);
@@ -141,15 +141,15 @@ impl Spec {
     fn build(
         create: &CreateTable,
         options: TableOptions,
-        feed: feed::Spec,
+        feed: feed::FeedSpec,
         mut columns: Columns,
         time: Time,
         key: Option<Vec<usize>>,
-    ) -> Result<Spec, Vec<Error>> {
+    ) -> Result<TableSpec, Vec<Error>> {
         for index in key.iter().flatten() {
             // What names a row is never NULL.
             columns.fields[*index] = Arc::new(columns.fields[*index].as_ref().clone().with_nullable(false));
-            if let Source::Decoded(at) = columns.sources[*index] {
+            if let ColumnSource::Decoded(at) = columns.sources[*index] {
                 columns.decoded[at].nullable = false;
             }
         }
@@ -166,8 +166,8 @@ impl Spec {
         let notices = if key.is_none() { notices(&columns, &time) } else { Vec::new() };
         let event_time = match time.column.map(|index| (index, &columns.sources[index])) {
             None => EventTime::Arrival,
-            Some((_, Source::Decoded(at))) => EventTime::Column(*at),
-            Some((index, Source::Generated(_))) => EventTime::Computed(index),
+            Some((_, ColumnSource::Decoded(at))) => EventTime::Column(*at),
+            Some((index, ColumnSource::Generated(_))) => EventTime::Computed(index),
         };
         let endpoint = match (&options.endpoint, &options.path) {
             (Some(endpoint), _) => feed::masked("endpoint", &endpoint.to_string()),
@@ -177,7 +177,7 @@ impl Spec {
             EventTime::Column(at) => Some(at),
             EventTime::Arrival | EventTime::Computed(_) => None,
         };
-        let format = format::Spec::new(
+        let format = format::FormatSpec::new(
             options.format,
             options.framing,
             options.json_timestamp_format,
@@ -187,7 +187,7 @@ impl Spec {
         )?;
         // For a file the clock has no say, and it is not listened to.
         let is_live = !feed.is_file();
-        Ok(Spec {
+        Ok(TableSpec {
             name: create.name.text.clone(),
             schema: Arc::new(Schema::new(fields)),
             columns: columns.sources,
@@ -210,7 +210,7 @@ impl Spec {
     }
 }
 
-impl Spec {
+impl TableSpec {
     /// The event time in words, for `EXPLAIN` and `SHOW STATUS`.
     pub fn time_text(&self) -> String {
         match self.schema.fields().iter().find(|field| field.metadata().contains_key(EVENT_TIME)) {
@@ -254,18 +254,19 @@ fn keep<T>(result: Result<T, Vec<Error>>, errors: &mut Vec<Error>) -> Option<T> 
 }
 
 /// A column as declared: decoded from the event, or computed.
-enum Given {
+enum DeclaredValue {
     /// The origin, and the names of the payload's fields where they are other than the type says: the column's, and those inside.
-    Decoded(Origin, Option<(Key, Vec<Key>)>),
+    Decoded(Origin, Option<(FieldName, Vec<FieldName>)>),
     Generated(Box<ast::Expr>, Option<DataType>, Span),
 }
 
-type DeclaredColumn = (FieldRef, Given);
+type DeclaredColumn = (FieldRef, DeclaredValue);
 
 fn declared(create: &CreateTable, options: &TableOptions) -> Result<Vec<DeclaredColumn>, Vec<Error>> {
     let payload = create.columns.iter().any(|column| matches!(column.origin, Declared::Payload));
-    let value =
-        |data_type: FieldRef, origin| (Arc::new(data_type.as_ref().clone().with_name("value")), Given::Decoded(origin, None));
+    let value = |data_type: FieldRef, origin| {
+        (Arc::new(data_type.as_ref().clone().with_name("value")), DeclaredValue::Decoded(origin, None))
+    };
     if options.json_unstructured {
         if options.format.is_change_feed() {
             return Err(vec![
@@ -322,25 +323,25 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>, payload: Origi
             continue;
         }
         let given = match &column.origin {
-            Declared::Payload => Ok(Given::Decoded(payload, Some(column.keys()))),
+            Declared::Payload => Ok(DeclaredValue::Decoded(payload, Some(column.keys()))),
             Declared::Metadata { key, span } => Metadata::from_name(key)
-                .map(|metadata| Given::Decoded(Origin::Metadata(metadata), None))
+                .map(|metadata| DeclaredValue::Decoded(Origin::Metadata(metadata), None))
                 .map_err(|error| error.at(*span)),
-            Declared::Generated(expr) => Ok(Given::Generated(expr.clone(), None, column.span)),
+            Declared::Generated(expr) => Ok(DeclaredValue::Generated(expr.clone(), None, column.span)),
         };
         match (column.field(), given) {
             (Err(error), _) | (_, Err(error)) => errors.push(error.at(column.span)),
-            (Ok(None), Ok(given @ Given::Generated(..))) => {
+            (Ok(None), Ok(given @ DeclaredValue::Generated(..))) => {
                 columns.push((Arc::new(Field::new(name, DataType::Null, true)), given))
             }
-            (Ok(None), Ok(Given::Decoded(..))) => errors.push(
+            (Ok(None), Ok(DeclaredValue::Decoded(..))) => errors.push(
                 Error::new(Code::Type, format!("column '{name}' has no type"))
                     .hint(format!("write {name} TEXT, for example"))
                     .at(column.span),
             ),
-            (Ok(Some(field)), Ok(Given::Generated(expr, _, span))) => {
+            (Ok(Some(field)), Ok(DeclaredValue::Generated(expr, _, span))) => {
                 let data_type = field.data_type().clone();
-                columns.push((Arc::new(field), Given::Generated(expr, Some(data_type), span)));
+                columns.push((Arc::new(field), DeclaredValue::Generated(expr, Some(data_type), span)));
             }
             (Ok(Some(field)), Ok(given)) => columns.push((Arc::new(field), given)),
         }
@@ -351,7 +352,7 @@ fn fields(create: &CreateTable, mut columns: Vec<DeclaredColumn>, payload: Origi
 pub(super) struct Columns {
     /// One a column of the table.
     pub(super) fields: Vec<FieldRef>,
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Vec<ColumnSource>,
     /// One a decoded column.
     decoded: Vec<Column>,
 }
@@ -361,10 +362,12 @@ fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Colu
     // The decoder goes by the payload's spelling, the generated columns by that of SQL; both by position.
     let (mut decoded, mut fields) = (Vec::new(), Vec::new());
     for (field, given) in &declared {
-        if let Given::Decoded(origin, keys) = given {
+        if let DeclaredValue::Decoded(origin, keys) = given {
             let column = Column::from_field(field, *origin);
             decoded.push(match keys {
-                Some((Key { name, exact }, keys)) => Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column },
+                Some((FieldName { name, exact }, keys)) => {
+                    Column { name: name.clone(), exact: *exact, keys: keys.clone(), ..column }
+                }
                 None => column,
             });
             fields.push(Arc::clone(field));
@@ -376,15 +379,15 @@ fn resolve(declared: Vec<DeclaredColumn>, session: &SessionState) -> Result<Colu
     let mut next = 0;
     for (field, given) in declared {
         match given {
-            Given::Decoded(..) => {
+            DeclaredValue::Decoded(..) => {
                 columns.fields.push(field);
-                columns.sources.push(Source::Decoded(next));
+                columns.sources.push(ColumnSource::Decoded(next));
                 next += 1;
             }
-            Given::Generated(expr, data_type, span) => match generate(&field, &expr, data_type, &schema, session) {
+            DeclaredValue::Generated(expr, data_type, span) => match generate(&field, &expr, data_type, &schema, session) {
                 Ok((field, generated)) => {
                     columns.fields.push(field);
-                    columns.sources.push(Source::Generated(generated));
+                    columns.sources.push(ColumnSource::Generated(generated));
                 }
                 Err(error) => errors.push(error.at(span)),
             },
@@ -504,9 +507,9 @@ fn delay_of(expr: &ast::Expr, column: &str, columns: &Columns, session: &Session
 
 /// Says which time counts when the events have times and the table uses none of them. The time of arrival as a column is no such time.
 fn notices(columns: &Columns, time: &Time) -> Vec<String> {
-    let of_the_event = |source: &Source| match source {
-        Source::Decoded(at) => !matches!(columns.decoded[*at].origin, Origin::Metadata(_)),
-        Source::Generated(_) => true,
+    let of_the_event = |source: &ColumnSource| match source {
+        ColumnSource::Decoded(at) => !matches!(columns.decoded[*at].origin, Origin::Metadata(_)),
+        ColumnSource::Generated(_) => true,
     };
     let unused = columns
         .fields

@@ -13,7 +13,7 @@ pub const SAMPLES: usize = 64;
 
 /// Live counters of a table beside those of its feed. Cheap to update, safe to read at any time.
 #[derive(Debug)]
-pub struct Status {
+pub struct TableStatus {
     rows: AtomicU64,
     bad: AtomicU64,
     ahead: AtomicU64,
@@ -23,7 +23,7 @@ pub struct Status {
     idle: AtomicBool,
     lag_ms: AtomicI64,
     held: AtomicUsize,
-    samples: Journal<Sample>,
+    samples: Journal<BadSample>,
     /// Columns that were in none of the first events, as sentences.
     absent: Mutex<Vec<String>>,
     /// The last row that was too far ahead of the clock: its time, and that of the clock.
@@ -46,14 +46,14 @@ pub(super) struct Before {
 
 /// A bad event: what came, and why it is no row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sample {
+pub struct BadSample {
     pub received: Timestamp,
     pub bad: Bad,
 }
 
-/// [`Status`] at one moment.
+/// [`TableStatus`] at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Snapshot {
+pub struct TableSnapshot {
     /// Rows decoded since the start; of a keyed table, what was told of them.
     pub rows: u64,
     /// Records that could not be read.
@@ -70,14 +70,14 @@ pub struct Snapshot {
     pub idle: bool,
     /// How much later than its event time the last row came in; below zero where clocks differ. `None` before the first.
     pub lag_ms: Option<i64>,
-    pub samples: Vec<Sample>,
+    pub samples: Vec<BadSample>,
     /// What is not as it should be without making an event bad, as sentences.
     pub notes: Vec<String>,
     /// The last row that was too far ahead of the clock: its time, and that of the clock.
     pub far: Option<(Timestamp, Timestamp)>,
 }
 
-impl Snapshot {
+impl TableSnapshot {
     /// What there is to say of rows too far ahead of the clock, without their number.
     pub fn far_sample(&self) -> Option<String> {
         self.far.map(|(time, clock)| format!("the last: {time} when it was {clock}"))
@@ -93,9 +93,9 @@ fn rough(ms: u64) -> String {
     }
 }
 
-impl Default for Status {
+impl Default for TableStatus {
     fn default() -> Self {
-        Status {
+        TableStatus {
             rows: AtomicU64::new(0),
             bad: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
@@ -114,7 +114,7 @@ impl Default for Status {
     }
 }
 
-impl Status {
+impl TableStatus {
     /// Memory of the rows of a keyed table.
     pub fn held(&self) -> usize {
         self.held.load(Relaxed)
@@ -124,9 +124,9 @@ impl Status {
         self.held.store(bytes, Relaxed);
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> TableSnapshot {
         let watermark = Timestamp(self.watermark.load(Relaxed));
-        Snapshot {
+        TableSnapshot {
             rows: self.rows.load(Relaxed),
             bad: self.bad.load(Relaxed),
             ahead: self.ahead.load(Relaxed),
@@ -142,12 +142,12 @@ impl Status {
     }
 
     /// Bad events with their reasons, the latest of them.
-    pub fn samples(&self) -> &Journal<Sample> {
+    pub fn samples(&self) -> &Journal<BadSample> {
         &self.samples
     }
 
     /// The feed begins anew, and the watermark with it, unless they go on from a checkpoint; what was counted stays.
-    pub(super) fn begin(&self, feed: &feed::Snapshot, watermark: Option<Watermark>) {
+    pub(super) fn begin(&self, feed: &feed::FeedSnapshot, watermark: Option<Watermark>) {
         self.watermark.store(i64::MIN, Relaxed);
         self.watermark(watermark.unwrap_or(Watermark::at(Timestamp::MIN)));
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Before {
@@ -224,6 +224,6 @@ impl Status {
     /// Counts a bad record and keeps it as a sample.
     pub(super) fn keep_bad(&self, bad: Bad, received: Timestamp) {
         self.drop_bad();
-        self.samples.write(Sample { received, bad });
+        self.samples.write(BadSample { received, bad });
     }
 }

@@ -22,12 +22,12 @@ pub(super) const ENTRY_BYTES: usize = 768;
 pub(super) const COLUMN_BYTES: usize = 256;
 
 /// Changes that were published together, numbered `first..=last`.
-pub struct Entry {
+pub struct HistoryEntry {
     pub first: u64,
     pub last: u64,
     pub at: Timestamp,
     pub changes: Changes,
-    /// See [`Entry::bytes`].
+    /// See [`HistoryEntry::bytes`].
     bytes: usize,
     encoded: Mutex<Vec<(Arc<str>, Bytes)>>,
     total: Arc<AtomicUsize>,
@@ -37,7 +37,7 @@ pub struct Entry {
 #[derive(Clone)]
 pub enum Followed {
     /// Holds the change asked for, perhaps not as its first.
-    Entry(Arc<Entry>),
+    Entry(Arc<HistoryEntry>),
     /// Changes between the one asked for and `oldest` are forgotten, or never were in this epoch.
     Gap { oldest: u64 },
     /// The view is gone.
@@ -99,11 +99,11 @@ impl Follower {
     }
 }
 
-impl Entry {
+impl HistoryEntry {
     /// `total` counts the memory of all encodings in the history.
     pub(super) fn new(first: u64, last: u64, at: Timestamp, changes: Changes, total: &Arc<AtomicUsize>) -> Self {
         let bytes = ENTRY_BYTES + changes.rows.num_columns() * COLUMN_BYTES + changes.bytes();
-        Entry { first, last, at, changes, bytes, encoded: Mutex::default(), total: Arc::clone(total) }
+        HistoryEntry { first, last, at, changes, bytes, encoded: Mutex::default(), total: Arc::clone(total) }
     }
 
     /// The changes encoded in the way that `key` names: made by the first who asks, shared by all.
@@ -124,7 +124,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for HistoryEntry {
     fn drop(&mut self) {
         let encoded = self.encoded.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.total.fetch_sub(encoded.iter().map(|(_, bytes)| bytes.len()).sum(), Relaxed);

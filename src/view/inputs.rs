@@ -9,21 +9,21 @@ use tokio::time::Instant;
 use crate::error::Result;
 use crate::operator::Message;
 use crate::operator::state::Epoch;
-use crate::table::{Delivery, Mark, Subscription};
+use crate::table::{Barrier, Delivery, Subscription};
 
 /// Reads each table in its turn. One that brought a mark is not read further until all others brought it or have ended (the alignment of
 /// barriers in: Carbone et al., Lightweight Asynchronous Snapshots for Distributed Dataflows, 2015).
 pub struct Inputs {
-    inputs: Vec<Input>,
+    inputs: Vec<RunInput>,
     /// The input whose turn it is.
     turn: usize,
     /// The mark that some input brought and another has not.
-    awaited: Option<Arc<Mark>>,
+    awaited: Option<Arc<Barrier>>,
     /// Marks up to this one are not waited for: they were on their way before all inputs were there.
     ignored: Epoch,
 }
 
-struct Input {
+struct RunInput {
     subscription: Subscription,
     ended: bool,
     /// It brought the mark that is awaited.
@@ -35,12 +35,12 @@ struct Input {
 pub enum Arrival {
     /// From which input, and when its table had it ready.
     Message(usize, Instant, Message),
-    Mark(Arc<Mark>),
+    Mark(Arc<Barrier>),
 }
 
 impl Inputs {
     pub fn new(subscriptions: Vec<Subscription>) -> Self {
-        let inputs = subscriptions.into_iter().map(|subscription| Input { subscription, ended: false, brought: false });
+        let inputs = subscriptions.into_iter().map(|subscription| RunInput { subscription, ended: false, brought: false });
         Inputs { inputs: inputs.collect(), turn: 0, awaited: None, ignored: 0 }
     }
 
@@ -79,7 +79,7 @@ impl Inputs {
     }
 
     /// A later mark means that the one before was given up.
-    fn bring(&mut self, at: usize, mark: Arc<Mark>) {
+    fn bring(&mut self, at: usize, mark: Arc<Barrier>) {
         let awaited = self.awaited.as_ref().map_or(0, |awaited| awaited.epoch);
         if mark.epoch > awaited {
             self.inputs.iter_mut().for_each(|input| input.brought = false);
@@ -90,7 +90,7 @@ impl Inputs {
         self.inputs[at].brought = true;
     }
 
-    fn aligned(&mut self) -> Option<Arc<Mark>> {
+    fn aligned(&mut self) -> Option<Arc<Barrier>> {
         self.inputs.iter_mut().for_each(|input| input.brought = false);
         self.awaited.take()
     }

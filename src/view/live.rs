@@ -18,19 +18,19 @@ use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use tokio::sync::watch;
 
-use super::history::{Entry, Followed, Follower, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX};
+use super::history::{Followed, Follower, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, HistoryEntry};
 use super::latency::Latency;
 use super::once::Once;
 use super::rows::{Rows, arranged};
 use super::run::{Progress, Run, Step};
-use super::saved::{self, Chapters, Numbers, Said, Saved};
+use super::saved::{self, Chapters, Numbers, SavedEntry, SavedView};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
 use crate::memory::held_by;
 use crate::operator::Message;
-use crate::operator::state::{Frame, Kept, Loader, Saver, contents};
-use crate::table::{Holder, Mark, next_holder};
+use crate::operator::state::{Frame, FrameVersion, Loader, Saver, contents};
+use crate::table::{Barrier, InstanceId, next_instance};
 use crate::time::{Timestamp, TimestampArray};
 
 /// What the names of frames begin with that are the view's own; operators have numbers.
@@ -46,13 +46,13 @@ pub struct Live {
     pub key: Option<Vec<usize>>,
     epoch: u64,
     order: Vec<Order>,
-    state: Mutex<State>,
+    state: Mutex<LiveState>,
     head: watch::Sender<u64>,
     /// Memory of the encodings in the history.
     encoded_bytes: Arc<AtomicUsize>,
     progress: OnceLock<Arc<Progress>>,
     latency: Latency,
-    holder: Holder,
+    instance: InstanceId,
 }
 
 /// One expression of the view's own `ORDER BY`: it orders every snapshot.
@@ -61,9 +61,9 @@ pub struct Order {
     pub options: SortOptions,
 }
 
-struct State {
+struct LiveState {
     rows: Rows,
-    history: VecDeque<Arc<Entry>>,
+    history: VecDeque<Arc<HistoryEntry>>,
     history_bytes: usize,
     /// The number of the latest change; 0 before the first.
     seq: u64,
@@ -74,10 +74,10 @@ struct State {
     origins: Vec<(u64, u64)>,
     chapters: Chapters,
     /// Since when the rows are the same.
-    rows_kept: Kept,
+    rows_kept: FrameVersion,
 }
 
-impl State {
+impl LiveState {
     fn forget_oldest(&mut self) {
         if let Some(first) = self.history.pop_front() {
             self.history_bytes -= first.bytes();
@@ -142,7 +142,7 @@ impl Live {
             key: None,
             epoch: next_epoch(),
             order: Vec::new(),
-            state: Mutex::new(State {
+            state: Mutex::new(LiveState {
                 rows,
                 history: VecDeque::new(),
                 history_bytes: 0,
@@ -152,13 +152,13 @@ impl Live {
                 snapshot: None,
                 origins: Vec::new(),
                 chapters: Chapters::default(),
-                rows_kept: Kept::default(),
+                rows_kept: FrameVersion::default(),
             }),
             head: watch::Sender::new(0),
             encoded_bytes: Arc::default(),
             progress: OnceLock::new(),
             latency: Latency::default(),
-            holder: next_holder(),
+            instance: next_instance(),
         }
     }
 
@@ -216,7 +216,7 @@ impl Live {
         self.held_in(&self.state())
     }
 
-    fn held_in(&self, state: &State) -> Held {
+    fn held_in(&self, state: &LiveState) -> Held {
         let rows = state.rows.bytes();
         let history = self.history_in(state);
         let snapshot = state.snapshot.as_ref().map_or(0, |snapshot| held_by(&snapshot.rows));
@@ -224,7 +224,7 @@ impl Live {
     }
 
     /// What of the history is not also in the rows.
-    fn history_in(&self, state: &State) -> usize {
+    fn history_in(&self, state: &LiveState) -> usize {
         let shared = if state.rows.are_appended() { state.rows.bytes() } else { 0 };
         state.history_bytes.saturating_sub(shared) + self.encoded_bytes.load(Relaxed)
     }
@@ -324,7 +324,7 @@ impl Live {
         let seq = {
             let mut state = self.state();
             state.rows.apply(&changes)?;
-            let entry = Entry::new(state.seq + 1, state.seq + count, at, changes, &self.encoded_bytes);
+            let entry = HistoryEntry::new(state.seq + 1, state.seq + count, at, changes, &self.encoded_bytes);
             (state.seq, state.at, state.snapshot) = (entry.last, Some(at), None);
             state.rows_kept.changed();
             state.history_bytes += entry.bytes();
@@ -374,9 +374,9 @@ impl Live {
 
     /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is. Fails where the
     /// operators are not to be used any more.
-    fn take_part(&self, mark: &Mark, fingerprint: &str, run: &mut Run) -> Result<()> {
+    fn take_part(&self, mark: &Barrier, fingerprint: &str, run: &mut Run) -> Result<()> {
         let mut saved = Ok(());
-        mark.give(self.part_name(), self.holder, fingerprint.into(), |cut| {
+        mark.give(self.part_name(), self.instance, fingerprint.into(), |cut| {
             let mut frames = run.save(cut).inspect_err(|error| saved = Err(error.clone()))?;
             self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
             Ok(frames)
@@ -385,13 +385,13 @@ impl Live {
     }
 
     /// The same of a view that has ended or failed: what it has said is all there is. Nothing of one that may say more.
-    pub fn take_last_part(&self, mark: &Mark, fingerprint: &str) {
+    pub fn take_last_part(&self, mark: &Barrier, fingerprint: &str) {
         let failure = match self.health() {
             Health::Ended => None,
             Health::Failed(error) => Some(error),
             Health::Waiting | Health::Running | Health::Dropped => return,
         };
-        mark.give(self.last_part_name(), self.holder, fingerprint.into(), |cut| {
+        mark.give(self.last_part_name(), self.instance, fingerprint.into(), |cut| {
             let mut frames = Vec::new();
             let mut state = Saver::new(cut, &mut frames);
             self.save(&mut state.within(LIVE))?;
@@ -424,14 +424,14 @@ impl Live {
 
     fn save(&self, state: &mut Saver<'_>) -> Result<()> {
         let mut now = self.state();
-        let State { rows, history, seq, at, origins, chapters, rows_kept, .. } = &mut *now;
+        let LiveState { rows, history, seq, at, origins, chapters, rows_kept, .. } = &mut *now;
         let origins = origins.iter().copied().chain([(self.epoch, *seq)]).collect();
         saved::save(state, &Numbers { seq: *seq, at: *at, origins })?;
         match rows.are_appended() {
             // The others are in the history.
             true => {
                 let told: usize = history.iter().map(|entry| entry.changes.len()).sum();
-                saved::save_rows(state, &mut Kept::default(), || match rows.count().saturating_sub(told) {
+                saved::save_rows(state, &mut FrameVersion::default(), || match rows.count().saturating_sub(told) {
                     0 => Ok(RecordBatch::new_empty(Arc::clone(&self.schema))),
                     older => Ok(rows.batch(&self.schema)?.slice(0, older)),
                 })?;
@@ -445,8 +445,8 @@ impl Live {
     pub fn load(&self, run: Option<&mut Run>, frames: Vec<Frame>) -> Result<()> {
         let (said, operators) = frames.into_iter().partition(|frame| frame.name.starts_with(LIVE));
         let mut said = contents(said)?;
-        let saved = Saved::load(&mut Loader::new(&mut said).within(LIVE), &self.schema)?;
-        let Saved { rows, history, seq, at, origins } = saved;
+        let saved = SavedView::load(&mut Loader::new(&mut said).within(LIVE), &self.schema)?;
+        let SavedView { rows, history, seq, at, origins } = saved;
         if let Some(run) = run {
             run.load(operators)?;
         }
@@ -456,11 +456,11 @@ impl Live {
         }
         state.rows.fill(rows)?;
         let are_appended = state.rows.are_appended();
-        for Said { first, last, at, changes } in history {
+        for SavedEntry { first, last, at, changes } in history {
             if are_appended {
                 state.rows.apply(&changes)?;
             }
-            let entry = Entry::new(first, last, at, changes, &self.encoded_bytes);
+            let entry = HistoryEntry::new(first, last, at, changes, &self.encoded_bytes);
             state.history_bytes += entry.bytes();
             state.history.push_back(Arc::new(entry));
         }
@@ -505,7 +505,7 @@ impl Live {
         self.head.send_modify(|_| {});
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LiveState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

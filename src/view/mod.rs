@@ -14,7 +14,7 @@ mod saved;
 
 pub use budget::Budget;
 pub use exec::ContinuousExec;
-pub use history::{Entry, Followed, Follower, HISTORY_CHANGES_MAX};
+pub use history::{Followed, Follower, HISTORY_CHANGES_MAX, HistoryEntry};
 pub use latency::{Latencies, Latency};
 pub use live::{Health, Live, Order, Snapshot, begin_epochs};
 pub use once::Once;

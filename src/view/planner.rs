@@ -19,7 +19,8 @@ use datafusion::prelude::SessionConfig;
 use super::exec::ContinuousExec;
 use crate::error::{Error, Result};
 use crate::function;
-use crate::plan::{self, Clocks, Emit, FindWindows, SlotNode, WindowNode};
+use crate::operator::SlotNode;
+use crate::plan::{self, Clocks, Emit, FindWindows, WindowNode};
 use crate::sql::Types;
 use crate::time::UTC;
 use crate::zone;
@@ -33,7 +34,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
     let state = plan::session(session.state(), settings);
     let mut builder = SessionStateBuilder::new_from_existing(state);
     // Before DataFusion's own, which take a name as it stands.
-    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(function::Fields));
+    builder.expr_planners().get_or_insert_default().insert(0, Arc::new(function::FieldByName));
     let state = builder
         .with_type_planner(Arc::new(Types))
         .with_analyzer_rule(Arc::new(FindWindows))

@@ -11,11 +11,11 @@ use tokio::time::{Instant, timeout_at};
 use super::budget::{Budget, Pace};
 use super::inputs::{Arrival, Inputs};
 use crate::error::Result;
-use crate::function::Lost;
+use crate::function::LostGroup;
 use crate::operator::state::{Cut, Frame};
 use crate::operator::{BAD_SAMPLES, BadRow, Chain, Epoch, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::{Follow, Mark, Table};
+use crate::table::{Barrier, Follow, Table};
 use crate::time::Timestamp;
 
 /// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
@@ -48,7 +48,7 @@ pub struct Run {
 pub enum Step {
     Message(Message),
     /// Everything before the mark has been given, and nothing behind it was read: [`Run::save`] gives the state for it.
-    Mark(Arc<Mark>),
+    Mark(Arc<Barrier>),
 }
 
 /// How far a run has come, for those who watch it: noted whenever the run waits, and now and then while it does not.
@@ -64,10 +64,10 @@ impl Progress {
     }
 
     /// Notes groups that have no value.
-    pub(super) fn lose(&self, lost: Vec<Lost>) {
+    pub(super) fn lose(&self, lost: Vec<LostGroup>) {
         let Report { bad_rows, bad_samples, .. } = &mut self.now.lock().unwrap_or_else(PoisonError::into_inner).1;
         *bad_rows += lost.len() as u64;
-        let sample = |lost: Lost| BadRow { time: Timestamp::now(), reason: lost.reason, row: String::new() };
+        let sample = |lost: LostGroup| BadRow { time: Timestamp::now(), reason: lost.reason, row: String::new() };
         bad_samples.extend(lost.into_iter().map(sample));
         bad_samples.drain(..bad_samples.len().saturating_sub(BAD_SAMPLES));
     }

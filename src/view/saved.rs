@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt64Type};
 
-use super::history::Entry;
+use super::history::HistoryEntry;
 use crate::change::Changes;
 use crate::error::{Code, Error, Result};
-use crate::operator::state::{self, Kept, Loader, Saver};
+use crate::operator::state::{self, FrameVersion, Loader, Saver};
 use crate::time::{Timestamp, TimestampArray};
 
 const EPOCHS: &str = "epochs";
@@ -21,10 +21,10 @@ const FAILURE: &str = "failure";
 const ORIGINS_MAX: usize = 64;
 
 /// What a view had said when a checkpoint was made.
-pub struct Saved {
+pub struct SavedView {
     /// Of a view whose rows are never taken back, those that are older than the history.
     pub rows: RecordBatch,
-    pub history: Vec<Said>,
+    pub history: Vec<SavedEntry>,
     pub seq: u64,
     pub at: Option<Timestamp>,
     /// Each epoch so far, and up to which number its changes are those of this state. The last one is the epoch that made it.
@@ -32,7 +32,7 @@ pub struct Saved {
 }
 
 /// One entry of a history.
-pub struct Said {
+pub struct SavedEntry {
     pub first: u64,
     pub last: u64,
     pub at: Timestamp,
@@ -46,7 +46,7 @@ pub struct Chapters(Vec<Chapter>);
 struct Chapter {
     first: u64,
     last: u64,
-    kept: Kept,
+    kept: FrameVersion,
 }
 
 impl Chapter {
@@ -56,7 +56,7 @@ impl Chapter {
 }
 
 impl Chapters {
-    pub fn save(&mut self, state: &mut Saver<'_>, history: &VecDeque<Arc<Entry>>) -> Result<()> {
+    pub fn save(&mut self, state: &mut Saver<'_>, history: &VecDeque<Arc<HistoryEntry>>) -> Result<()> {
         let Some((oldest, latest)) = history.front().zip(history.back()).map(|(front, back)| (front.first, back.last)) else {
             self.0.clear();
             return Ok(());
@@ -64,13 +64,13 @@ impl Chapters {
         self.0.retain(|chapter| chapter.last >= oldest);
         let next = self.0.last().map_or(oldest, |chapter| chapter.last + 1);
         if next <= latest {
-            self.0.push(Chapter { first: next, last: latest, kept: Kept::default() });
+            self.0.push(Chapter { first: next, last: latest, kept: FrameVersion::default() });
         }
         // Each is more than twice as long as the next, so there are few, and each change is written a few times at most.
         while let [.., before, last] = self.0.as_slice()
             && before.len() <= 2 * last.len()
         {
-            let joined = Chapter { first: before.first, last: last.last, kept: Kept::default() };
+            let joined = Chapter { first: before.first, last: last.last, kept: FrameVersion::default() };
             self.0.truncate(self.0.len() - 2);
             self.0.push(joined);
         }
@@ -84,11 +84,11 @@ impl Chapters {
 }
 
 /// The changes of all entries as [`Changes::to_batch`] gives them, and behind each the numbers of its entry and its time.
-fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Result<RecordBatch> {
-    let entries: Vec<&Arc<Entry>> = entries.collect();
+fn written<'a>(entries: impl Iterator<Item = &'a Arc<HistoryEntry>>) -> Result<RecordBatch> {
+    let entries: Vec<&Arc<HistoryEntry>> = entries.collect();
     let changes: Vec<Changes> = entries.iter().map(|entry| entry.changes.clone()).collect();
     let batch = Changes::concat(&changes)?.to_batch()?;
-    let each = |of: fn(&Entry) -> u64| -> ArrayRef {
+    let each = |of: fn(&HistoryEntry) -> u64| -> ArrayRef {
         let values = entries.iter().flat_map(|entry| std::iter::repeat_n(of(entry), entry.changes.len()));
         Arc::new(UInt64Array::from_iter_values(values))
     };
@@ -99,7 +99,7 @@ fn written<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Result<RecordBa
 }
 
 /// The entries that [`written`] put into a batch.
-fn read(batch: &RecordBatch, schema: &SchemaRef, history: &mut Vec<Said>) -> Result<()> {
+fn read(batch: &RecordBatch, schema: &SchemaRef, history: &mut Vec<SavedEntry>) -> Result<()> {
     let wrong = || state::misfit(HISTORY, "is not the history of this view");
     let count = batch.num_columns().checked_sub(3).ok_or_else(wrong)?;
     let numbers = |at: usize| batch.column(at).as_primitive_opt::<UInt64Type>().ok_or_else(wrong);
@@ -111,7 +111,7 @@ fn read(batch: &RecordBatch, schema: &SchemaRef, history: &mut Vec<Said>) -> Res
         let (first, last) = (firsts.value(start), lasts.value(start));
         let length = firsts.values()[start..].iter().take_while(|other| **other == first).count();
         let changes = Changes::from_batch(&all.slice(start, length), schema)?;
-        history.push(Said { first, last, at: Timestamp(at.value(start)), changes });
+        history.push(SavedEntry { first, last, at: Timestamp(at.value(start)), changes });
         start += length;
     }
     Ok(())
@@ -140,7 +140,7 @@ pub fn save(state: &mut Saver<'_>, numbers: &Numbers) -> Result<()> {
 }
 
 /// Saves the rows of a view that do not follow from its history.
-pub fn save_rows(state: &mut Saver<'_>, kept: &mut Kept, rows: impl FnOnce() -> Result<RecordBatch>) -> Result<()> {
+pub fn save_rows(state: &mut Saver<'_>, kept: &mut FrameVersion, rows: impl FnOnce() -> Result<RecordBatch>) -> Result<()> {
     state.keep(ROWS, kept, || {
         let rows = rows()?;
         let times = TimestampArray::from_value(0, rows.num_rows());
@@ -175,7 +175,7 @@ pub fn load_failure(state: &mut Loader<'_>) -> Result<Option<Error>> {
     }))
 }
 
-impl Saved {
+impl SavedView {
     /// Reads the state of a view whose rows have this schema.
     pub fn load(state: &mut Loader<'_>, schema: &SchemaRef) -> Result<Self> {
         let mut epochs = state.take(EPOCHS)?;
@@ -194,11 +194,11 @@ impl Saved {
             }
         }
         history.sort_by_key(|entry| entry.first);
-        let follows = |two: &[Said]| two[0].last.checked_add(1) == Some(two[1].first);
+        let follows = |two: &[SavedEntry]| two[0].last.checked_add(1) == Some(two[1].first);
         if !history.windows(2).all(follows) || history.last().is_some_and(|last| last.last != seq) {
             return Err(state::misfit(HISTORY, "is not whole"));
         }
         let origins = epoch.values().iter().copied().zip(last.values().iter().copied()).collect();
-        Ok(Saved { rows, history, seq, at, origins })
+        Ok(SavedView { rows, history, seq, at, origins })
     }
 }

@@ -31,7 +31,7 @@ impl Default for DatePart {
 
 /// A part that DataFusion does not know.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+enum DateField {
     /// The distance of the session's zone from UTC, or its hours or minutes. An instant is shown in UTC.
     Zone,
     /// So many years, counted from the year 1 where `from_one`.
@@ -40,22 +40,22 @@ enum Part {
     Julian,
 }
 
-impl Part {
-    fn of(name: &str) -> Option<Part> {
+impl DateField {
+    fn of(name: &str) -> Option<DateField> {
         Some(match name.trim().to_ascii_lowercase().as_str() {
-            "timezone" | "timezone_hour" | "timezone_minute" => Part::Zone,
-            "decade" | "decades" => Part::Years { length: 10, from_one: false },
-            "century" | "centuries" => Part::Years { length: 100, from_one: true },
-            "millennium" | "millennia" | "millenniums" => Part::Years { length: 1000, from_one: true },
-            "julian" => Part::Julian,
+            "timezone" | "timezone_hour" | "timezone_minute" => DateField::Zone,
+            "decade" | "decades" => DateField::Years { length: 10, from_one: false },
+            "century" | "centuries" => DateField::Years { length: 100, from_one: true },
+            "millennium" | "millennia" | "millenniums" => DateField::Years { length: 1000, from_one: true },
+            "julian" => DateField::Julian,
             _ => return None,
         })
     }
 
     fn data_type(self) -> DataType {
         match self {
-            Part::Julian => DataType::Float64,
-            Part::Zone | Part::Years { .. } => DataType::Int32,
+            DateField::Julian => DataType::Float64,
+            DateField::Zone | DateField::Years { .. } => DataType::Int32,
         }
     }
 
@@ -70,8 +70,8 @@ impl Part {
         const DAY: i64 = 86_400;
         let day = |value: i64| value.div_euclid(per_second).div_euclid(DAY);
         Ok(match self {
-            Part::Zone => Arc::new(numbers.unary::<_, arrow::datatypes::Int32Type>(|_| 0)) as ArrayRef,
-            Part::Years { length, from_one } => {
+            DateField::Zone => Arc::new(numbers.unary::<_, arrow::datatypes::Int32Type>(|_| 0)) as ArrayRef,
+            DateField::Years { length, from_one } => {
                 let count = |value: i64| -> Option<i32> {
                     let (year, ..) = civil(day(value));
                     let number = match from_one {
@@ -84,7 +84,7 @@ impl Part {
                 };
                 Arc::new(numbers.iter().map(|value| value.and_then(count)).collect::<Int32Array>())
             }
-            Part::Julian => {
+            DateField::Julian => {
                 const JULIAN_DAY_OF_1970: i64 = 2_440_588;
                 let julian = |value: i64| {
                     let in_day = value - day(value) * DAY * per_second;
@@ -97,8 +97,8 @@ impl Part {
 }
 
 /// The part that a call asks for, if it is none of DataFusion's.
-fn asked(part: &ScalarValue) -> Option<Part> {
-    values::text(part).and_then(Part::of)
+fn asked(part: &ScalarValue) -> Option<DateField> {
+    values::text(part).and_then(DateField::of)
 }
 
 fn has_calendar(data_type: &DataType) -> bool {
@@ -127,8 +127,8 @@ impl ScalarUDFImpl for DatePart {
         let time = args.arg_fields[1].data_type();
         let name = args.scalar_arguments[0].and_then(values::text).unwrap_or_default();
         match (part, time) {
-            (Part::Zone, DataType::Timestamp(_, Some(_))) => {}
-            (Part::Zone, _) => {
+            (DateField::Zone, DataType::Timestamp(_, Some(_))) => {}
+            (DateField::Zone, _) => {
                 return Err(Error::new(
                     Code::Query,
                     format!("{} has no {name}: it is a time without a zone", values::shown(std::slice::from_ref(time))),

@@ -25,9 +25,9 @@ use streamgauge::change::Changes;
 use streamgauge::cli::diagnostic;
 use streamgauge::engine::{Answer, Engine, Query};
 use streamgauge::error::Error;
-use streamgauge::format::encode::{Encoder, Output};
-use streamgauge::options::Given;
-use streamgauge::sql::{self, Kind, Statement};
+use streamgauge::format::encode::{Encoder, Encoding};
+use streamgauge::options::GivenOption;
+use streamgauge::sql::{self, Statement, StatementKind};
 use streamgauge::table::Table;
 use streamgauge::time::TimestampArray;
 
@@ -219,7 +219,7 @@ impl Case {
 
     /// Puts the feed's real place into a `CREATE TABLE`.
     async fn connect(&mut self, statement: &mut Statement) {
-        let Kind::CreateTable(create) = &mut statement.kind else { return };
+        let StatementKind::CreateTable(create) = &mut statement.kind else { return };
         let mut is_served = false;
         for option in &mut create.options {
             match option.name.as_str() {
@@ -234,7 +234,7 @@ impl Case {
             }
         }
         if is_served && !create.options.iter().any(|option| option.name == "reconnect_delay") {
-            create.options.push(Given { name: "reconnect_delay".into(), value: "1ms".into(), span: None });
+            create.options.push(GivenOption { name: "reconnect_delay".into(), value: "1ms".into(), span: None });
         }
     }
 
@@ -254,8 +254,8 @@ impl Case {
         let several = outputs.len() > 1;
         let drained = futures::future::join_all(outputs.iter_mut().map(|output| async {
             let mut encoder = match output.changelog {
-                true => Encoder::changelog(Output::Ndjson, &output.schema),
-                false => Encoder::append_only(Output::Ndjson, &output.schema),
+                true => Encoder::changelog(Encoding::Ndjson, &output.schema),
+                false => Encoder::append_only(Encoding::Ndjson, &output.schema),
             };
             if let (true, Some(name)) = (several, &output.name) {
                 encoder = encoder.view(name);
@@ -355,6 +355,6 @@ fn table(rows: RecordBatch) -> String {
     let times = TimestampArray::from_value(0, rows.num_rows());
     let mut text = Vec::new();
     let schema = rows.schema();
-    Encoder::append_only(Output::Table, &schema).write(&Changes::inserts(rows, times), &mut text).unwrap();
+    Encoder::append_only(Encoding::Table, &schema).write(&Changes::inserts(rows, times), &mut text).unwrap();
     String::from_utf8(text).unwrap()
 }

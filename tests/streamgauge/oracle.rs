@@ -11,7 +11,7 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
 use streamgauge::change::Changes;
-use streamgauge::format::encode::{Encoder, Output};
+use streamgauge::format::encode::{Encoder, Encoding};
 use streamgauge::time::{TimestampArray, UTC};
 
 use super::golden::{Case, Queries};
@@ -88,7 +88,7 @@ async fn batch_lines(session: &SessionContext, sql: &str) -> Vec<String> {
     for batch in session.sql(sql).await.unwrap_or_else(|error| panic!("{error}\n{sql}")).collect().await.unwrap() {
         let times = TimestampArray::from_value(0, batch.num_rows());
         let schema = batch.schema();
-        Encoder::append_only(Output::Ndjson, &schema).write(&Changes::inserts(batch, times), &mut text).unwrap();
+        Encoder::append_only(Encoding::Ndjson, &schema).write(&Changes::inserts(batch, times), &mut text).unwrap();
     }
     let mut lines: Vec<String> = String::from_utf8(text).unwrap().lines().map(str::to_string).collect();
     lines.sort();

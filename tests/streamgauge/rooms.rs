@@ -49,7 +49,7 @@ const IMPURE: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("plan/compile.rs", "async ", "DataFusion plans asynchronously"),
     ("plan/compile.rs", ".await", "DataFusion plans asynchronously"),
-    ("plan/bounded.rs", "tokio::", "a plan over rows in memory runs without a task's budget"),
+    ("operator/bounded.rs", "tokio::", "a plan over rows in memory runs without a task's budget"),
 ];
 
 #[test]

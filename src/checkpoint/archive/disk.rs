@@ -12,9 +12,9 @@ pub trait Disk: Send + std::fmt::Debug {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// A new, empty file, for its owner alone, in the place of one that was there.
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>>;
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>>;
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
 
     /// Takes the place of `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -25,14 +25,14 @@ pub trait Disk: Send + std::fmt::Debug {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-pub trait Sink: Write + Send {
+pub trait WriteFile: Write + Send {
     /// On return the bytes are there also after a power failure.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-pub trait Source: Read + Seek + Send {}
+pub trait ReadFile: Read + Seek + Send {}
 
-impl<T: Read + Seek + Send> Source for T {}
+impl<T: Read + Seek + Send> ReadFile for T {}
 
 /// The file system of this machine.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Disk for Local {
         Ok(names)
     }
 
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
@@ -73,7 +73,7 @@ impl Disk for Local {
         Ok(Box::new(options.open(path)?))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         Ok(Box::new(File::open(path)?))
     }
 
@@ -96,7 +96,7 @@ impl Disk for Local {
     }
 }
 
-impl Sink for File {
+impl WriteFile for File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_all()
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
 
-use super::disk::{Disk, Sink, Source};
+use super::disk::{Disk, ReadFile, WriteFile};
 
 /// Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -188,7 +188,7 @@ impl Disk for Fickle {
         Ok(here.map(|path| path.file_name().unwrap().to_str().unwrap().to_string()).collect())
     }
 
-    fn create(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let mut state = self.state();
         state.step(Step::Write)?;
         let file = state.files.len();
@@ -197,7 +197,7 @@ impl Disk for Fickle {
         Ok(Box::new(Open { disk: self.clone(), file }))
     }
 
-    fn open(&self, path: &Path) -> io::Result<Box<dyn Source>> {
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         let mut state = self.state();
         state.step(Step::Read)?;
         let file = state.find(path)?;
@@ -250,7 +250,7 @@ impl Write for Open {
     }
 }
 
-impl Sink for Open {
+impl WriteFile for Open {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.step(Step::Change)?;

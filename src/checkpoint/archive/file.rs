@@ -18,7 +18,7 @@ use arrow::buffer::MutableBuffer;
 use crc32fast::Hasher;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, Sink, Source};
+use super::disk::{Disk, ReadFile, WriteFile};
 use super::frame;
 use crate::operator::Epoch;
 
@@ -61,12 +61,12 @@ pub struct PartEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameEntry {
     pub name: String,
-    pub place: Place,
+    pub place: FrameLocation,
 }
 
 /// Where the bytes of a frame lie.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FrameLocation {
     /// The checkpoint that wrote them, and so the file.
     pub file: Epoch,
     pub offset: u64,
@@ -146,15 +146,15 @@ impl From<String> for Flaw {
 }
 
 /// A file that is being written.
-pub struct Writer {
-    out: BufWriter<Box<dyn Sink>>,
+pub struct ArchiveWriter {
+    out: BufWriter<Box<dyn WriteFile>>,
     epoch: Epoch,
     length: u64,
 }
 
-impl Writer {
+impl ArchiveWriter {
     pub fn create(disk: &dyn Disk, path: &Path, epoch: Epoch) -> io::Result<Self> {
-        let mut writer = Writer { out: BufWriter::new(disk.create(path)?), epoch, length: 0 };
+        let mut writer = ArchiveWriter { out: BufWriter::new(disk.create(path)?), epoch, length: 0 };
         let format = FORMAT.to_le_bytes();
         writer.put(&MAGIC)?;
         writer.put(&format)?;
@@ -162,18 +162,18 @@ impl Writer {
         Ok(writer)
     }
 
-    pub fn frame(&mut self, rows: &RecordBatch) -> io::Result<Place> {
+    pub fn frame(&mut self, rows: &RecordBatch) -> io::Result<FrameLocation> {
         let pieces = frame::encode(rows).map_err(io::Error::other)?;
         let (offset, mut hasher) = (self.length, Hasher::new());
         for piece in &pieces {
             hasher.update(piece);
             self.put(piece)?;
         }
-        Ok(Place { file: self.epoch, offset, length: self.length - offset, checksum: hasher.finalize() })
+        Ok(FrameLocation { file: self.epoch, offset, length: self.length - offset, checksum: hasher.finalize() })
     }
 
     /// Takes over a frame from the file in which it lies, byte by byte. The outer error is of this file, the inner one of that.
-    pub fn copy(&mut self, from: &mut Reader, place: Place) -> io::Result<Result<Place, Flaw>> {
+    pub fn copy(&mut self, from: &mut ArchiveReader, place: FrameLocation) -> io::Result<Result<FrameLocation, Flaw>> {
         let (offset, mut hasher) = (self.length, Hasher::new());
         let mut piece = vec![0; COPY_BYTES];
         let mut done = 0;
@@ -189,7 +189,7 @@ impl Writer {
         if hasher.finalize() != place.checksum {
             return Ok(Err(Flaw::Damage(MISMATCH.into())));
         }
-        Ok(Ok(Place { file: self.epoch, offset, ..place }))
+        Ok(Ok(FrameLocation { file: self.epoch, offset, ..place }))
     }
 
     /// The bytes so far.
@@ -225,17 +225,17 @@ impl Writer {
 const MISMATCH: &str = "the bytes of a frame do not match their checksum";
 
 /// A file that was written.
-pub struct Reader {
-    source: Box<dyn Source>,
+pub struct ArchiveReader {
+    source: Box<dyn ReadFile>,
     epoch: Epoch,
     length: u64,
 }
 
-impl Reader {
+impl ArchiveReader {
     pub fn open(disk: &dyn Disk, path: &Path, epoch: Epoch) -> Result<Self, Flaw> {
         let mut source = disk.open(path)?;
         let length = source.seek(SeekFrom::End(0))?;
-        let mut reader = Reader { source, epoch, length };
+        let mut reader = ArchiveReader { source, epoch, length };
         let (mut magic, mut format, mut sum) = ([0; 8], [0; 4], [0; 4]);
         reader.bytes(0, &mut magic)?;
         reader.source.read_exact(&mut format)?;
@@ -278,7 +278,7 @@ impl Reader {
         Ok(manifest)
     }
 
-    pub fn frame(&mut self, place: Place) -> Result<RecordBatch, Flaw> {
+    pub fn frame(&mut self, place: FrameLocation) -> Result<RecordBatch, Flaw> {
         if place.length > self.length {
             return Err("it is cut off".to_string().into());
         }

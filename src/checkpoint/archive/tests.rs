@@ -30,15 +30,15 @@ fn rows(values: impl IntoIterator<Item = i64>) -> RecordBatch {
     RecordBatch::try_new(Arc::new(schema), vec![Arc::new(values), Arc::new(texts)]).unwrap()
 }
 
-fn part(name: &str, frames: Vec<(&str, Content)>) -> Part {
+fn part(name: &str, frames: Vec<(&str, FrameContent)>) -> StatePart {
     let frames = frames.into_iter().map(|(name, content)| Frame { name: name.into(), content }).collect();
-    Part { name: name.into(), fingerprint: "f".into(), frames }
+    StatePart { name: name.into(), fingerprint: "f".into(), frames }
 }
 
 /// A table whose one frame never changes after the first time, and one that always does.
-fn half(epoch: Epoch, full: bool) -> Vec<Part> {
-    let old = if full { Content::Rows(rows(0..20)) } else { Content::Unchanged };
-    vec![part("table/t", vec![("old", old), ("new", Content::Rows(rows([epoch as i64])))])]
+fn half(epoch: Epoch, full: bool) -> Vec<StatePart> {
+    let old = if full { FrameContent::Rows(rows(0..20)) } else { FrameContent::Unchanged };
+    vec![part("table/t", vec![("old", old), ("new", FrameContent::Rows(rows([epoch as i64])))])]
 }
 
 /// Rows by name, and since when they are what they are.
@@ -51,7 +51,7 @@ struct World {
     rows_max: i64,
     parts: BTreeMap<String, (u32, Frames)>,
     /// Everything that was ever to be written.
-    history: BTreeMap<Epoch, Vec<Part>>,
+    history: BTreeMap<Epoch, Vec<StatePart>>,
 }
 
 impl World {
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// The parts of checkpoint `epoch`, after some changes.
-    fn cut(&mut self, epoch: Epoch, written: Option<Epoch>) -> Vec<Part> {
+    fn cut(&mut self, epoch: Epoch, written: Option<Epoch>) -> Vec<StatePart> {
         let rng = &mut self.rng;
         let mut some = |rows_max| rows((0..rng.i64(0..=rows_max)).map(|_| rng.i64(..)).collect::<Vec<_>>());
         let mut chance = Rng::with_seed(epoch);
@@ -87,16 +87,16 @@ impl World {
                 }
             }
         }
-        let cut = |reuse: bool| -> Vec<Part> {
+        let cut = |reuse: bool| -> Vec<StatePart> {
             let content = |rows: &RecordBatch, since: Epoch| match written.filter(|_| reuse) {
-                Some(written) if since <= written => Content::Unchanged,
-                _ => Content::Rows(rows.clone()),
+                Some(written) if since <= written => FrameContent::Unchanged,
+                _ => FrameContent::Rows(rows.clone()),
             };
             let frame = |(name, (rows, since)): (&String, &(RecordBatch, Epoch))| Frame {
                 name: name.clone(),
                 content: content(rows, *since),
             };
-            let part = |(name, (fingerprint, frames)): (&String, &(u32, Frames))| Part {
+            let part = |(name, (fingerprint, frames)): (&String, &(u32, Frames))| StatePart {
                 name: name.clone(),
                 fingerprint: fingerprint.to_string(),
                 frames: frames.iter().map(frame).collect(),
@@ -108,7 +108,7 @@ impl World {
         given
     }
 
-    fn write(&mut self, archive: &mut Archive) -> Result<Written> {
+    fn write(&mut self, archive: &mut Archive) -> Result<CheckpointCost> {
         let epoch = archive.epoch() + 1;
         let parts = self.cut(epoch, archive.written());
         archive.write(epoch, parts)
@@ -159,11 +159,11 @@ fn numbers_only_go_up() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_and_the_next_checkpoint_is_full() {
-    let twice = || Content::Rows(rows([1]));
-    let changed = Part { fingerprint: "other".into(), ..half(2, false).remove(0) };
+    let twice = || FrameContent::Rows(rows([1]));
+    let changed = StatePart { fingerprint: "other".into(), ..half(2, false).remove(0) };
     for (wrong, reason) in [
-        (vec![part("table/t", vec![("unknown", Content::Unchanged)])], "was not there"),
-        (vec![part("view/unknown", vec![("old", Content::Unchanged)])], "was not there"),
+        (vec![part("table/t", vec![("unknown", FrameContent::Unchanged)])], "was not there"),
+        (vec![part("view/unknown", vec![("old", FrameContent::Unchanged)])], "was not there"),
         (vec![changed], "changed"),
         (vec![part("table/t", vec![("a", twice()), ("a", twice())])], "twice"),
         (vec![part("table/t", vec![]), part("table/t", vec![])], "twice"),
@@ -208,9 +208,10 @@ fn bytes_that_nobody_needs_are_bounded_by_those_that_are_needed() {
         // Each file is needed for ever for its small frame, and for its large one no longer.
         let names: Vec<String> = (1..=epoch).map(|number| format!("closed/{number}")).collect();
         let parts = |full: bool| {
-            let content = |number: Epoch| if full || number == epoch { Content::Rows(small(number)) } else { Content::Unchanged };
+            let content =
+                |number: Epoch| if full || number == epoch { FrameContent::Rows(small(number)) } else { FrameContent::Unchanged };
             let mut frames: Vec<_> = (1..=epoch).zip(&names).map(|(number, name)| (name.as_str(), content(number))).collect();
-            frames.push(("open", Content::Rows(large(epoch))));
+            frames.push(("open", FrameContent::Rows(large(epoch))));
             vec![part("view/v", frames)]
         };
         archive.write(epoch, parts(false)).unwrap();
@@ -352,7 +353,7 @@ fn a_manifest_that_promises_more_than_there_is_is_damage() {
     archive.write(1, half(1, true)).unwrap();
     archive.write(2, half(2, false)).unwrap();
     let Base { manifest, .. } = archive.base.as_ref().unwrap();
-    let place = |frame: usize, edit: fn(&mut Place)| {
+    let place = |frame: usize, edit: fn(&mut FrameLocation)| {
         let mut manifest = manifest.clone();
         edit(&mut manifest.parts[0].frames[frame].place);
         manifest
@@ -373,7 +374,7 @@ fn a_manifest_that_promises_more_than_there_is_is_damage() {
         (twice, "'old' does not lie within its file"),
     ] {
         let disk = disk.copy();
-        let mut writer = Writer::create(&disk, &file(2), 2).unwrap();
+        let mut writer = ArchiveWriter::create(&disk, &file(2), 2).unwrap();
         writer.frame(&rows([2])).unwrap();
         writer.finish(&manifest).unwrap();
         let opened = open(&disk);

@@ -8,7 +8,7 @@ use futures::stream::{self, Stream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::source::Events;
+use super::source::EventReader;
 use super::{Flush, Pace, Replay};
 
 /// A chunk of the response is closed when it has reached this: large enough that a system call carries hundreds of events.
@@ -20,7 +20,7 @@ const SKIP_MAX: u64 = 100_000_000;
 
 /// One client's place in the events.
 pub(super) struct Cursor {
-    events: Box<dyn Events>,
+    events: Box<dyn EventReader>,
     repeat: bool,
     /// An event taken before it is due, to see whether there is one.
     ahead: Vec<u8>,
@@ -35,12 +35,12 @@ pub(super) struct Cursor {
     until_cut: Option<u64>,
     flush: Flush,
     stopped: watch::Receiver<bool>,
-    next: Next,
+    next: NextSend,
 }
 
 /// What follows what has been sent.
 #[derive(Clone, Copy, PartialEq)]
-enum Next {
+enum NextSend {
     Events,
     /// The connection breaks off.
     Cut,
@@ -93,7 +93,7 @@ impl Cursor {
             until_cut: replay.drop_every.map(u64::from),
             flush: replay.flush,
             stopped,
-            next: Next::Events,
+            next: NextSend::Events,
         };
         let most = match replay.pace {
             Pace::Live(rate) => Schedule { rate, since: started, base: 0 }.due(now),
@@ -161,14 +161,14 @@ impl Cursor {
         if !self.wire.is_empty() {
             return Ok(Some(self.wire_chunk()));
         }
-        if self.flush == Flush::Each || self.next == Next::Cut {
+        if self.flush == Flush::Each || self.next == NextSend::Cut {
             // A turn for the server to send what it holds; before a cut, so that what was promised arrives.
             tokio::task::yield_now().await;
         }
-        while self.next == Next::Events {
+        while self.next == NextSend::Events {
             // The sender is gone when the server was dropped instead of stopped.
             if *self.stopped.borrow() || self.stopped.has_changed().is_err() {
-                self.next = Next::End;
+                self.next = NextSend::End;
                 break;
             }
             let now = Instant::now();
@@ -190,13 +190,13 @@ impl Cursor {
             if !self.wire.is_empty() {
                 return Ok(Some(self.wire_chunk()));
             }
-            if self.next == Next::Events {
+            if self.next == NextSend::Events {
                 self.wait().await;
             }
         }
         match self.next {
-            Next::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut as asked by drop_every")),
-            Next::End | Next::Events => Ok(None),
+            NextSend::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut as asked by drop_every")),
+            NextSend::End | NextSend::Events => Ok(None),
         }
     }
 
@@ -216,14 +216,14 @@ impl Cursor {
             if !self.ahead.is_empty() {
                 wire.append(&mut self.ahead);
             } else if !self.pull(&mut wire)? {
-                self.next = Next::End;
+                self.next = NextSend::End;
                 break;
             }
             self.position += 1;
             if let Some(left) = &mut self.until_cut {
                 *left -= 1;
                 if *left == 0 {
-                    self.next = Next::Cut;
+                    self.next = NextSend::Cut;
                     break;
                 }
             }
@@ -232,11 +232,11 @@ impl Cursor {
             }
         }
         self.wire = wire;
-        if self.schedule.is_some() && self.next == Next::Events && self.ahead.is_empty() {
+        if self.schedule.is_some() && self.next == NextSend::Events && self.ahead.is_empty() {
             // The end comes with the last event, not when another one would be due.
             let mut ahead = Vec::new();
             if !self.pull(&mut ahead)? {
-                self.next = Next::End;
+                self.next = NextSend::End;
             }
             self.ahead = ahead;
         }
@@ -268,7 +268,7 @@ mod tests {
 
     use futures::TryStreamExt;
 
-    use super::super::{Fields, Layout, Source};
+    use super::super::{EventFields, EventSource, Layout};
     use super::*;
 
     const LINES: &[u8] = b"{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n";
@@ -287,7 +287,7 @@ mod tests {
     }
 
     fn replay(pace: Pace) -> Replay {
-        let source = Source::bytes(Bytes::from_static(LINES), Layout::Ndjson(Fields::default()));
+        let source = EventSource::bytes(Bytes::from_static(LINES), Layout::Ndjson(EventFields::default()));
         Replay { pace, ..Replay::new(source) }
     }
 

@@ -20,15 +20,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::source::{Events, Fields, Layout, Source, render};
-use super::args::{self, Exit, Input, Rate};
+pub use self::source::{EventFields, EventReader, EventSource, Layout, render};
+use super::args::{self, Exit, InputPath, Rate};
 use crate::error::{Code, Error, Result};
 use body::Cursor;
 
 /// What is served, and how. Every client has its own place in the events and its own pace.
 #[derive(Clone)]
 pub struct Replay {
-    pub source: Source,
+    pub source: EventSource,
     pub pace: Pace,
     /// Start over at the end; else the response ends there, and a resume behind the last event is answered with 204.
     pub repeat: bool,
@@ -63,7 +63,7 @@ pub enum Flush {
 
 impl Replay {
     /// As fast as the client reads, once, without cuts or heartbeats.
-    pub fn new(source: Source) -> Self {
+    pub fn new(source: EventSource) -> Self {
         Replay { source, pace: Pace::Max, repeat: false, drop_every: None, heartbeat: None, retry: None, flush: Flush::Coalesced }
     }
 }
@@ -134,7 +134,7 @@ fn last_event_id(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 }
 
 /// `streamgauge replay`: serves until `shutdown`.
-pub async fn run(args: args::Replay, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<Exit> {
+pub async fn run(args: args::ReplayArgs, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<Exit> {
     let replay = Replay {
         source: source_of(&args)?,
         pace: match args.rate {
@@ -154,8 +154,8 @@ pub async fn run(args: args::Replay, shutdown: impl Future<Output = ()> + Send +
     let listener = TcpListener::bind(("127.0.0.1", args.port)).await.map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
     let name = match &args.file {
-        Input::Stdin => "standard input".into(),
-        Input::File(path) => path.display().to_string(),
+        InputPath::Stdin => "standard input".into(),
+        InputPath::File(path) => path.display().to_string(),
     };
     eprintln!("serving http://127.0.0.1:{port}/ from {name}; Ctrl-C ends it");
     serve(listener, replay, shutdown).await.map_err(failed)?;
@@ -164,7 +164,7 @@ pub async fn run(args: args::Replay, shutdown: impl Future<Output = ()> + Send +
 
 /// The source, whose times are moved as `--now` says; with `--loop` also without: what comes again would be late for all who read it by its
 /// times.
-fn source_of(args: &args::Replay) -> Result<Source> {
+fn source_of(args: &args::ReplayArgs) -> Result<EventSource> {
     let now = args.now.clone().filter(|field| !field.is_empty());
     if args.now.is_some() || !args.repeat {
         return plain_source(args, now);
@@ -172,8 +172,8 @@ fn source_of(args: &args::Replay) -> Result<Source> {
     let plain = plain_source(args, None)?;
     // Standard input can be read once.
     let found = match &args.file {
-        Input::Stdin => None,
-        Input::File(_) => moved::event_time(&plain).ok().flatten(),
+        InputPath::Stdin => None,
+        InputPath::File(_) => moved::event_time(&plain).ok().flatten(),
     };
     match found {
         Some(field) => {
@@ -186,18 +186,18 @@ fn source_of(args: &args::Replay) -> Result<Source> {
     }
 }
 
-fn plain_source(args: &args::Replay, now: Option<String>) -> Result<Source> {
-    let fields = Fields { id: args.id.clone(), event: args.event.clone(), now: now.clone() };
+fn plain_source(args: &args::ReplayArgs, now: Option<String>) -> Result<EventSource> {
+    let fields = EventFields { id: args.id.clone(), event: args.event.clone(), now: now.clone() };
     let unreadable = |name: &str, error: io::Error| {
         Error::new(Code::File, format!("{name} cannot be read: {error}")).hint("name an NDJSON file or a recorded .sse stream")
     };
     match &args.file {
-        Input::Stdin => {
+        InputPath::Stdin => {
             let mut text = Vec::new();
             io::stdin().lock().read_to_end(&mut text).map_err(|error| unreadable("standard input", error))?;
-            Ok(Source::bytes(Bytes::from(text), Layout::Ndjson(fields)))
+            Ok(EventSource::bytes(Bytes::from(text), Layout::Ndjson(fields)))
         }
-        Input::File(path) => {
+        InputPath::File(path) => {
             let recorded = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sse"));
             if recorded && (fields.id.is_some() || fields.event.is_some()) {
                 return Err(Error::new(
@@ -211,7 +211,7 @@ fn plain_source(args: &args::Replay, now: Option<String>) -> Result<Source> {
             if path.is_dir() {
                 return Err(unreadable(&name, io::ErrorKind::IsADirectory.into()));
             }
-            let source = Source::file(path.clone(), layout);
+            let source = EventSource::file(path.clone(), layout);
             source.open().map_err(|error| unreadable(&name, error))?;
             Ok(source)
         }

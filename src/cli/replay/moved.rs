@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
-use super::source::Source;
+use super::source::EventSource;
 use crate::feed::Parser;
 use crate::format::unix_format;
 use crate::table::peek::Summary;
@@ -18,7 +18,7 @@ const SAMPLES: u64 = 100;
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// The field that `peek` proposes as the event time, if any.
-pub fn event_time(source: &Source) -> std::io::Result<Option<String>> {
+pub fn event_time(source: &EventSource) -> std::io::Result<Option<String>> {
     let mut events = source.open()?;
     let mut summary = Summary::default();
     let mut parser = Parser::new(EVENT_BYTES_MAX);

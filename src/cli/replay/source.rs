@@ -14,10 +14,10 @@ use crate::time::Timestamp;
 
 /// Events that can be opened any number of times, each time from the first.
 #[derive(Clone)]
-pub struct Source(Arc<dyn Fn() -> io::Result<Box<dyn Events>> + Send + Sync>);
+pub struct EventSource(Arc<dyn Fn() -> io::Result<Box<dyn EventReader>> + Send + Sync>);
 
-/// One pass over the events of a [`Source`].
-pub trait Events: Send {
+/// One pass over the events of a [`EventSource`].
+pub trait EventReader: Send {
     /// Appends the next event to `wire` as it is sent, up to its blank line; `id` becomes the last event id. `false` at the end.
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool>;
 
@@ -39,7 +39,7 @@ pub trait Events: Send {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// The data of an event on each line; blank lines are skipped.
-    Ndjson(Fields),
+    Ndjson(EventFields),
     /// A recorded stream: types and ids are kept; comments and `retry` are the server's own affair and left out. The field, if one is
     /// named, is a time that becomes the moment of sending.
     Recorded { now: Option<String> },
@@ -47,7 +47,7 @@ pub enum Layout {
 
 /// The fields (or dotted paths) of NDJSON lines that hold the id and the type of an event.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Fields {
+pub struct EventFields {
     /// `None`: the number of the line, counted from 1, going on when the file starts over.
     pub id: Option<String>,
     /// `None`: events have no type.
@@ -56,24 +56,24 @@ pub struct Fields {
     pub now: Option<String>,
 }
 
-impl Source {
-    pub fn new(open: impl Fn() -> io::Result<Box<dyn Events>> + Send + Sync + 'static) -> Self {
-        Source(Arc::new(open))
+impl EventSource {
+    pub fn new(open: impl Fn() -> io::Result<Box<dyn EventReader>> + Send + Sync + 'static) -> Self {
+        EventSource(Arc::new(open))
     }
 
     /// The events of a file, read again for each client. Reading blocks its thread for as long as the disk takes.
     pub fn file(path: PathBuf, layout: Layout) -> Self {
-        Source::text(layout, move || Ok(BufReader::new(File::open(&path)?)))
+        EventSource::text(layout, move || Ok(BufReader::new(File::open(&path)?)))
     }
 
     /// The events of a text in memory.
     pub fn bytes(text: Bytes, layout: Layout) -> Self {
-        Source::text(layout, move || Ok(Cursor::new(text.clone())))
+        EventSource::text(layout, move || Ok(Cursor::new(text.clone())))
     }
 
     /// A made-up feed, the same for each client.
     pub fn sample(settings: sample::Settings) -> Self {
-        Source::new(move || {
+        EventSource::new(move || {
             Ok(Box::new(Generated {
                 settings: settings.clone(),
                 sample: Sample::new(settings.clone()),
@@ -94,10 +94,10 @@ impl Source {
         }
         chunks.push(Bytes::from(chunk));
         let chunks: Arc<[Bytes]> = chunks.into();
-        Ok(Source::new(move || Ok(Box::new(Rendered { chunks: Arc::clone(&chunks), next: 0, rest: Bytes::new() }))))
+        Ok(EventSource::new(move || Ok(Box::new(Rendered { chunks: Arc::clone(&chunks), next: 0, rest: Bytes::new() }))))
     }
 
-    pub fn open(&self) -> io::Result<Box<dyn Events>> {
+    pub fn open(&self) -> io::Result<Box<dyn EventReader>> {
         (self.0)()
     }
 
@@ -105,10 +105,10 @@ impl Source {
         layout: Layout,
         open: impl Fn() -> io::Result<R> + Clone + Send + Sync + 'static,
     ) -> Self {
-        Source::new(move || {
+        EventSource::new(move || {
             let (reader, open) = (open()?, open.clone());
             Ok(match layout.clone() {
-                Layout::Ndjson(fields) => Box::new(Lines { open, reader, fields, number: 0, base: 0, line: Vec::new() }),
+                Layout::Ndjson(fields) => Box::new(NdjsonLines { open, reader, fields, number: 0, base: 0, line: Vec::new() }),
                 Layout::Recorded { now } => {
                     Box::new(Recorded { open, reader, piece: Vec::new(), event: Block::default(), first: true, now })
                 }
@@ -142,10 +142,10 @@ pub fn render(kind: &str, id: &str, data: &[u8], wire: &mut Vec<u8>) {
 }
 
 /// The lines of an NDJSON text.
-struct Lines<O, R> {
+struct NdjsonLines<O, R> {
     open: O,
     reader: R,
-    fields: Fields,
+    fields: EventFields,
     /// Lines read in this pass.
     number: u64,
     /// Lines of the passes before.
@@ -153,7 +153,7 @@ struct Lines<O, R> {
     line: Vec<u8>,
 }
 
-impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> Events for Lines<O, R> {
+impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> EventReader for NdjsonLines<O, R> {
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool> {
         let line = loop {
             self.line.clear();
@@ -166,7 +166,7 @@ impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> Events for Lines<O, R> 
                 break line;
             }
         };
-        let Fields { id: id_field, event, now } = &self.fields;
+        let EventFields { id: id_field, event, now } = &self.fields;
         let parsed = (id_field.is_some() || event.is_some()).then(|| serde_json::from_slice(line).ok()).flatten();
         let value = |field: &Option<String>| field.as_ref().and_then(|path| text_at(parsed.as_ref()?, path)).unwrap_or_default();
         let own = match id_field {
@@ -280,7 +280,7 @@ impl Block {
     }
 }
 
-impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> Events for Recorded<O, R> {
+impl<R: BufRead + Send, O: Fn() -> io::Result<R> + Send> EventReader for Recorded<O, R> {
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool> {
         loop {
             if self.piece.is_empty() {
@@ -324,7 +324,7 @@ struct Generated {
     event: sample::Event,
 }
 
-impl Events for Generated {
+impl EventReader for Generated {
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool> {
         if !self.sample.next(&mut self.event) {
             return Ok(false);
@@ -348,7 +348,7 @@ struct Rendered {
     rest: Bytes,
 }
 
-impl Events for Rendered {
+impl EventReader for Rendered {
     fn next(&mut self, wire: &mut Vec<u8>, id: &mut String) -> io::Result<bool> {
         while self.rest.is_empty() {
             let Some(chunk) = self.chunk() else { return Ok(false) };
@@ -383,7 +383,7 @@ mod tests {
     use super::*;
 
     /// All events of one pass as text, each followed by the last event id in brackets.
-    fn pass(events: &mut dyn Events) -> String {
+    fn pass(events: &mut dyn EventReader) -> String {
         let (mut wire, mut id, mut text) = (Vec::new(), String::new(), String::new());
         while events.next(&mut wire, &mut id).unwrap() {
             text += &format!("{}[{id}]", String::from_utf8_lossy(&wire));
@@ -392,13 +392,13 @@ mod tests {
         text
     }
 
-    fn open(text: &'static str, layout: Layout) -> Box<dyn Events> {
-        Source::bytes(Bytes::from_static(text.as_bytes()), layout).open().unwrap()
+    fn open(text: &'static str, layout: Layout) -> Box<dyn EventReader> {
+        EventSource::bytes(Bytes::from_static(text.as_bytes()), layout).open().unwrap()
     }
 
     #[test]
     fn lines_are_numbered_and_go_on_in_the_next_pass() {
-        let mut events = open("{\"a\":1}\r\n\n{\"a\":2}", Layout::Ndjson(Fields::default()));
+        let mut events = open("{\"a\":1}\r\n\n{\"a\":2}", Layout::Ndjson(EventFields::default()));
         assert_eq!(pass(&mut *events), "id: 1\ndata: {\"a\":1}\n\n[1]id: 3\ndata: {\"a\":2}\n\n[3]");
         assert_eq!(events.counted(), Some(3));
         assert!(events.rewind(2).unwrap());
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn ids_and_types_come_from_fields_and_paths() {
-        let fields = Fields { id: Some("meta.id".into()), event: Some("type".into()), now: None };
+        let fields = EventFields { id: Some("meta.id".into()), event: Some("type".into()), now: None };
         let text = "{\"type\":\"edit\",\"meta\":{\"id\":7}}\n{\"type\":\"a\\nb\",\"meta\":{}}\nno json\n";
         assert_eq!(
             pass(&mut *open(text, Layout::Ndjson(fields))),
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn rendered_events_are_the_same_events() {
-        let source = Source::bytes(Bytes::from_static(b"{}\n[]\n"), Layout::Ndjson(Fields::default()));
+        let source = EventSource::bytes(Bytes::from_static(b"{}\n[]\n"), Layout::Ndjson(EventFields::default()));
         let (mut plain, mut rendered) = (source.open().unwrap(), source.rendered().unwrap().open().unwrap());
         assert_eq!(pass(&mut *rendered), pass(&mut *plain));
     }

@@ -11,10 +11,10 @@ use crate::time::Timestamp;
 
 /// The columns of a batch, ready to be read row by row.
 pub(super) struct Cells<'a> {
-    columns: Vec<Column<'a>>,
+    columns: Vec<ScreenColumn<'a>>,
 }
 
-enum Column<'a> {
+enum ScreenColumn<'a> {
     /// Numbers as doubles: the screen rounds anyway. Whole ones are shown without decimals.
     Number {
         values: ArrayRef,
@@ -36,22 +36,22 @@ fn times(array: &ArrayRef) -> Result<ArrayRef> {
 
 impl<'a> Cells<'a> {
     pub fn new(rows: &'a RecordBatch) -> Result<Self> {
-        let column = |array: &'a ArrayRef| -> Result<Column<'a>> {
+        let column = |array: &'a ArrayRef| -> Result<ScreenColumn<'a>> {
             Ok(match array.data_type() {
                 kind if kind.is_numeric() => {
-                    Column::Number { values: cast(array, &DataType::Float64)?, whole: kind.is_integer() }
+                    ScreenColumn::Number { values: cast(array, &DataType::Float64)?, whole: kind.is_integer() }
                 }
-                DataType::Timestamp(..) => Column::Time(times(array)?),
+                DataType::Timestamp(..) => ScreenColumn::Time(times(array)?),
                 DataType::Struct(_) => {
                     let parts = array.as_struct();
                     match (parts.column_by_name("start"), parts.column_by_name("end")) {
                         (Some(start), Some(end)) if parts.num_columns() == 2 && start.data_type().is_temporal() => {
-                            Column::Window { start: times(start)?, end: times(end)? }
+                            ScreenColumn::Window { start: times(start)?, end: times(end)? }
                         }
-                        _ => Column::Text(ArrayFormatter::try_new(array, &FORMAT)?),
+                        _ => ScreenColumn::Text(ArrayFormatter::try_new(array, &FORMAT)?),
                     }
                 }
-                _ => Column::Text(ArrayFormatter::try_new(array, &FORMAT)?),
+                _ => ScreenColumn::Text(ArrayFormatter::try_new(array, &FORMAT)?),
             })
         };
         Ok(Cells { columns: rows.columns().iter().map(column).collect::<Result<_>>()? })
@@ -62,16 +62,16 @@ impl<'a> Cells<'a> {
         for column in &self.columns {
             let mut number = None;
             shown.cells.push(match column {
-                Column::Number { values, whole } => {
+                ScreenColumn::Number { values, whole } => {
                     number = values.is_valid(row).then(|| values.as_primitive::<Float64Type>().value(row));
                     number.map_or_else(String::new, |number| rounded(number, *whole))
                 }
-                Column::Time(times) => at(times, row).map_or_else(String::new, time_of_day),
-                Column::Window { start, end } => match (at(start, row), at(end, row)) {
+                ScreenColumn::Time(times) => at(times, row).map_or_else(String::new, time_of_day),
+                ScreenColumn::Window { start, end } => match (at(start, row), at(end, row)) {
                     (Some(start), Some(end)) => window(start, end),
                     _ => String::new(),
                 },
-                Column::Text(text) => one_line(&text.value(row).try_to_string()?),
+                ScreenColumn::Text(text) => one_line(&text.value(row).try_to_string()?),
             });
             shown.numbers.push(number);
         }

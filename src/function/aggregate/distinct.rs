@@ -8,19 +8,19 @@ use datafusion::common::ScalarValue;
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::Accumulator;
 
-use super::total::{Exact, What, Wide};
+use super::total::{Exact, TotalKind, Wide};
 
 /// How often each value is there.
 #[derive(Debug)]
 pub struct Distinct<T: Exact<W>, W: Wide> {
-    what: What,
+    what: TotalKind,
     counts: HashMap<W, u64>,
     sum: W,
     of: PhantomData<T>,
 }
 
 impl<T: Exact<W>, W: Wide> Distinct<T, W> {
-    pub fn new(what: What) -> Self {
+    pub fn new(what: TotalKind) -> Self {
         Distinct { what, counts: HashMap::new(), sum: W::default(), of: PhantomData }
     }
 

@@ -7,7 +7,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::Accumulator;
 
 use crate::error::{Error, Result};
-use crate::function::told;
+use crate::function::lost_group;
 
 /// The type whose values are summed up here.
 pub const OF: DataType = DataType::Interval(IntervalUnit::MonthDayNano);
@@ -68,7 +68,7 @@ impl Accumulator for Intervals {
         }
         let parts = (self.months.try_into(), self.days.try_into(), self.nanos.try_into());
         let (Ok(months), Ok(days), Ok(nanoseconds)) = parts else {
-            told::lost(None, || format!("{} is out of range for INTERVAL", self.name))?;
+            lost_group::lost(None, || format!("{} is out of range for INTERVAL", self.name))?;
             return Ok(ScalarValue::IntervalMonthDayNano(None));
         };
         Ok(ScalarValue::IntervalMonthDayNano(Some(IntervalMonthDayNanoType::make_value(months, days, nanoseconds))))

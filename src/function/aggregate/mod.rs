@@ -26,14 +26,14 @@ use datafusion::prelude::SessionContext;
 use self::distinct::Distinct;
 use self::interval::Intervals;
 use self::moments::{Moment, Moments, MomentsOfGroups};
-use self::parts::{Parts, Recipe};
-use self::total::{Total, Totals, What};
+use self::parts::{FrameParts, Recipe};
+use self::total::{Total, TotalKind, Totals};
 use crate::error::{Error, Result};
 
 /// Registers them under the names of those they stand for.
 pub fn register(session: &SessionContext) -> Result<()> {
-    let mut kinds = vec![("sum", Kind::Sum), ("avg", Kind::Average), ("bit_xor", Kind::Xor)];
-    kinds.extend(moments::ALL.iter().map(|(name, moment)| (*name, Kind::Moment(*moment))));
+    let mut kinds = vec![("sum", AggregateKind::Sum), ("avg", AggregateKind::Average), ("bit_xor", AggregateKind::Xor)];
+    kinds.extend(moments::ALL.iter().map(|(name, moment)| (*name, AggregateKind::Moment(*moment))));
     for (name, kind) in kinds {
         let inner = session.udaf(name)?;
         session.register_udaf(AggregateUDF::new_from_impl(Safe { inner, kind }));
@@ -42,7 +42,7 @@ pub fn register(session: &SessionContext) -> Result<()> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum AggregateKind {
     Sum,
     Average,
     /// Of variances, covariances, correlations and regressions.
@@ -54,7 +54,7 @@ enum Kind {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Safe {
     inner: Arc<AggregateUDF>,
-    kind: Kind,
+    kind: AggregateKind,
 }
 
 /// Calls a generic function for the type of the values and of their sum.
@@ -76,15 +76,15 @@ macro_rules! with_types {
     };
 }
 
-fn distinct<T: total::Exact<W>, W: total::Wide>(what: What) -> DataFusionResult<Box<dyn Accumulator>> {
+fn distinct<T: total::Exact<W>, W: total::Wide>(what: TotalKind) -> DataFusionResult<Box<dyn Accumulator>> {
     Ok(Box::new(Distinct::<T, W>::new(what)))
 }
 
-fn total<T: total::Exact<W>, W: total::Wide>(what: What) -> DataFusionResult<Box<dyn Accumulator>> {
+fn total<T: total::Exact<W>, W: total::Wide>(what: TotalKind) -> DataFusionResult<Box<dyn Accumulator>> {
     Ok(Box::new(Total::<T, W>::new(what)))
 }
 
-fn totals<T: total::Exact<W>, W: total::Wide>(what: What) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+fn totals<T: total::Exact<W>, W: total::Wide>(what: TotalKind) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
     Ok(Box::new(Totals::<T, W>::new(what)))
 }
 
@@ -94,15 +94,15 @@ fn sum_type<T: total::Exact<W>, W: total::Wide>(of: &DataType) -> Option<DataTyp
 
 impl Safe {
     /// What is computed exactly in one number; none for floating-point numbers and intervals.
-    fn exact(&self, args: &AccumulatorArgs) -> Option<What> {
+    fn exact(&self, args: &AccumulatorArgs) -> Option<TotalKind> {
         let of = args.expr_fields.first()?.data_type();
         let average = match self.kind {
-            Kind::Sum => false,
-            Kind::Average => true,
-            Kind::Moment(_) | Kind::Xor => return None,
+            AggregateKind::Sum => false,
+            AggregateKind::Average => true,
+            AggregateKind::Moment(_) | AggregateKind::Xor => return None,
         };
         let _ = with_types!(of, sum_type(of), None)?;
-        Some(What { of: of.clone(), result: args.return_type().clone(), average, name: args.name.into() })
+        Some(TotalKind { of: of.clone(), result: args.return_type().clone(), average, name: args.name.into() })
     }
 
     fn is_interval(args: &AccumulatorArgs) -> bool {
@@ -114,7 +114,7 @@ impl Safe {
     }
 }
 
-fn unknown<T>(what: &What) -> DataFusionResult<T> {
+fn unknown<T>(what: &TotalKind) -> DataFusionResult<T> {
     Err(Error::bug(format!("no exact sum of {}", what.of)).into())
 }
 
@@ -128,26 +128,26 @@ impl AggregateUDFImpl for Safe {
             };
         }
         match self.kind {
-            Kind::Sum if Self::is_interval(&args) => Ok(Box::new(Intervals::new(args.name))),
-            Kind::Moment(moment) if !args.is_distinct => Ok(Box::new(Moments::new(moment))),
+            AggregateKind::Sum if Self::is_interval(&args) => Ok(Box::new(Intervals::new(args.name))),
+            AggregateKind::Moment(moment) if !args.is_distinct => Ok(Box::new(Moments::new(moment))),
             _ => self.inner.accumulator(args),
         }
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> DataFusionResult<Vec<FieldRef>> {
         let field = |name: &str, data_type: DataType| Field::new(format!("{}[{name}]", args.name), data_type, true).into();
-        if let Kind::Moment(moment) = self.kind
+        if let AggregateKind::Moment(moment) = self.kind
             && !args.is_distinct
         {
             return Ok(moment.states().iter().map(|(name, data_type)| field(name, data_type.clone())).collect());
         }
         let of = args.input_fields.first().map(|field| field.data_type()).unwrap_or(&DataType::Null);
-        if matches!(self.kind, Kind::Sum) && *of == interval::OF && !args.is_distinct {
+        if matches!(self.kind, AggregateKind::Sum) && *of == interval::OF && !args.is_distinct {
             return Ok(interval::STATES.into_iter().map(|(name, data_type)| field(name, data_type)).collect());
         }
         let sum = match self.kind {
-            Kind::Sum | Kind::Average => with_types!(of, sum_type(of), None),
-            Kind::Moment(_) | Kind::Xor => None,
+            AggregateKind::Sum | AggregateKind::Average => with_types!(of, sum_type(of), None),
+            AggregateKind::Moment(_) | AggregateKind::Xor => None,
         };
         Ok(match (sum, args.is_distinct) {
             (None, _) => return self.inner.state_fields(args),
@@ -158,9 +158,9 @@ impl AggregateUDFImpl for Safe {
 
     fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
         match self.kind {
-            Kind::Sum | Kind::Average if self.exact(&args).is_some() => !args.is_distinct,
-            Kind::Sum if Self::is_interval(&args) => false,
-            Kind::Moment(_) => !args.is_distinct,
+            AggregateKind::Sum | AggregateKind::Average if self.exact(&args).is_some() => !args.is_distinct,
+            AggregateKind::Sum if Self::is_interval(&args) => false,
+            AggregateKind::Moment(_) => !args.is_distinct,
             _ => self.inner.groups_accumulator_supported(args),
         }
     }
@@ -170,7 +170,7 @@ impl AggregateUDFImpl for Safe {
             return with_types!(what.of, totals(what), unknown(&what));
         }
         match self.kind {
-            Kind::Moment(moment) => Ok(Box::new(MomentsOfGroups::new(moment))),
+            AggregateKind::Moment(moment) => Ok(Box::new(MomentsOfGroups::new(moment))),
             _ => self.inner.create_groups_accumulator(args),
         }
     }
@@ -178,15 +178,15 @@ impl AggregateUDFImpl for Safe {
     /// Sums of whole numbers take rows out exactly. What rounds is computed from the rows that are left.
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> DataFusionResult<Box<dyn Accumulator>> {
         match self.kind {
-            Kind::Sum | Kind::Average if self.exact(&args).is_some() => self.accumulator(args),
-            Kind::Sum if Self::is_interval(&args) => self.accumulator(args),
-            Kind::Xor => Ok(Box::new(parts::Counted::new(self.inner.create_sliding_accumulator(args)?))),
-            Kind::Moment(moment) if !args.is_distinct => {
-                Ok(Box::new(Parts::new(moment.arguments(), move || Ok(Box::new(Moments::new(moment)) as _))))
+            AggregateKind::Sum | AggregateKind::Average if self.exact(&args).is_some() => self.accumulator(args),
+            AggregateKind::Sum if Self::is_interval(&args) => self.accumulator(args),
+            AggregateKind::Xor => Ok(Box::new(parts::Counted::new(self.inner.create_sliding_accumulator(args)?))),
+            AggregateKind::Moment(moment) if !args.is_distinct => {
+                Ok(Box::new(FrameParts::new(moment.arguments(), move || Ok(Box::new(Moments::new(moment)) as _))))
             }
             _ if Self::is_float(&args) && !args.is_distinct => {
                 let recipe = Recipe::new(&self.inner, &args);
-                Ok(Box::new(Parts::new(args.exprs.len(), move || recipe.accumulator())))
+                Ok(Box::new(FrameParts::new(args.exprs.len(), move || recipe.accumulator())))
             }
             _ => self.inner.create_sliding_accumulator(args),
         }

@@ -65,7 +65,7 @@ impl Recipe {
 
 /// The rows of a frame in blocks. As in the queue of two stacks, the blocks of an older part are merged each with all later ones of
 /// that part, and those since then are merged as they come: a frame is the merge of the two with the rows at its ends.
-pub struct Parts {
+pub struct FrameParts {
     make: Make,
     /// A column for each argument. Rows in which one is NULL count for no aggregate of this kind, and are left out.
     columns: Vec<Vec<f64>>,
@@ -80,15 +80,15 @@ pub struct Parts {
     merged: usize,
 }
 
-impl std::fmt::Debug for Parts {
+impl std::fmt::Debug for FrameParts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Parts").field("rows", &(self.end() - self.first)).finish_non_exhaustive()
     }
 }
 
-impl Parts {
+impl FrameParts {
     pub fn new(arguments: usize, make: impl Fn() -> DataFusionResult<Box<dyn Accumulator>> + Send + Sync + 'static) -> Self {
-        Parts {
+        FrameParts {
             make: Box::new(make),
             columns: vec![Vec::new(); arguments],
             gone: 0,
@@ -182,7 +182,7 @@ fn floats(values: &[ArrayRef]) -> Vec<&Float64Array> {
     values.iter().map(|column| column.as_primitive::<Float64Type>()).collect()
 }
 
-impl Accumulator for Parts {
+impl Accumulator for FrameParts {
     fn update_batch(&mut self, values: &[ArrayRef]) -> DataFusionResult<()> {
         let values = floats(values);
         for row in Self::there(&values) {
@@ -314,7 +314,7 @@ mod tests {
     fn a_frame_says_what_its_rows_say() {
         let mut random = fastrand::Rng::with_seed(7);
         for moment in [Moment::Variance { sample: true }, Moment::Correlation] {
-            let mut parts = Parts::new(moment.arguments(), move || Ok(Box::new(Moments::new(moment)) as _));
+            let mut parts = FrameParts::new(moment.arguments(), move || Ok(Box::new(Moments::new(moment)) as _));
             let mut rows: Vec<Vec<ArrayRef>> = Vec::new();
             let mut first = 0;
             for step in 0..3000 {
@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn equal_values_have_no_spread_however_they_are_merged() {
         let moment = Moment::Deviation { sample: false };
-        let mut parts = Parts::new(1, move || Ok(Box::new(Moments::new(moment)) as _));
+        let mut parts = FrameParts::new(1, move || Ok(Box::new(Moments::new(moment)) as _));
         for rows in 1..1000 {
             let value: ArrayRef = Arc::new(Float64Array::from(vec![0.1]));
             parts.update_batch(&[Arc::clone(&value)]).unwrap();
@@ -359,8 +359,8 @@ mod tests {
     #[test]
     fn what_is_not_finite_leaves_without_a_trace() {
         let moment = Moment::Variance { sample: false };
-        let mut parts = Parts::new(1, move || Ok(Box::new(Moments::new(moment)) as _));
-        let push = |parts: &mut Parts, value: f64| parts.update_batch(&[Arc::new(Float64Array::from(vec![value]))]).unwrap();
+        let mut parts = FrameParts::new(1, move || Ok(Box::new(Moments::new(moment)) as _));
+        let push = |parts: &mut FrameParts, value: f64| parts.update_batch(&[Arc::new(Float64Array::from(vec![value]))]).unwrap();
         [f64::INFINITY, f64::NAN, 1e300].into_iter().for_each(|value| push(&mut parts, value));
         (0..500).for_each(|value| push(&mut parts, f64::from(value % 2)));
         parts.retract_batch(&[Arc::new(Float64Array::from(vec![f64::INFINITY, f64::NAN, 1e300]))]).unwrap();

@@ -12,7 +12,7 @@ use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 
 use crate::error::{Error, Result};
-use crate::function::{shown, told};
+use crate::function::{lost_group, shown};
 
 /// A type for sums. Its greatest value stands for all that is beyond it, and nothing leads back from there.
 pub trait Wide: Copy + Default + Send + Sync + Ord + std::hash::Hash + std::fmt::Debug + 'static {
@@ -158,7 +158,7 @@ fn precision(data_type: &DataType) -> Option<u8> {
 
 /// What an accumulator computes.
 #[derive(Debug, Clone)]
-pub struct What {
+pub struct TotalKind {
     /// The type of the values.
     pub of: DataType,
     pub result: DataType,
@@ -168,7 +168,7 @@ pub struct What {
     pub name: String,
 }
 
-impl What {
+impl TotalKind {
     /// The result for a sum of `count` values, which are some; NULL, told to whoever listens, where it does not fit its type.
     pub fn value<T: Exact<W>, W: Wide>(&self, group: Option<usize>, sum: W, count: u64) -> Result<Option<T::Native>> {
         let value = match self.average {
@@ -185,7 +185,7 @@ impl What {
         };
         let value = value.filter(fits).and_then(T::narrow);
         if value.is_none() {
-            told::lost(group, || format!("{} is out of range for {}", self.name, shown(&self.result)))?;
+            lost_group::lost(group, || format!("{} is out of range for {}", self.name, shown(&self.result)))?;
         }
         Ok(value)
     }
@@ -194,14 +194,14 @@ impl What {
 /// The number of values of each group and their sum.
 #[derive(Debug)]
 pub struct Totals<T, W> {
-    what: What,
+    what: TotalKind,
     counts: Vec<u64>,
     sums: Vec<W>,
     of: PhantomData<T>,
 }
 
 impl<T: Exact<W>, W: Wide> Totals<T, W> {
-    pub fn new(what: What) -> Self {
+    pub fn new(what: TotalKind) -> Self {
         Totals { what, counts: Vec::new(), sums: Vec::new(), of: PhantomData }
     }
 
@@ -304,14 +304,14 @@ impl<T: Exact<W>, W: Wide> GroupsAccumulator for Totals<T, W> {
 /// One group alone, which may lose values again.
 #[derive(Debug)]
 pub struct Total<T, W> {
-    what: What,
+    what: TotalKind,
     count: u64,
     sum: W,
     of: PhantomData<T>,
 }
 
 impl<T: Exact<W>, W: Wide> Total<T, W> {
-    pub fn new(what: What) -> Self {
+    pub fn new(what: TotalKind) -> Self {
         Total { what, count: 0, sum: W::default(), of: PhantomData }
     }
 }

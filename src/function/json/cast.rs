@@ -26,9 +26,9 @@ use crate::error::{Error, Result};
 /// Casts the text of the value. It comes before the rewrite of the functions of JSON, which would make `json_get_int` and its like of a
 /// cast: they are NULL where a value is of another kind.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct CastJsonText;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for CastJsonText {
     fn name(&self) -> &str {
         "json_casts"
     }
@@ -62,7 +62,7 @@ fn text(expr: Expr, to: &DataType) -> Expr {
             get::wrap(Expr::ScalarFunction(ScalarFunction { func: json_as_text_udf(), args: call.args })).data
         }
         expr => {
-            let func = ScalarUDF::new_from_impl(Text { whole, signature: Signature::any(1, Volatility::Immutable) });
+            let func = ScalarUDF::new_from_impl(CastText { whole, signature: Signature::any(1, Volatility::Immutable) });
             Expr::ScalarFunction(ScalarFunction { func: func.into(), args: vec![expr] })
         }
     };
@@ -70,13 +70,13 @@ fn text(expr: Expr, to: &DataType) -> Expr {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Text {
+struct CastText {
     /// Without what is behind the point of a number, as a cast of one to a whole number has it.
     whole: bool,
     signature: Signature,
 }
 
-impl ScalarUDFImpl for Text {
+impl ScalarUDFImpl for CastText {
     fn name(&self) -> &str {
         "json_value"
     }

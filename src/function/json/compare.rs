@@ -15,14 +15,14 @@ use datafusion::logical_expr::{
 };
 
 use super::extreme;
-use super::key::{Kind, has_key, key, key_within};
+use super::key::{JsonKind, has_key, key, key_within};
 use super::value::is_json;
 
 /// Compares keys where values of JSON are compared.
 #[derive(Debug)]
-pub struct Rewrite;
+pub struct CompareJson;
 
-impl FunctionRewrite for Rewrite {
+impl FunctionRewrite for CompareJson {
     fn name(&self) -> &str {
         "json_comparison"
     }
@@ -31,7 +31,7 @@ impl FunctionRewrite for Rewrite {
         Ok(match expr {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => match by_key(&[&left, &right], schema) {
                 Some(types) => {
-                    let only = if is_order(op) { types.iter().find_map(Kind::of) } else { None };
+                    let only = if is_order(op) { types.iter().find_map(JsonKind::of) } else { None };
                     let (left, right) = (Box::new(key(*left, only)), Box::new(key(*right, only)));
                     Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
                 }
@@ -39,7 +39,7 @@ impl FunctionRewrite for Rewrite {
             },
             Expr::Between(Between { expr, negated, low, high }) => match by_key(&[&expr, &low, &high], schema) {
                 Some(types) => {
-                    let only = types.iter().find_map(Kind::of);
+                    let only = types.iter().find_map(JsonKind::of);
                     let [expr, low, high] = [expr, low, high].map(|part| Box::new(key(*part, only)));
                     Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
                 }

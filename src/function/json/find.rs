@@ -5,32 +5,32 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use crate::format::Part;
-use crate::format::scan::{self, Text};
+use crate::format::ByteRange;
+use crate::format::scan::{self, StringToken};
 
 /// One step of a path.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step<'p> {
+pub enum PathStep<'p> {
     Key(Cow<'p, str>),
     /// Counted from the end where it is negative, the last being -1.
     Index(isize),
 }
 
 /// The text of the value at the end of `path`; `None` where nothing is there or the text is no JSON.
-pub fn find<'j>(json: &'j str, path: &[Step]) -> Option<&'j str> {
+pub fn find<'j>(json: &'j str, path: &[PathStep]) -> Option<&'j str> {
     path.iter().try_fold(json, |json, step| match (step, json.trim_ascii_start().as_bytes().first()?) {
-        (Step::Key(key), b'{') => member(json, key),
-        (Step::Index(index), b'[') => element(json, *index),
+        (PathStep::Key(key), b'{') => member(json, key),
+        (PathStep::Index(index), b'[') => element(json, *index),
         _ => None,
     })
 }
 
-fn whole(json: &str) -> Part {
-    Part { start: 0, end: json.len() }
+fn whole(json: &str) -> ByteRange {
+    ByteRange { start: 0, end: json.len() }
 }
 
 fn member<'j>(json: &'j str, key: &str) -> Option<&'j str> {
-    let is_key = |Text { part, escaped }: Text| {
+    let is_key = |StringToken { part, escaped }: StringToken| {
         let name = part.of(json);
         match escaped {
             false => &name[1..name.len() - 1] == key,
@@ -75,14 +75,14 @@ mod tests {
 
     #[test]
     fn the_last_member_of_a_name_counts_at_every_depth() {
-        let key = |key: &'static str| Step::Key(key.into());
+        let key = |key: &'static str| PathStep::Key(key.into());
         for (json, path, text) in [
             (r#"{"d":1,"d":2}"#, vec![key("d")], Some("2")),
             (r#"{"a":{"d":1},"a":{"d":3,"d":4}}"#, vec![key("a"), key("d")], Some("4")),
             (r#"{"a":{"d":1},"a":5}"#, vec![key("a"), key("d")], None),
             (r#"{"d":1,"\u0064":2}"#, vec![key("d")], Some("2")),
-            (r#"[1,[2,3]]"#, vec![Step::Index(1), Step::Index(-2)], Some("2")),
-            (r#"[1]"#, vec![Step::Index(1)], None),
+            (r#"[1,[2,3]]"#, vec![PathStep::Index(1), PathStep::Index(-2)], Some("2")),
+            (r#"[1]"#, vec![PathStep::Index(1)], None),
             (r#"{"n":null}"#, vec![key("n")], Some("null")),
             (r#"{"n":null}"#, vec![key("m")], None),
             ("5", vec![key("m")], None),

@@ -11,7 +11,7 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl};
 use datafusion_functions_json::JsonUnionValue;
 
-use super::find::{Step, find};
+use super::find::{PathStep, find};
 use super::value::{Builder, is_json, read, values};
 use crate::error::Result;
 use crate::function::wrapped::{Invoke, Wrapped};
@@ -125,7 +125,7 @@ fn texts<'j>(json: &'j ArrayRef) -> Option<Box<dyn Fn(usize) -> Option<&'j str> 
 }
 
 /// The steps of a path that is the same for all rows; `None` for another, or one with a NULL in it.
-fn steps(path: &[ColumnarValue]) -> DataFusionResult<Option<Vec<Step<'static>>>> {
+fn steps(path: &[ColumnarValue]) -> DataFusionResult<Option<Vec<PathStep<'static>>>> {
     let mut steps = Vec::new();
     for part in path {
         let ColumnarValue::Scalar(part) = part else { return Ok(None) };
@@ -138,9 +138,9 @@ fn steps(path: &[ColumnarValue]) -> DataFusionResult<Option<Vec<Step<'static>>>>
         };
         for part in parts {
             let step = match part.try_as_str() {
-                Some(Some(key)) => Some(Step::Key(key.to_string().into())),
+                Some(Some(key)) => Some(PathStep::Key(key.to_string().into())),
                 _ if part.data_type().is_integer() => match part.cast_to(&DataType::Int64)? {
-                    ScalarValue::Int64(Some(index)) => isize::try_from(index).ok().map(Step::Index),
+                    ScalarValue::Int64(Some(index)) => isize::try_from(index).ok().map(PathStep::Index),
                     _ => None,
                 },
                 _ => None,

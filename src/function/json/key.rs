@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 
 /// Kinds of values, in the order in which ORDER BY puts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum JsonKind {
     Bool = 1,
     Number,
     Text,
@@ -24,14 +24,14 @@ pub enum Kind {
     Object,
 }
 
-impl Kind {
+impl JsonKind {
     /// The kind of all values of a type; `None` for JSON, which has any, and for what cannot be compared with it.
-    pub fn of(data_type: &DataType) -> Option<Kind> {
+    pub fn of(data_type: &DataType) -> Option<JsonKind> {
         match data_type {
-            DataType::Boolean => Some(Kind::Bool),
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(Kind::Text),
-            DataType::Dictionary(_, values) => Kind::of(values),
-            other if other.is_numeric() => Some(Kind::Number),
+            DataType::Boolean => Some(JsonKind::Bool),
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Some(JsonKind::Text),
+            DataType::Dictionary(_, values) => JsonKind::of(values),
+            other if other.is_numeric() => Some(JsonKind::Number),
             _ => None,
         }
     }
@@ -39,11 +39,11 @@ impl Kind {
 
 /// Whether values of a type have keys.
 pub fn has_key(data_type: &DataType) -> bool {
-    is_json(data_type) || data_type.is_null() || Kind::of(data_type).is_some()
+    is_json(data_type) || data_type.is_null() || JsonKind::of(data_type).is_some()
 }
 
 /// The keys of `expr`; NULL for values of JSON that are not of the kind `only`.
-pub fn key(expr: Expr, only: Option<Kind>) -> Expr {
+pub fn key(expr: Expr, only: Option<JsonKind>) -> Expr {
     Key { only, unseen: false, signature: Signature::any(1, Volatility::Immutable) }.of(expr)
 }
 
@@ -54,7 +54,7 @@ pub fn key_within(expr: Expr) -> Expr {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    only: Option<Kind>,
+    only: Option<JsonKind>,
     /// Whether the schema shows the argument alone.
     unseen: bool,
     signature: Signature,
@@ -95,10 +95,10 @@ impl ScalarUDFImpl for Key {
 }
 
 /// A key for each value; NULL for NULL.
-pub fn keys(array: &ArrayRef, only: Option<Kind>) -> Result<ArrayRef> {
+pub fn keys(array: &ArrayRef, only: Option<JsonKind>) -> Result<ArrayRef> {
     let mut builder = BinaryBuilder::with_capacity(array.len(), array.len() * 12);
     let mut bytes = Vec::new();
-    let wanted = |kind: Kind| only.is_none_or(|only| only == kind);
+    let wanted = |kind: JsonKind| only.is_none_or(|only| only == kind);
     let mut put = |there: bool, bytes: &mut Vec<u8>, write: &dyn Fn(&mut Vec<u8>)| {
         bytes.clear();
         match there {
@@ -156,23 +156,23 @@ pub fn keys(array: &ArrayRef, only: Option<Kind>) -> Result<ArrayRef> {
             let values = cast(array, &DataType::Utf8View)?;
             let values = values.as_string_view();
             for row in 0..values.len() {
-                put(values.is_valid(row), &mut bytes, &|bytes| text(Kind::Text, values.value(row), bytes));
+                put(values.is_valid(row), &mut bytes, &|bytes| text(JsonKind::Text, values.value(row), bytes));
             }
         }
     }
     Ok(Arc::new(builder.finish()))
 }
 
-fn kind_of(value: JsonUnionValue) -> Option<Kind> {
+fn kind_of(value: JsonUnionValue) -> Option<JsonKind> {
     match value {
         JsonUnionValue::JsonNull => None,
-        JsonUnionValue::Bool(_) => Some(Kind::Bool),
-        JsonUnionValue::Int(_) | JsonUnionValue::Float(_) => Some(Kind::Number),
-        JsonUnionValue::Str(_) => Some(Kind::Text),
+        JsonUnionValue::Bool(_) => Some(JsonKind::Bool),
+        JsonUnionValue::Int(_) | JsonUnionValue::Float(_) => Some(JsonKind::Number),
+        JsonUnionValue::Str(_) => Some(JsonKind::Text),
         // A number that is too large for the others.
-        JsonUnionValue::Array(text) if !text.starts_with('[') => Some(Kind::Number),
-        JsonUnionValue::Array(_) => Some(Kind::Array),
-        JsonUnionValue::Object(_) => Some(Kind::Object),
+        JsonUnionValue::Array(text) if !text.starts_with('[') => Some(JsonKind::Number),
+        JsonUnionValue::Array(_) => Some(JsonKind::Array),
+        JsonUnionValue::Object(_) => Some(JsonKind::Object),
     }
 }
 
@@ -183,18 +183,18 @@ pub fn write_json(value: JsonUnionValue, bytes: &mut Vec<u8>) {
         JsonUnionValue::Bool(value) => flag(value, bytes),
         JsonUnionValue::Int(value) => whole(value.into(), bytes),
         JsonUnionValue::Float(value) => number(value, 0, bytes),
-        JsonUnionValue::Str(value) => text(Kind::Text, value, bytes),
+        JsonUnionValue::Str(value) => text(JsonKind::Text, value, bytes),
         JsonUnionValue::Array(value) if !value.starts_with('[') => written(value, bytes),
-        JsonUnionValue::Array(value) => text(Kind::Array, value, bytes),
-        JsonUnionValue::Object(value) => text(Kind::Object, value, bytes),
+        JsonUnionValue::Array(value) => text(JsonKind::Array, value, bytes),
+        JsonUnionValue::Object(value) => text(JsonKind::Object, value, bytes),
     }
 }
 
 fn flag(value: bool, bytes: &mut Vec<u8>) {
-    bytes.extend([Kind::Bool as u8, u8::from(value)]);
+    bytes.extend([JsonKind::Bool as u8, u8::from(value)]);
 }
 
-fn text(kind: Kind, value: &str, bytes: &mut Vec<u8>) {
+fn text(kind: JsonKind, value: &str, bytes: &mut Vec<u8>) {
     bytes.push(kind as u8);
     bytes.extend(value.as_bytes());
 }
@@ -227,7 +227,7 @@ fn number(near: f64, rest: i128, bytes: &mut Vec<u8>) {
     };
     let bits = near.to_bits();
     let ordered = if bits & SIGN == 0 { bits | SIGN } else { !bits };
-    bytes.push(Kind::Number as u8);
+    bytes.push(JsonKind::Number as u8);
     bytes.extend(ordered.to_be_bytes());
     match rest {
         0 => bytes.push(1),

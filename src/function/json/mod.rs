@@ -30,9 +30,9 @@ pub fn normal_column(array: &ArrayRef) -> Result<ArrayRef> {
 pub fn register(session: &SessionContext) -> Result<()> {
     let state = session.state_ref();
     let mut state = state.write();
-    state.register_function_rewrite(Arc::new(cast::Rewrite))?;
+    state.register_function_rewrite(Arc::new(cast::CastJsonText))?;
     datafusion_functions_json::register_all(&mut *state)?;
-    state.register_function_rewrite(Arc::new(compare::Rewrite))?;
+    state.register_function_rewrite(Arc::new(compare::CompareJson))?;
     drop(state);
     session.add_analyzer_rule(Arc::new(rule::Rule));
     Ok(())

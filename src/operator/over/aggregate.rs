@@ -8,12 +8,12 @@ use arrow::datatypes::DataType;
 use datafusion::logical_expr::Accumulator;
 use datafusion::scalar::ScalarValue;
 
-use super::answer::{Answer, keep};
 use super::function::Aggregate;
-use super::log::{Log, Position};
-use super::tape::{Span, Tape, Turns};
+use super::log::{Position, RowLog};
+use super::partition::{Partition, Ready, Span};
+use super::window_functions::{WindowFunction, keep};
 use crate::error::Result;
-use crate::function::{Lost, listen};
+use crate::function::{LostGroup, listen};
 use crate::operator::state::{self, Loader, Saver};
 
 /// One aggregate with its state for every partition.
@@ -24,7 +24,7 @@ pub struct Aggregates {
     filter: Option<usize>,
     motion: Motion,
     keys: Vec<Running>,
-    lost: Vec<Lost>,
+    lost: Vec<LostGroup>,
 }
 
 /// How the frame's start is followed.
@@ -48,7 +48,7 @@ struct Running {
 }
 
 /// From the frame of one row to that of the next.
-struct Step {
+struct FrameStep {
     span: Span,
     entering: usize,
     leaving: usize,
@@ -81,22 +81,22 @@ impl Aggregates {
         Ok(())
     }
 
-    fn gather(&self, turns: &Turns, positions: &[Position]) -> Result<Vec<ArrayRef>> {
+    fn gather(&self, turns: &Ready, positions: &[Position]) -> Result<Vec<ArrayRef>> {
         self.columns.iter().map(|column| turns.log.gather(*column, positions, None)).collect()
     }
 
     /// Appends the rows from `rows` that pass the filter, and says how many they are.
-    fn admit(&self, turns: &Turns, tape: &Tape, rows: std::ops::Range<u64>, positions: &mut Vec<Position>) -> usize {
+    fn admit(&self, turns: &Ready, partition: &Partition, rows: std::ops::Range<u64>, positions: &mut Vec<Position>) -> usize {
         let before = positions.len();
         let admits = |position: &Position| self.filter.is_none_or(|filter| turns.log.is_true(filter, *position));
-        positions.extend(rows.map(|row| tape.get(row).position).filter(admits));
+        positions.extend(rows.map(|row| partition.get(row).position).filter(admits));
         positions.len() - before
     }
 
     /// A new accumulator that holds the rows of the frame.
-    fn anew(&self, turns: &Turns, tape: &Tape, span: Span) -> Result<Box<dyn Accumulator>> {
+    fn anew(&self, turns: &Ready, partition: &Partition, span: Span) -> Result<Box<dyn Accumulator>> {
         let mut positions = Vec::new();
-        self.admit(turns, tape, span.start..span.end, &mut positions);
+        self.admit(turns, partition, span.start..span.end, &mut positions);
         let mut accumulator = self.accumulator()?;
         if !positions.is_empty() {
             accumulator.update_batch(&self.gather(turns, &positions)?)?;
@@ -117,33 +117,33 @@ impl Aggregates {
     }
 
     /// The result for the frame of `running`, whose rows are in its accumulator if it has one.
-    fn evaluate(&self, turns: &Turns, tape: &Tape, running: &mut Running) -> Result<ScalarValue> {
+    fn evaluate(&self, turns: &Ready, partition: &Partition, running: &mut Running) -> Result<ScalarValue> {
         let span = running.span;
         if span.rows() == 0 {
             return Ok(self.aggregate.function.default_value(self.aggregate.function.field().data_type())?);
         }
         let Some(accumulator) = &mut running.accumulator else {
-            return Ok(self.anew(turns, tape, span)?.evaluate()?);
+            return Ok(self.anew(turns, partition, span)?.evaluate()?);
         };
         Ok(accumulator.evaluate()?)
     }
 }
 
-impl Answer for Aggregates {
-    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+impl WindowFunction for Aggregates {
+    fn answer(&mut self, turns: &Ready) -> Result<ArrayRef> {
         let mut keys = std::mem::take(&mut self.keys);
-        keys.resize_with(turns.tapes.len(), Running::default);
+        keys.resize_with(turns.partitions.len(), Running::default);
         let mut steps = Vec::with_capacity(turns.places.len());
         let (mut entering, mut leaving) = (Vec::new(), Vec::new());
-        for (key, tape, rows) in turns.iter() {
+        for (key, partition, rows) in turns.iter() {
             let mut span = keys[key].span;
             for (row, _) in rows {
                 let before = span;
-                span.advance(self.aggregate.frame, tape, row);
-                let mut step = Step { span, entering: 0, leaving: 0 };
+                span.advance(self.aggregate.frame, partition, row);
+                let mut step = FrameStep { span, entering: 0, leaving: 0 };
                 if self.motion != Motion::Anew {
-                    step.entering = self.admit(turns, tape, before.end..span.end, &mut entering);
-                    step.leaving = self.admit(turns, tape, before.start..span.start, &mut leaving);
+                    step.entering = self.admit(turns, partition, before.end..span.end, &mut entering);
+                    step.leaving = self.admit(turns, partition, before.start..span.start, &mut leaving);
                 }
                 steps.push(step);
             }
@@ -152,7 +152,7 @@ impl Answer for Aggregates {
         let (mut entered, mut left) = (0, 0);
         let mut values = vec![ScalarValue::Null; turns.places.len()];
         let mut steps = steps.into_iter();
-        for (key, tape, rows) in turns.iter() {
+        for (key, partition, rows) in turns.iter() {
             let running = &mut keys[key];
             let mut last: Option<(Span, ScalarValue)> = None;
             for ((_, place), step) in rows.zip(&mut steps) {
@@ -165,7 +165,7 @@ impl Answer for Aggregates {
                     continue;
                 }
                 if self.motion != Motion::Anew && running.accumulator.is_none() {
-                    running.accumulator = Some(self.anew(turns, tape, before)?);
+                    running.accumulator = Some(self.anew(turns, partition, before)?);
                 }
                 if let Some(accumulator) = &mut running.accumulator {
                     if step.entering > 0 {
@@ -178,9 +178,9 @@ impl Answer for Aggregates {
                 entered += step.entering;
                 left += step.leaving;
                 running.retracted += step.leaving as u64;
-                let (value, lost) = listen(|| self.evaluate(turns, tape, running));
+                let (value, lost) = listen(|| self.evaluate(turns, partition, running));
                 let value = value?;
-                self.lost.extend(lost.into_iter().map(|lost| Lost { group: Some(place), ..lost }));
+                self.lost.extend(lost.into_iter().map(|lost| LostGroup { group: Some(place), ..lost }));
                 values[place] = value.clone();
                 last = Some((step.span, value));
             }
@@ -189,7 +189,7 @@ impl Answer for Aggregates {
         column(values)
     }
 
-    fn lost(&mut self) -> Vec<Lost> {
+    fn lost(&mut self) -> Vec<LostGroup> {
         std::mem::take(&mut self.lost)
     }
 
@@ -241,9 +241,9 @@ impl Answer for Aggregates {
         Ok(())
     }
 
-    fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
+    fn load(&mut self, state: &mut Loader, partitions: &[Partition], _log: &RowLog) -> Result<()> {
         let mut saved = state.take("frames")?;
-        let spans = Span::load(&mut saved, tapes)?;
+        let spans = Span::load(&mut saved, partitions)?;
         let (retracted, made) = (saved.counts("retracted")?, saved.flags("made")?);
         let grew = |key: usize| retracted.value(key) == 0 && (made.value(key) || spans[key].rows() == 0);
         if self.motion == Motion::Grows && !(0..spans.len()).all(grew) {
@@ -263,7 +263,7 @@ impl Answer for Aggregates {
             states.end()?;
             self.restore(made.values().set_indices().zip(0..), &columns)?;
         }
-        self.keys.resize_with(tapes.len(), Running::default);
+        self.keys.resize_with(partitions.len(), Running::default);
         saved.end()
     }
 }

@@ -21,24 +21,24 @@ use crate::error::{Code, Error, Result};
 pub struct Function {
     /// As SQL shows it.
     pub name: String,
-    pub kind: Kind,
+    pub kind: FunctionKind,
 }
 
 #[derive(Debug, Clone)]
-pub enum Kind {
+pub enum FunctionKind {
     RowNumber,
     Rank,
     DenseRank,
-    Value(Value),
+    Value(FrameValue),
     Aggregate(Aggregate),
 }
 
 /// The argument's value in one row of the frame: LAG, LEAD, FIRST_VALUE, LAST_VALUE and NTH_VALUE.
 #[derive(Debug, Clone)]
-pub struct Value {
+pub struct FrameValue {
     pub argument: Arc<dyn PhysicalExpr>,
     pub frame: Frame,
-    pub place: Place,
+    pub place: NthRow,
     /// Rows whose value is NULL do not count.
     pub ignore_nulls: bool,
     /// Where the frame has no such row; of the argument's type.
@@ -47,7 +47,7 @@ pub struct Value {
 
 /// Which row of a frame, counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum NthRow {
     FromStart(usize),
     FromEnd(usize),
 }
@@ -104,9 +104,9 @@ impl Function {
     /// The frame, where the function looks at other rows.
     pub fn frame(&self) -> Option<Frame> {
         match &self.kind {
-            Kind::Value(value) => Some(value.frame),
-            Kind::Aggregate(aggregate) => Some(aggregate.frame),
-            Kind::RowNumber | Kind::Rank | Kind::DenseRank => None,
+            FunctionKind::Value(value) => Some(value.frame),
+            FunctionKind::Aggregate(aggregate) => Some(aggregate.frame),
+            FunctionKind::RowNumber | FunctionKind::Rank | FunctionKind::DenseRank => None,
         }
     }
 }
@@ -128,18 +128,18 @@ struct Planner<'a, P> {
 }
 
 impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
-    fn kind(&self) -> Result<Kind> {
+    fn kind(&self) -> Result<FunctionKind> {
         self.check_order()?;
         match &self.function.fun {
             WindowFunctionDefinition::AggregateUDF(_) => self.aggregate(),
             WindowFunctionDefinition::WindowUDF(function) => match function.name() {
-                "row_number" => Ok(Kind::RowNumber),
-                "rank" => self.by_time(Kind::Rank),
-                "dense_rank" => self.by_time(Kind::DenseRank),
+                "row_number" => Ok(FunctionKind::RowNumber),
+                "rank" => self.by_time(FunctionKind::Rank),
+                "dense_rank" => self.by_time(FunctionKind::DenseRank),
                 "lag" => self.shift(-1),
                 "lead" => self.shift(1),
-                "first_value" => self.value(self.frame()?, Place::FromStart(1), None),
-                "last_value" => self.value(self.frame()?, Place::FromEnd(1), None),
+                "first_value" => self.value(self.frame()?, NthRow::FromStart(1), None),
+                "last_value" => self.value(self.frame()?, NthRow::FromEnd(1), None),
                 "nth_value" => self.nth(),
                 "ntile" | "percent_rank" | "cume_dist" => Err(Error::new(
                     Code::Endless,
@@ -177,7 +177,7 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
     }
 
     /// A function that compares the times of rows.
-    fn by_time(&self, kind: Kind) -> Result<Kind> {
+    fn by_time(&self, kind: FunctionKind) -> Result<FunctionKind> {
         match self.order {
             Order::EventTime => Ok(kind),
             Order::Arrival => Err(Error::new(
@@ -191,7 +191,7 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
         }
     }
 
-    fn shift(&self, direction: i64) -> Result<Kind> {
+    fn shift(&self, direction: i64) -> Result<FunctionKind> {
         let offset = match self.whole_number(1)? {
             None => direction,
             Some(rows) => rows.saturating_mul(direction),
@@ -202,20 +202,20 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
         };
         // LAG … IGNORE NULLS is the n-th last value among all rows before, however far back.
         if self.ignores_nulls() && offset < 0 {
-            let place = Place::FromEnd(offset.unsigned_abs() as usize);
+            let place = NthRow::FromEnd(offset.unsigned_abs() as usize);
             return self.value(Frame::rows(None, -1), place, default);
         }
         if self.ignores_nulls() && offset > 0 {
             return Err(Error::new(Code::Endless, "LEAD … IGNORE NULLS may wait for ever for a value that is not NULL")
                 .hint("leave IGNORE NULLS out, or filter the NULLs before in a subquery"));
         }
-        self.value(Frame::rows(Some(offset), offset), Place::FromStart(1), default)
+        self.value(Frame::rows(Some(offset), offset), NthRow::FromStart(1), default)
     }
 
-    fn nth(&self) -> Result<Kind> {
+    fn nth(&self) -> Result<FunctionKind> {
         let place = match self.whole_number(1)? {
-            Some(n @ 1..) => Place::FromStart(n as usize),
-            Some(n @ ..=-1) => Place::FromEnd(n.unsigned_abs() as usize),
+            Some(n @ 1..) => NthRow::FromStart(n as usize),
+            Some(n @ ..=-1) => NthRow::FromEnd(n.unsigned_abs() as usize),
             _ => {
                 return Err(Error::new(Code::Query, "nth_value(): rows of a frame are counted from 1")
                     .hint("give a whole number, as in nth_value(price, 2)"));
@@ -224,7 +224,7 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
         self.value(self.frame()?, place, None)
     }
 
-    fn value(&self, frame: Frame, place: Place, default: Option<ScalarValue>) -> Result<Kind> {
+    fn value(&self, frame: Frame, place: NthRow, default: Option<ScalarValue>) -> Result<FunctionKind> {
         let argument = self.params().args.first().ok_or_else(|| Error::bug(format!("{}() without argument", self.name())))?;
         let argument = (self.physical)(argument)?;
         let of = argument.data_type(self.input.as_arrow())?;
@@ -237,10 +237,10 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
             Some(default) if !default.is_null() => default.cast_to(&of)?,
             _ => ScalarValue::try_new_null(&of)?,
         };
-        Ok(Kind::Value(Value { argument, frame, place, ignore_nulls: self.ignores_nulls(), default }))
+        Ok(FunctionKind::Value(FrameValue { argument, frame, place, ignore_nulls: self.ignores_nulls(), default }))
     }
 
-    fn aggregate(&self) -> Result<Kind> {
+    fn aggregate(&self) -> Result<FunctionKind> {
         let WindowFunctionDefinition::AggregateUDF(function) = &self.function.fun else {
             return Err(Error::bug(format!("{}() is no aggregate", self.name())));
         };
@@ -252,7 +252,7 @@ impl<P: Fn(&Expr) -> Result<Arc<dyn PhysicalExpr>>> Planner<'_, P> {
             .alias(format!("{}({})", self.name(), shown.join(", ")))
             .with_ignore_nulls(self.ignores_nulls())
             .with_distinct(self.params().distinct);
-        Ok(Kind::Aggregate(Aggregate { function: Arc::new(builder.build()?), arguments, filter, frame: self.frame()? }))
+        Ok(FunctionKind::Aggregate(Aggregate { function: Arc::new(builder.build()?), arguments, filter, frame: self.frame()? }))
     }
 
     fn ignores_nulls(&self) -> bool {

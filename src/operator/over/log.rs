@@ -9,7 +9,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Result;
 use crate::memory::{detached, held};
-use crate::operator::state::{self, Kept, Loader, Saver};
+use crate::operator::state::{self, FrameVersion, Loader, Saver};
 
 /// The number of a row in the log. Later rows have greater positions, also after a compaction.
 pub type Position = u64;
@@ -26,30 +26,30 @@ const CHUNK_ROWS: usize = 65_536;
 /// Dead rows that may stay before a compaction, beside as many as there are live ones.
 const SLACK_ROWS: usize = 65_536;
 
-/// Append-only columns. Who holds a position keeps its row; [`Log::compact`] drops the others, at a cost that the rows appended
+/// Append-only columns. Who holds a position keeps its row; [`RowLog::compact`] drops the others, at a cost that the rows appended
 /// since the last one pay for.
-pub struct Log {
-    chunks: Vec<Chunk>,
+pub struct RowLog {
+    chunks: Vec<LogChunk>,
     end: Position,
     rows: usize,
     /// Rows from which on a compaction pays.
     limit: usize,
 }
 
-struct Chunk {
+struct LogChunk {
     start: Position,
     rows: usize,
     columns: Vec<ArrayRef>,
-    kept: Kept,
+    kept: FrameVersion,
 }
 
-impl Default for Log {
+impl Default for RowLog {
     fn default() -> Self {
-        Log { chunks: Vec::new(), end: 0, rows: 0, limit: SLACK_ROWS }
+        RowLog { chunks: Vec::new(), end: 0, rows: 0, limit: SLACK_ROWS }
     }
 }
 
-impl Log {
+impl RowLog {
     /// Appends `rows` rows and returns the position of the first; the others follow it.
     pub fn append(&mut self, mut columns: Vec<ArrayRef>, rows: usize) -> Result<Position> {
         let first = self.end;
@@ -65,7 +65,7 @@ impl Log {
         }
         // They may be a few rows of a large batch.
         let columns = columns.into_iter().map(detached).collect();
-        self.chunks.push(Chunk { start, rows: chunk_rows, columns, kept: Kept::default() });
+        self.chunks.push(LogChunk { start, rows: chunk_rows, columns, kept: FrameVersion::default() });
         self.end += rows as Position;
         self.rows += rows;
         Ok(first)
@@ -128,7 +128,7 @@ impl Log {
             let gather = |column| Ok(detached(self.gather(column, part, None)?));
             let columns = (0..columns).map(gather).collect::<Result<_>>()?;
             let start = self.end + (number * CHUNK_ROWS) as Position;
-            chunks.push(Chunk { start, rows: part.len(), columns, kept: Kept::default() });
+            chunks.push(LogChunk { start, rows: part.len(), columns, kept: FrameVersion::default() });
         }
         let mut next = 0;
         for position in held {
@@ -150,7 +150,7 @@ impl Log {
 
     /// Gives the chunks as they are, dead rows too: most of them stay as they are until the next compaction.
     pub fn save(&mut self, state: &mut Saver) -> Result<()> {
-        for Chunk { start, rows, columns, kept } in &mut self.chunks {
+        for LogChunk { start, rows, columns, kept } in &mut self.chunks {
             let columns = columns.iter().map(|column| ("column", Arc::clone(column)));
             state.keep(format_args!("log/{start}"), kept, || state::rows(columns, *rows))?;
         }
@@ -163,7 +163,12 @@ impl Log {
     pub fn load(&mut self, columns: &[DataType], state: &mut Loader) -> Result<()> {
         for (name, mut saved) in state.take_all("log/") {
             let columns = columns.iter().map(|data_type| saved.column("column", data_type)).collect::<Result<_>>()?;
-            self.chunks.push(Chunk { start: state::number(&name)?, rows: saved.len(), columns, kept: Kept::default() });
+            self.chunks.push(LogChunk {
+                start: state::number(&name)?,
+                rows: saved.len(),
+                columns,
+                kept: FrameVersion::default(),
+            });
             self.rows += saved.len();
             saved.end()?;
         }
@@ -203,8 +208,8 @@ mod tests {
 
     use super::*;
 
-    fn log(batches: usize, rows: i64) -> Log {
-        let mut log = Log::default();
+    fn log(batches: usize, rows: i64) -> RowLog {
+        let mut log = RowLog::default();
         for batch in 0..batches as i64 {
             let column: ArrayRef = Arc::new(Int64Array::from_iter_values(batch * rows..(batch + 1) * rows));
             assert_eq!(log.append(vec![column], rows as usize).unwrap(), (batch * rows) as Position);
@@ -212,7 +217,7 @@ mod tests {
         log
     }
 
-    fn values(log: &Log, positions: &[Position]) -> Vec<i64> {
+    fn values(log: &RowLog, positions: &[Position]) -> Vec<i64> {
         let array = log.gather(0, positions, Some(&ScalarValue::Int64(Some(-1)))).unwrap();
         array.as_primitive::<Int64Type>().values().to_vec()
     }

@@ -1,14 +1,14 @@
 //! Window functions over partitions of an endless stream: each input row comes out with a column a function appended.
 
 mod aggregate;
-mod answer;
 mod function;
 mod log;
+mod partition;
 #[cfg(test)]
-mod saved;
-mod tape;
+mod restart;
 #[cfg(test)]
 mod tests;
+mod window_functions;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -23,10 +23,10 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use self::aggregate::Aggregates;
-use self::answer::{Answer, Ranks, RowNumbers, Values, keep};
-pub use self::function::{Aggregate, Frame, Function, Kind, Place, Unit, Value, window_function};
-use self::log::{Log, Position};
-use self::tape::{Entry, Tape, Turn, Turns};
+pub use self::function::{Aggregate, Frame, FrameValue, Function, FunctionKind, NthRow, Unit, window_function};
+use self::log::{Position, RowLog};
+use self::partition::{Partition, Ready, ReadyRows, RowEntry};
+use self::window_functions::{ArgumentValues, Ranks, RowNumbers, WindowFunction, keep};
 use super::keys::{Dictionary, NONE};
 use super::reorder::Reorder;
 use super::rows::{BadRows, evaluate_rows};
@@ -102,13 +102,13 @@ pub struct Over {
     /// PARTITION BY, then the functions' arguments and filters. The latter are the first columns of the log; where rows wait, those
     /// of the input follow.
     expressions: Vec<Arc<dyn PhysicalExpr>>,
-    answers: Vec<Box<dyn Answer>>,
+    answers: Vec<Box<dyn WindowFunction>>,
     ahead: Ahead,
     reorder: Reorder,
-    partitions: Dictionary,
-    tapes: Vec<Tape>,
-    log: Log,
-    /// No row with an earlier time is to be put on a tape.
+    dictionary: Dictionary,
+    partitions: Vec<Partition>,
+    log: RowLog,
+    /// No partition takes a row with an earlier time.
     passed: Timestamp,
     ended: bool,
     watermark: Watermark,
@@ -134,7 +134,7 @@ impl Over {
         let input = Schema::new(spec.output.fields()[..input].to_vec());
         let key = |key: &Arc<dyn PhysicalExpr>| Ok(Field::new("key", key.data_type(&input)?, true));
         let keys = spec.partition_by.iter().map(key).collect::<Result<Vec<_>>>()?;
-        let partitions = Dictionary::new(Arc::new(Schema::new(keys)))?;
+        let dictionary = Dictionary::new(Arc::new(Schema::new(keys)))?;
         let mut arguments: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
         let mut column = |expr: &Arc<dyn PhysicalExpr>| {
             arguments.iter().position(|known| known == expr).unwrap_or_else(|| {
@@ -142,13 +142,13 @@ impl Over {
                 arguments.len() - 1
             })
         };
-        let answer = |function: &Function| -> Box<dyn Answer> {
+        let answer = |function: &Function| -> Box<dyn WindowFunction> {
             match &function.kind {
-                Kind::RowNumber => Box::new(RowNumbers),
-                Kind::Rank => Box::new(Ranks::new()),
-                Kind::DenseRank => Box::new(Ranks::dense()),
-                Kind::Value(value) => Box::new(Values::new(value.clone(), column(&value.argument))),
-                Kind::Aggregate(aggregate) => {
+                FunctionKind::RowNumber => Box::new(RowNumbers),
+                FunctionKind::Rank => Box::new(Ranks::new()),
+                FunctionKind::DenseRank => Box::new(Ranks::dense()),
+                FunctionKind::Value(value) => Box::new(ArgumentValues::new(value.clone(), column(&value.argument))),
+                FunctionKind::Aggregate(aggregate) => {
                     let columns = aggregate.arguments.iter().map(&mut column).collect();
                     let filter = aggregate.filter.as_ref().map(&mut column);
                     Box::new(Aggregates::new(aggregate.clone(), columns, filter))
@@ -169,9 +169,9 @@ impl Over {
             answers,
             ahead,
             reorder: Reorder::default(),
-            partitions,
-            tapes: Vec::new(),
-            log: Log::default(),
+            dictionary,
+            partitions: Vec::new(),
+            log: RowLog::default(),
             passed: Timestamp::MIN,
             ended: false,
             watermark: Watermark::at(Timestamp::MIN),
@@ -187,7 +187,7 @@ impl Over {
         self.ahead != Ahead::default()
     }
 
-    /// The watermark came to `time`: rows before it are put in order and on their tapes, and frames that end before it are complete.
+    /// The watermark came to `time`: rows before it are sorted into their partitions, and frames that end before it are complete.
     fn advance(&mut self, time: Timestamp, out: &mut Vec<Message>) -> Result<()> {
         if self.spec.order == Order::EventTime
             && let Some(rows) = self.reorder.release(time)?
@@ -209,13 +209,13 @@ impl Over {
             return Ok(());
         }
         let touched = match self.ended {
-            true => (0..self.tapes.len() as u32).collect(),
+            true => (0..self.partitions.len() as u32).collect(),
             false => Vec::new(),
         };
         self.answer_waiting(touched, out)
     }
 
-    /// Puts rows that are in order on their tapes and sends those out whose answer is known.
+    /// Appends sorted rows to their partitions and emits those whose values are known.
     fn absorb(&mut self, changes: Changes, out: &mut Vec<Message>) -> Result<()> {
         let evaluated = evaluate_rows(&self.expressions, &changes, &mut self.bad)?;
         let changes = match evaluated.kept {
@@ -228,8 +228,8 @@ impl Over {
         let mut partition = evaluated.columns;
         let mut columns = partition.split_off(self.spec.partition_by.len());
         let mut keys = Vec::new();
-        self.partitions.intern(&partition, changes.len(), &mut keys)?;
-        self.tapes.resize_with(self.partitions.len(), Tape::default);
+        self.dictionary.intern(&partition, changes.len(), &mut keys)?;
+        self.partitions.resize_with(self.dictionary.len(), Partition::default);
         if self.waits() {
             columns.extend(changes.rows.columns().iter().cloned());
         }
@@ -245,12 +245,12 @@ impl Over {
             }
             let time = changes.times.value(row as usize);
             let waits = self.waits();
-            let tape = &mut self.tapes[key as usize];
+            let partition = &mut self.partitions[key as usize];
             if waits {
-                self.waiting.push(Reverse((time, key, tape.end())));
+                self.waiting.push(Reverse((time, key, partition.end())));
                 self.waiting_rows += 1;
             }
-            tape.push(Entry { position: start + Position::from(row), time });
+            partition.push(RowEntry { position: start + Position::from(row), time });
         }
         if self.waits() {
             if self.ahead.nanos > 0 {
@@ -294,7 +294,7 @@ impl Over {
         let mut place = places.iter();
         for turn in &turns {
             for (row, place) in turn.rows.clone().zip(&mut place) {
-                times[*place as usize] = self.tapes[turn.key].get(row).time;
+                times[*place as usize] = self.partitions[turn.key].get(row).time;
             }
         }
         let input = self.spec.output.fields().len() - self.spec.functions.len();
@@ -310,20 +310,20 @@ impl Over {
         }
         self.waiting_rows -= changes.len();
         if self.waiting.len() > 2 * self.waiting_rows + SLACK_ENTRIES {
-            self.waiting.retain(|Reverse((_, key, row))| self.tapes[*key as usize].next <= *row);
+            self.waiting.retain(|Reverse((_, key, row))| self.partitions[*key as usize].next <= *row);
         }
         Ok(())
     }
 
-    /// Finds the rows that wait on the tapes.
+    /// Finds the rows of all partitions that wait for their values.
     fn wait_again(&mut self) {
         if !self.waits() {
             return;
         }
         let mut due = Vec::new();
-        for (key, tape) in self.tapes.iter().enumerate() {
-            for row in tape.next..tape.end() {
-                let entry = tape.get(row);
+        for (key, partition) in self.partitions.iter().enumerate() {
+            for row in partition.next..partition.end() {
+                let entry = partition.get(row);
                 self.waiting.push(Reverse((entry.time, key as u32, row)));
                 due.push((entry.time, key as u32));
             }
@@ -342,39 +342,39 @@ impl Over {
     }
 
     /// Takes the rows of `keys` whose frames are complete off the waiting ones, and where they are in the log.
-    fn turns(&mut self, keys: &[u32]) -> (Vec<Turn>, Vec<Position>) {
+    fn turns(&mut self, keys: &[u32]) -> (Vec<ReadyRows>, Vec<Position>) {
         let mut turns = Vec::with_capacity(keys.len());
         let mut positions = Vec::new();
         for key in keys {
-            let tape = &mut self.tapes[*key as usize];
-            let from = tape.next;
+            let partition = &mut self.partitions[*key as usize];
+            let from = partition.next;
             let ready = match self.ended {
-                true => tape.end(),
-                false => tape.end().saturating_sub(self.ahead.rows),
+                true => partition.end(),
+                false => partition.end().saturating_sub(self.ahead.rows),
             };
-            while tape.next < ready {
-                let entry = tape.get(tape.next);
+            while partition.next < ready {
+                let entry = partition.get(partition.next);
                 let complete = entry.time.saturating_add(self.ahead.nanos) < self.passed.nanos();
                 if self.ahead.nanos > 0 && !complete && !self.ended {
                     break;
                 }
                 positions.push(entry.position);
-                tape.next += 1;
+                partition.next += 1;
             }
-            if from < tape.next {
-                turns.push(Turn { key: *key as usize, rows: from..tape.next });
+            if from < partition.next {
+                turns.push(ReadyRows { key: *key as usize, rows: from..partition.next });
             }
         }
         (turns, positions)
     }
 
-    /// The functions' columns for the rows whose turn it is; drops from the tapes what none of them needs any more.
-    fn answer(&mut self, turns: &[Turn], places: &[u32]) -> Result<Vec<ArrayRef>> {
-        let all = Turns { log: &self.log, tapes: &self.tapes, turns, places };
+    /// Computes the functions' columns for the rows that are ready; drops rows that no function needs any more.
+    fn answer(&mut self, turns: &[ReadyRows], places: &[u32]) -> Result<Vec<ArrayRef>> {
+        let all = Ready { log: &self.log, partitions: &self.partitions, turns, places };
         let columns = self.answers.iter_mut().map(|answer| answer.answer(&all)).collect::<Result<_>>()?;
-        for Turn { key, rows } in turns {
+        for ReadyRows { key, rows } in turns {
             let low = self.answers.iter().map(|answer| answer.low(*key, rows.end)).fold(rows.end, u64::min);
-            self.tapes[*key].trim(low);
+            self.partitions[*key].trim(low);
         }
         Ok(columns)
     }
@@ -390,7 +390,7 @@ impl Over {
 
     /// The time up to which everything went out: the watermark, or that of the earliest row that waits.
     fn held_back(&mut self, time: Timestamp) -> Timestamp {
-        while self.waiting.peek().is_some_and(|Reverse((_, key, row))| self.tapes[*key as usize].next > *row) {
+        while self.waiting.peek().is_some_and(|Reverse((_, key, row))| self.partitions[*key as usize].next > *row) {
             self.waiting.pop();
         }
         self.waiting.peek().map_or(time, |Reverse((waiting, ..))| time.min(Timestamp(*waiting)))
@@ -398,7 +398,7 @@ impl Over {
 
     /// Frees the rows that nobody holds.
     fn compact(&mut self) -> Result<()> {
-        let on_tapes = self.tapes.iter_mut().flat_map(Tape::positions);
+        let on_tapes = self.partitions.iter_mut().flat_map(Partition::positions);
         let held = on_tapes.chain(self.answers.iter_mut().flat_map(|answer| answer.positions())).collect();
         self.log.compact(held)
     }
@@ -407,12 +407,14 @@ impl Over {
     fn forget(&mut self) -> Result<()> {
         let Some(reach) = self.reach() else { return Ok(()) };
         let passed = self.passed.nanos();
-        let lives =
-            |tape: &Tape| tape.next < tape.end() || tape.last().is_some_and(|last| last.time.saturating_add(reach) >= passed);
-        let mark = |alive: &mut [bool]| alive.iter_mut().zip(&self.tapes).for_each(|(alive, tape)| *alive = lives(tape));
-        let Some(numbers) = self.partitions.compact(mark)? else { return Ok(()) };
+        let lives = |partition: &Partition| {
+            partition.next < partition.end() || partition.last().is_some_and(|last| last.time.saturating_add(reach) >= passed)
+        };
+        let mark =
+            |alive: &mut [bool]| alive.iter_mut().zip(&self.partitions).for_each(|(alive, partition)| *alive = lives(partition));
+        let Some(numbers) = self.dictionary.compact(mark)? else { return Ok(()) };
         let kept: Vec<bool> = numbers.iter().map(|number| *number != NONE).collect();
-        keep(&mut self.tapes, &kept);
+        keep(&mut self.partitions, &kept);
         self.answers.iter_mut().for_each(|answer| answer.keep(&kept));
         let waiting = std::mem::take(&mut self.waiting).into_iter();
         let waiting = waiting.map(|Reverse((time, key, row))| Reverse((time, numbers[key as usize], row)));
@@ -479,14 +481,14 @@ impl Operator for Over {
     fn report(&self, report: &mut Report) {
         self.reorder.report(report);
         self.bad.report(report);
-        report.state_rows += self.log.rows() + self.tapes.len();
+        report.state_rows += self.log.rows() + self.partitions.len();
     }
 
     fn bytes(&self) -> usize {
-        let tapes: usize = self.tapes.iter().map(Tape::bytes).sum();
+        let partitions: usize = self.partitions.iter().map(Partition::bytes).sum();
         let answers: usize = self.answers.iter().map(|answer| answer.bytes()).sum();
         let waiting = self.waiting.capacity() * size_of::<(i64, u32, u64)>() + self.due.capacity() * size_of::<(i64, u32)>();
-        self.reorder.bytes() + self.partitions.bytes() + tapes + self.log.bytes() + answers + waiting
+        self.reorder.bytes() + self.dictionary.bytes() + partitions + self.log.bytes() + answers + waiting
     }
 
     fn save(&mut self, state: &mut Saver) -> Result<()> {
@@ -501,9 +503,9 @@ impl Operator for Over {
         state.put("over", state::rows(columns, 1)?);
         self.bad.save(state)?;
         self.reorder.save(state)?;
-        self.partitions.save(state)?;
+        self.dictionary.save(state)?;
         self.log.save(state)?;
-        tape::save(&self.tapes, state)?;
+        partition::save(&self.partitions, state)?;
         for (number, answer) in self.answers.iter_mut().enumerate() {
             answer.save(&mut state.within(number))?;
         }
@@ -519,25 +521,25 @@ impl Operator for Over {
         self.bad.load(state)?;
         let input = self.input();
         self.reorder.load(&input, state)?;
-        self.partitions.load(state)?;
+        self.dictionary.load(state)?;
         let arguments = self.expressions[self.spec.partition_by.len()..].iter();
         let mut columns: Vec<DataType> = arguments.map(|expr| Ok(expr.data_type(&input)?)).collect::<Result<_>>()?;
         if self.waits() {
             columns.extend(input.fields().iter().map(|field| field.data_type().clone()));
         }
         self.log.load(&columns, state)?;
-        self.tapes = tape::load(&self.log, state)?;
-        if self.tapes.len() > self.partitions.len() {
+        self.partitions = partition::load(&self.log, state)?;
+        if self.partitions.len() > self.dictionary.len() {
             return Err(saved.misfit("stands beside rows of partitions that are not there"));
         }
         for (number, answer) in self.answers.iter_mut().enumerate() {
-            answer.load(&mut state.within(number), &self.tapes, &self.log)?;
+            answer.load(&mut state.within(number), &self.partitions, &self.log)?;
         }
-        let retained = |(key, tape): (usize, &Tape)| {
-            let answers = self.answers.iter().all(|answer| tape.first() <= answer.low(key, tape.next));
-            answers && (self.waits() || tape.next == tape.end())
+        let retained = |(key, partition): (usize, &Partition)| {
+            let answers = self.answers.iter().all(|answer| partition.first() <= answer.low(key, partition.next));
+            answers && (self.waits() || partition.next == partition.end())
         };
-        if !self.tapes.iter().enumerate().all(retained) {
+        if !self.partitions.iter().enumerate().all(retained) {
             return Err(saved.misfit("stands beside partitions that lack rows"));
         }
         self.wait_again();

@@ -334,7 +334,7 @@ fn partitions_whose_interval_has_passed_are_forgotten() {
             push(&mut over, input(round));
             out.extend(watermark(&mut over, round + 1));
         }
-        assert!(over.tapes.len() < 50_000, "{} partitions", over.tapes.len());
+        assert!(over.partitions.len() < 50_000, "{} partitions", over.partitions.len());
         // One that is still within its interval was not forgotten, and one that was starts again.
         rows(&mut over, &[(101, Some("99/7"), Some(5)), (101, Some("1/7"), Some(5))]);
         out.extend(push(&mut over, Message::End));

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, Schema
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
-use super::{Content, Cut, Epoch, Frame};
+use super::{Cut, Epoch, Frame, FrameContent};
 use crate::error::Code;
 use crate::operator::{Chain, Message, Report};
 
@@ -74,7 +74,7 @@ pub fn check(make: &dyn Fn() -> Chain, feed: &Feed, cuts: &[usize], likeness: Li
             // More than once: nothing need come between two restarts.
             for again in 0..3 {
                 *chain = make();
-                let saved = frames.into_iter().map(|(name, rows)| through_ipc(Frame { name, content: Content::Rows(rows) }));
+                let saved = frames.into_iter().map(|(name, rows)| through_ipc(Frame { name, content: FrameContent::Rows(rows) }));
                 chain.load(saved.collect()).unwrap_or_else(|error| panic!("restart {again} after message {at}: {error}"));
                 frames = resolve(chain.save(Cut { epoch, written: None }).unwrap(), &BTreeMap::new());
             }
@@ -116,7 +116,7 @@ pub fn left_out(mut chain: Chain, feed: &Feed) -> (usize, usize) {
         let epoch = at as Epoch + 1;
         let frames = chain.save(Cut { epoch, written: epoch.checked_sub(1).filter(|before| *before > 0) }).unwrap();
         all += frames.len();
-        unchanged += frames.iter().filter(|frame| frame.content == Content::Unchanged).count();
+        unchanged += frames.iter().filter(|frame| frame.content == FrameContent::Unchanged).count();
     }
     (unchanged, all)
 }
@@ -127,8 +127,8 @@ fn resolve(frames: Vec<Frame>, before: &BTreeMap<String, RecordBatch>) -> BTreeM
         .into_iter()
         .map(|Frame { name, content }| {
             let rows = match content {
-                Content::Rows(rows) => rows,
-                Content::Unchanged => before.get(&name).unwrap_or_else(|| panic!("{name} was never written")).clone(),
+                FrameContent::Rows(rows) => rows,
+                FrameContent::Unchanged => before.get(&name).unwrap_or_else(|| panic!("{name} was never written")).clone(),
             };
             (name, rows)
         })
@@ -139,7 +139,7 @@ fn resolve(frames: Vec<Frame>, before: &BTreeMap<String, RecordBatch>) -> BTreeM
 
 /// The frame as a file gives it back.
 pub fn through_ipc(frame: Frame) -> Frame {
-    let Content::Rows(rows) = frame.content else { panic!("{} is not there", frame.name) };
+    let FrameContent::Rows(rows) = frame.content else { panic!("{} is not there", frame.name) };
     let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema()).unwrap();
     writer.write(&rows).unwrap();
     let bytes = writer.into_inner().unwrap();
@@ -148,7 +148,7 @@ pub fn through_ipc(frame: Frame) -> Frame {
     assert_eq!(batches.len(), 1);
     let back = batches.remove(0);
     assert_eq!(back.num_rows(), rows.num_rows(), "{}", frame.name);
-    Frame { name: frame.name, content: Content::Rows(back) }
+    Frame { name: frame.name, content: FrameContent::Rows(back) }
 }
 
 /// What a chain tells, but for the size of its state: that may differ.
@@ -199,7 +199,7 @@ pub fn check_damaged(make: &dyn Fn() -> Chain, feed: &Feed) {
     for _ in 0..600 {
         let mut frames = frames.clone();
         let at = random.usize(0..frames.len());
-        let Content::Rows(rows) = &mut frames[at].content else { panic!("not given") };
+        let FrameContent::Rows(rows) = &mut frames[at].content else { panic!("not given") };
         if damage(&mut random, rows) {
             let mut chain = make();
             match chain.load(frames) {

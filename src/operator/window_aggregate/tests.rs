@@ -11,7 +11,7 @@ use datafusion::physical_expr::aggregate::{LoweredAggregate, LoweredAggregateBui
 use datafusion::physical_expr::expressions::col;
 use datafusion::prelude::SessionContext;
 
-use super::super::emit::Pass;
+use super::super::finish::FinishRows;
 use super::*;
 use crate::time::{TimestampArray, instant_ns};
 
@@ -84,7 +84,7 @@ fn spec_of(shape: Shape, lowered: &[LoweredAggregate], by_key: bool, emission: E
         filters: lowered.iter().map(|lowered| lowered.filter.clone()).collect(),
         window_index: usize::from(by_key),
         emission,
-        finish: Box::new(Pass::new(output.clone(), 1 + usize::from(by_key))),
+        finish: Box::new(unfinished(output.clone(), 1 + usize::from(by_key))),
         output,
     }
 }
@@ -408,8 +408,13 @@ fn keys_alone_are_a_result() {
     }
 }
 
+/// The output is the result, whose rows are identified by the first `groups` columns.
+fn unfinished(schema: SchemaRef, groups: usize) -> FinishRows {
+    FinishRows::new(Vec::new(), (0..groups).collect(), schema)
+}
+
 /// Keeps one row of a window.
-struct Top(Pass);
+struct Top(FinishRows);
 
 impl Finish for Top {
     fn run(&mut self, rows: RecordBatch) -> Result<RecordBatch> {
@@ -433,7 +438,7 @@ impl Finish for Top {
 fn rows_of_one_window_are_finished_together_and_of_others_apart() {
     for shape in [Shape::tumble(10).unwrap(), Shape::session(9).unwrap()] {
         let spec = spec(shape, "count(*)", true, Emission::default());
-        let top = Top(Pass::new(spec.output.clone(), 2));
+        let top = Top(unfinished(spec.output.clone(), 2));
         let mut operator = WindowAggregate::new(WindowAggregateSpec { finish: Box::new(top), ..spec }).unwrap();
         let mut out = Vec::new();
         operator.push(0, rows(&[row(1, "a", 1), row(1, "b", 1), row(21, "c", 1), row(21, "b", 1)]), &mut out).unwrap();
@@ -448,7 +453,7 @@ fn rows_of_one_window_are_finished_together_and_of_others_apart() {
 fn a_session_that_may_speak_again_is_not_ranked() {
     let emission = Emission { early: Some(Duration::from_nanos(5)), allowed_lateness: Duration::ZERO };
     let spec = spec(Shape::session(10).unwrap(), "count(*)", true, emission);
-    let top = Top(Pass::new(spec.output.clone(), 2));
+    let top = Top(unfinished(spec.output.clone(), 2));
     let refused = WindowAggregate::new(WindowAggregateSpec { finish: Box::new(top), ..spec });
     assert_eq!(refused.err().map(|error| error.code()), Some(Code::NotYet));
 }

@@ -24,13 +24,13 @@ use crate::serve::settings::Settings;
 /// Tokens, tickets, and whether anybody is asked for them. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    kept: Arc<Kept>,
+    kept: Arc<GateState>,
     /// The address of streams that this one is at; `None` for the REST interface.
     address: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct GateState {
     tokens: Tokens,
     tickets: Tickets,
     /// `insecure_no_auth`: open whatever happens.
@@ -57,7 +57,7 @@ impl Gate {
     pub fn new(settings: &Settings, store: Store) -> Result<Self> {
         let tokens = Tokens::new(&settings.auth, store)?;
         let (insecure, loopback) = (settings.auth.insecure_no_auth, settings.is_loopback_only());
-        let kept = Kept { tokens, tickets: Tickets::default(), insecure, loopback, open: Mutex::new(Shutdown::new()) };
+        let kept = GateState { tokens, tickets: Tickets::default(), insecure, loopback, open: Mutex::new(Shutdown::new()) };
         Ok(Gate { kept: Arc::new(kept), address: None })
     }
 

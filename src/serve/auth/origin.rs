@@ -27,41 +27,41 @@ type Extra = Arc<dyn Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync>;
 /// Hosts and origins that are let in.
 #[derive(Clone)]
 pub struct Origins {
-    known: Arc<RwLock<Known>>,
+    known: Arc<RwLock<AllowedOrigins>>,
     extra: Extra,
     /// Where requests come in that these are for.
     address: Option<SocketAddr>,
 }
 
 /// What the settings say.
-struct Known {
+struct AllowedOrigins {
     /// Names besides loopback's; none where every name is good.
     hosts: Option<Vec<String>>,
     pages: Vec<String>,
 }
 
-impl Known {
-    fn of(settings: &Settings) -> Known {
+impl AllowedOrigins {
+    fn of(settings: &Settings) -> AllowedOrigins {
         let hosts = &settings.http.hosts.0;
         // Where strangers can reach the server, its names are theirs to know, and tokens keep the door.
         let guarded = !hosts.iter().any(|host| host == ANY) && (settings.is_loopback_only() || !hosts.is_empty());
         let lower = |words: &[String]| words.iter().map(|word| word.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Known { hosts: guarded.then(|| lower(hosts)), pages: lower(&settings.http.cors_origins.0) }
+        AllowedOrigins { hosts: guarded.then(|| lower(hosts)), pages: lower(&settings.http.cors_origins.0) }
     }
 }
 
 impl Origins {
     /// Those of the REST interface; `extra` gives the origins of the stream at a path of an address.
     pub fn new(settings: &Settings, extra: impl Fn(Option<SocketAddr>, &str) -> Vec<String> + Send + Sync + 'static) -> Self {
-        Origins { known: Arc::new(RwLock::new(Known::of(settings))), extra: Arc::new(extra), address: None }
+        Origins { known: Arc::new(RwLock::new(AllowedOrigins::of(settings))), extra: Arc::new(extra), address: None }
     }
 
     /// Takes other settings, at all addresses.
     pub fn set(&self, settings: &Settings) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::of(settings);
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = AllowedOrigins::of(settings);
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, Known> {
+    fn known(&self) -> RwLockReadGuard<'_, AllowedOrigins> {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -45,23 +45,23 @@ pub struct Record {
 #[derive(Debug)]
 pub struct Tokens {
     store: Store,
-    known: Mutex<Vec<Known>>,
+    known: Mutex<Vec<LiveToken>>,
 }
 
 /// A token while it is known. What it has opened ends with it.
 #[derive(Debug)]
-struct Known {
+struct LiveToken {
     record: Record,
     expires: Option<SystemTime>,
     until: Shutdown,
     _stop: Stop,
 }
 
-impl Known {
+impl LiveToken {
     fn new(record: Record) -> Self {
         let (stop, until) = Shutdown::new();
         let expires = record.expires_at.as_deref().and_then(|text| humantime::parse_rfc3339_weak(text).ok());
-        Known { record, expires, until, _stop: stop }
+        LiveToken { record, expires, until, _stop: stop }
     }
 
     fn is_good(&self, now: SystemTime) -> bool {
@@ -73,7 +73,7 @@ impl Tokens {
     /// Those of the store, and those of the settings.
     pub fn new(settings: &settings::Auth, store: Store) -> Result<Self> {
         let kept: Vec<Record> = store.values(Space::Tokens)?;
-        let known = kept.into_iter().chain(configured(settings)?).map(Known::new).collect();
+        let known = kept.into_iter().chain(configured(settings)?).map(LiveToken::new).collect();
         Ok(Tokens { store, known: Mutex::new(known) })
     }
 
@@ -84,7 +84,7 @@ impl Tokens {
         known.retain(|known| !known.record.configured || fresh.iter().any(|fresh| known.record.is_same(fresh)));
         let missing: Vec<Record> =
             fresh.into_iter().filter(|fresh| !known.iter().any(|known| known.record.is_same(fresh))).collect();
-        known.extend(missing.into_iter().map(Known::new));
+        known.extend(missing.into_iter().map(LiveToken::new));
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl Tokens {
             return Err(Error::new(Code::TooMany, format!("there are {TOKENS_MAX} tokens")).hint("remove some that are not used"));
         }
         self.store.put(Space::Tokens, &record.id, &record)?;
-        known.push(Known::new(record.clone()));
+        known.push(LiveToken::new(record.clone()));
         Ok((record, secret.into()))
     }
 
@@ -132,7 +132,7 @@ impl Tokens {
     /// Removes the token of this id or name, if it is there.
     pub fn remove(&self, name: &str) -> Result<Option<Record>> {
         let mut known = self.known();
-        let is_meant = |Known { record, .. }: &Known| record.id == name || record.name == name;
+        let is_meant = |LiveToken { record, .. }: &LiveToken| record.id == name || record.name == name;
         let Some(index) = known.iter().position(is_meant) else { return Ok(None) };
         if known[index].record.configured {
             return Err(Error::new(Code::InUse, format!("the token '{name}' is set by the settings"))
@@ -173,7 +173,7 @@ impl Tokens {
         self.list().iter().any(|record| !record.configured && record.scopes.contains(&Scope::Admin))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Vec<Known>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Vec<LiveToken>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

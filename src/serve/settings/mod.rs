@@ -61,7 +61,7 @@ pub struct Settings {
     pub secrets: Secrets,
     pub feeds: Feeds,
     pub ready: Ready,
-    pub log: Log,
+    pub log: LogSettings,
     /// Named streams, as `POST /v1/streams` takes them.
     pub streams: Vec<Value>,
 }
@@ -176,7 +176,7 @@ pub struct Ready {
 /// `[log]`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub struct LogSettings {
     pub format: LogFormat,
 }
 
@@ -355,7 +355,7 @@ impl Default for Settings {
             secrets: Secrets::default(),
             feeds: Feeds::default(),
             ready: Ready::default(),
-            log: Log::default(),
+            log: LogSettings::default(),
             streams: Vec::new(),
         }
     }

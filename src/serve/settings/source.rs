@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
 use super::{Flags, PREFIX, TOKEN};
-use crate::error::{Code, Error, Place, Result, Span};
+use crate::error::{Code, Error, LineColumn, Result, Span};
 
 /// Settings outside every table. Other variables with the prefix and no `__` are not ours: Kubernetes makes some for every service.
 const TOP: &[&str] = &["bind", "checkpoint_interval", "data", "init", "listeners"];
@@ -176,9 +176,9 @@ fn here(error: Error, text: &str, offset: usize) -> Error {
 }
 
 /// Line and column of a byte.
-fn place(text: &str, offset: usize) -> Place {
+fn place(text: &str, offset: usize) -> LineColumn {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() as u64 + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() as u64 + 1;
-    Place { line, column }
+    LineColumn { line, column }
 }

@@ -125,7 +125,7 @@ fn feeds_may_use_what_the_settings_name() {
         ("[secrets]\nenv = ['A', 'B_*']", "B_1", "AB"),
         ("bind = '0.0.0.0:1'\n[secrets]\nenv = '*'", "AWS_KEY", "STREAMGAUGE_AUTH__TOKEN"),
     ] {
-        let policy = crate::serve::start::policy(&read(text).unwrap(), false, &crate::feed::Values::default());
+        let policy = crate::serve::start::policy(&read(text).unwrap(), false, &crate::feed::SecretValues::default());
         assert!(policy.check_variable(allowed).is_ok() && policy.check_variable(refused).is_err(), "{text}");
     }
 }

@@ -42,38 +42,46 @@ pub enum When {
 }
 
 /// The parameters of a stream beside `view`: name, values, meaning. `token` and `ticket` are read by who guards the server.
-const PARAMETERS: [(&str, Values, &str); 12] = [
-    ("format", Values::Words(&["changes", "batch", "rows", "drasi", "debezium"]), "How changes are put into events."),
-    ("ops", Values::Text, "The kinds of changes to send: `added,updated,deleted`."),
-    ("columns", Values::Text, "The columns to send, separated by commas."),
+const PARAMETERS: [(&str, AllowedValues, &str); 12] = [
+    ("format", AllowedValues::Words(&["changes", "batch", "rows", "drasi", "debezium"]), "How changes are put into events."),
+    ("ops", AllowedValues::Text, "The kinds of changes to send: `added,updated,deleted`."),
+    ("columns", AllowedValues::Text, "The columns to send, separated by commas."),
     (
         "where",
-        Values::Text,
+        AllowedValues::Text,
         "A condition over the columns, such as `total > 1000`: rows that come to meet it are added, others deleted.",
     ),
-    ("event_field", Values::Words(&["none", "op", "view"]), "What the `event` line says; without one, pages see `message`."),
+    (
+        "event_field",
+        AllowedValues::Words(&["none", "op", "view"]),
+        "What the `event` line says; without one, pages see `message`.",
+    ),
     (
         "snapshot",
-        Values::Words(&["auto", "true", "false"]),
+        AllowedValues::Words(&["auto", "true", "false"]),
         "Whether the rows as they are come first. `auto`: for clients that cannot resume.",
     ),
     (
         "last_event_id",
-        Values::Text,
+        AllowedValues::Text,
         "The id after which to go on, or `earliest`, or `latest`. The header `Last-Event-ID` wins over it.",
     ),
     (
         "heartbeat",
-        Values::Text,
+        AllowedValues::Text,
         "The time between heartbeats (`15s`); `event` for heartbeats as events instead of comments; or both.",
     ),
-    ("limit", Values::Number, "The stream ends after so many events."),
-    ("soft", Values::YesNo, "Answers overload with 200 and an event `error`: a browser gives up for good on any other status."),
-    ("token", Values::Text, "An access token, for clients that cannot send headers."),
-    ("ticket", Values::Text, "A ticket of `POST /v1/tickets`."),
+    ("limit", AllowedValues::Number, "The stream ends after so many events."),
+    (
+        "soft",
+        AllowedValues::YesNo,
+        "Answers overload with 200 and an event `error`: a browser gives up for good on any other status.",
+    ),
+    ("token", AllowedValues::Text, "An access token, for clients that cannot send headers."),
+    ("ticket", AllowedValues::Text, "A ticket of `POST /v1/tickets`."),
 ];
 
-enum Values {
+enum AllowedValues {
     Text,
     Words(&'static [&'static str]),
     Number,
@@ -82,13 +90,13 @@ enum Values {
 
 impl IntoParams for Ask {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let parameter = |(name, values, doc): (&str, Values, &str)| {
+        let parameter = |(name, values, doc): (&str, AllowedValues, &str)| {
             let object = Object::builder();
             let object = match values {
-                Values::Text => object.schema_type(Type::String),
-                Values::Words(words) => object.schema_type(Type::String).enum_values(Some(words.iter().copied())),
-                Values::Number => object.schema_type(Type::Integer).minimum(Some(1)),
-                Values::YesNo => object.schema_type(Type::Boolean),
+                AllowedValues::Text => object.schema_type(Type::String),
+                AllowedValues::Words(words) => object.schema_type(Type::String).enum_values(Some(words.iter().copied())),
+                AllowedValues::Number => object.schema_type(Type::Integer).minimum(Some(1)),
+                AllowedValues::YesNo => object.schema_type(Type::Boolean),
             };
             let parameter = Parameter::builder().name(name).parameter_in(ParameterIn::Query).description(Some(doc));
             parameter.schema(Some(object.build())).build()

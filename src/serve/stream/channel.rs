@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::counters::Counters;
 use super::encode::Encoder;
-use super::frame::Event;
+use super::frame::FrameFields;
 use super::position::{Ids, Position};
 use crate::error::Result;
-use crate::view::{Entry, Followed, Follower, Health, Live, Snapshot};
+use crate::view::{Followed, Follower, Health, HistoryEntry, Live, Snapshot};
 
 /// Bytes of one run: a client is written to in pieces of about this size.
 pub const RUN_BYTES: usize = 256 * 1024;
@@ -38,8 +38,8 @@ const PACE_MAX: Duration = Duration::from_millis(250);
 
 /// Views in a shape, and what was sent of them last.
 pub struct Channel {
-    parts: Vec<Part>,
-    shared: Mutex<Shared>,
+    parts: Vec<ChannelView>,
+    shared: Mutex<ChannelState>,
     /// The number of the run that comes next; changes when a run is there, and when the channel ends.
     turn: watch::Sender<u64>,
     counters: Arc<Counters>,
@@ -49,7 +49,7 @@ pub struct Channel {
 }
 
 /// One view of a channel.
-pub struct Part {
+pub struct ChannelView {
     pub live: Arc<Live>,
     pub encoder: Encoder,
     /// Names the encoder among all that encode this view.
@@ -58,10 +58,10 @@ pub struct Part {
     snapshot: Mutex<Option<(u64, Bytes)>>,
 }
 
-struct Shared {
+struct ChannelState {
     /// Up to which change of each view the runs go.
     at: Arc<[u64]>,
-    runs: VecDeque<Run>,
+    runs: VecDeque<EventBatch>,
     bytes: usize,
     end: Option<End>,
     /// The views whose failure was told.
@@ -70,7 +70,7 @@ struct Shared {
 
 /// Events that are sent together.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct EventBatch {
     pub bytes: Bytes,
     pub events: u64,
     /// Up to which change of each view a client has come with it.
@@ -90,7 +90,7 @@ pub enum End {
 
 /// What comes next for a client that has come to a run.
 pub enum Next {
-    Run(Run),
+    Run(EventBatch),
     /// Nothing yet; it has come as far as this.
     Wait(Arc<[u64]>),
     /// Its run is gone, or there never was one at its place: runs go up to `at`, and `turn` comes next.
@@ -107,12 +107,12 @@ impl Channel {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let part = |(live, encoder)| {
             let key = format!("stream {}", NUMBER.fetch_add(1, Relaxed)).into();
-            Part { live, encoder, key, snapshot: Mutex::default() }
+            ChannelView { live, encoder, key, snapshot: Mutex::default() }
         };
-        let parts: Vec<Part> = parts.into_iter().map(part).collect();
+        let parts: Vec<ChannelView> = parts.into_iter().map(part).collect();
         let at: Arc<[u64]> = parts.iter().map(|part| part.live.head()).collect();
         let followers = parts.iter().zip(at.iter()).map(|(part, at)| part.live.follow(*at)).collect();
-        let shared = Shared { at, runs: VecDeque::new(), bytes: 0, end: None, failed: vec![false; parts.len()] };
+        let shared = ChannelState { at, runs: VecDeque::new(), bytes: 0, end: None, failed: vec![false; parts.len()] };
         let channel = Arc::new(Channel {
             parts,
             shared: Mutex::new(shared),
@@ -126,7 +126,7 @@ impl Channel {
         channel
     }
 
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[ChannelView] {
         &self.parts
     }
 
@@ -166,14 +166,14 @@ impl Channel {
 
     /// Ids of changes of view `moving` for a client that has come to `at` in the others.
     pub fn ids(&self, at: &[u64], moving: usize) -> Ids {
-        let place = |(part, seq): (&Part, &u64)| Position { epoch: part.live.epoch(), seq: *seq };
+        let place = |(part, seq): (&ChannelView, &u64)| Position { epoch: part.live.epoch(), seq: *seq };
         let places = self.parts.iter().zip(at).map(|(part, seq)| (part.live.name.as_str(), place((part, seq))));
         Ids::among(&places.collect::<Vec<_>>(), moving)
     }
 
     /// The changes of an entry of view `part` from number `seq` on, and how many events they are.
-    pub fn encode(&self, part: usize, entry: &Entry, seq: u64, at: &[u64]) -> Result<(Bytes, u64)> {
-        let Part { encoder, key, .. } = &self.parts[part];
+    pub fn encode(&self, part: usize, entry: &HistoryEntry, seq: u64, at: &[u64]) -> Result<(Bytes, u64)> {
+        let ChannelView { encoder, key, .. } = &self.parts[part];
         let ids = self.ids(at, part);
         let mut made = None;
         let mut make = || {
@@ -222,7 +222,7 @@ impl Channel {
             let taken: Vec<Vec<Followed>> = followers.iter_mut().map(|follower| follower.ready(ENTRIES)).collect();
             let more = taken.iter().any(|entries| entries.len() == ENTRIES);
             let mut at = self.shared().at.to_vec();
-            let mut entries: Vec<(i64, usize, Arc<Entry>)> = Vec::new();
+            let mut entries: Vec<(i64, usize, Arc<HistoryEntry>)> = Vec::new();
             let mut gap = false;
             let mut end = None;
             for (part, followed) in taken.into_iter().enumerate() {
@@ -259,7 +259,7 @@ impl Channel {
                 shared.push(runs);
                 if let Some(bytes) = failures {
                     let at = Arc::clone(&shared.at);
-                    shared.push(vec![Run { events: events(&bytes), bytes, at }]);
+                    shared.push(vec![EventBatch { events: events(&bytes), bytes, at }]);
                 }
                 if let Some(end) = end {
                     shared.end.get_or_insert(end);
@@ -279,7 +279,7 @@ impl Channel {
     }
 
     /// The changes of the entries as few pieces of bytes; moves `at` behind them.
-    fn runs(&self, entries: &[(i64, usize, Arc<Entry>)], at: &mut [u64]) -> Vec<Run> {
+    fn runs(&self, entries: &[(i64, usize, Arc<HistoryEntry>)], at: &mut [u64]) -> Vec<EventBatch> {
         let mut runs = Vec::new();
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut count = 0;
@@ -299,18 +299,18 @@ impl Channel {
             at[*part] = entry.last;
             let bytes: usize = pieces.iter().map(Bytes::len).sum();
             if bytes > RUN_BYTES || (index + 1 == entries.len() && bytes > 0) {
-                runs.push(Run { bytes: joined(&mut pieces), events: std::mem::take(&mut count), at: at.to_vec().into() });
+                runs.push(EventBatch { bytes: joined(&mut pieces), events: std::mem::take(&mut count), at: at.to_vec().into() });
             }
         }
         runs
     }
 
     /// What is said of changes that cannot be encoded, with the id of the last of them.
-    fn unreadable(&self, part: usize, entry: &Entry, at: &[u64]) -> (Bytes, u64) {
+    fn unreadable(&self, part: usize, entry: &HistoryEntry, at: &[u64]) -> (Bytes, u64) {
         let id = self.ids(at, part).of(entry.last);
         let data = serde_json::json!({"reason": "encoding", "view": self.parts[part].live.name, "changes": entry.last - entry.first + 1});
         let mut out = Vec::new();
-        Event { id: Some(&id), name: Some("error") }.write(data.to_string().as_bytes(), &mut out);
+        FrameFields { id: Some(&id), name: Some("error") }.write(data.to_string().as_bytes(), &mut out);
         (out.into(), 1)
     }
 
@@ -327,7 +327,7 @@ impl Channel {
         (!out.is_empty()).then(|| out.into())
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn shared(&self) -> MutexGuard<'_, ChannelState> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -346,8 +346,8 @@ impl Drop for Channel {
     }
 }
 
-impl Shared {
-    fn push(&mut self, runs: Vec<Run>) {
+impl ChannelState {
+    fn push(&mut self, runs: Vec<EventBatch>) {
         for run in runs {
             self.bytes += run.bytes.len();
             self.runs.push_back(run);
@@ -363,7 +363,7 @@ pub fn failure(view: &str, error: &crate::error::Error, out: &mut Vec<u8>) {
     let data = serde_json::json!({
         "reason": "failed", "view": view, "code": error.code().to_string(), "detail": error.message(), "hint": error.way_out(),
     });
-    Event::named("error").write(data.to_string().as_bytes(), out);
+    FrameFields::named("error").write(data.to_string().as_bytes(), out);
 }
 
 /// How many events the bytes are: each ends with a blank line, and has none inside.

@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::ask::{Ask, When};
 use super::channel::{Channel, End, Next, events, failure};
-use super::counters::{Counters, Open};
-use super::frame::{self, Event};
+use super::counters::{Counters, OpenClient};
+use super::frame::{self, FrameFields};
 use super::position::{Position, Start};
 use crate::error::Result;
 use crate::time::Timestamp;
@@ -63,7 +63,7 @@ pub struct Client {
     /// Its name in the log.
     id: String,
     events: u64,
-    open: Open,
+    open: OpenClient,
 }
 
 /// When a sign of life is due.
@@ -85,7 +85,7 @@ pub struct Greeting<'a> {
 
 impl Client {
     /// Connects a client; gives the id of the place after which its changes begin, too.
-    pub fn connect(channel: Arc<Channel>, greeting: &Greeting, open: Open) -> Result<(Client, String)> {
+    pub fn connect(channel: Arc<Channel>, greeting: &Greeting, open: OpenClient) -> Result<(Client, String)> {
         let ask = greeting.ask;
         let names: Vec<&str> = channel.parts().iter().map(|part| part.live.name.as_str()).collect();
         let start = ask.start(&names);
@@ -142,7 +142,7 @@ impl Client {
             let action = if rows.is_some() { "resnapshot" } else { "continue" };
             let oldest = channel.ids(&oldest, *index).of(live.oldest());
             let data = serde_json::json!({"reason": reason, "view": live.name, "oldest": oldest, "action": action});
-            Event::named("reset").write(data.to_string().as_bytes(), &mut told);
+            FrameFields::named("reset").write(data.to_string().as_bytes(), &mut told);
             Counters::add(&open.counters().resets, 1);
         }
         let timer = greeting.heartbeat.map(|every| (every, Box::pin(sleep(every))));
@@ -249,7 +249,7 @@ impl Client {
             let id = self.channel.ids(&self.at, 0).of(self.at[0]);
             let mut out = Vec::new();
             let data = serde_json::json!({"rows": rows, "id": id});
-            Event { id: Some(&id), name: Some("snapshot_end") }.write(data.to_string().as_bytes(), &mut out);
+            FrameFields { id: Some(&id), name: Some("snapshot_end") }.write(data.to_string().as_bytes(), &mut out);
             return Some(out.into());
         };
         let whole = snapshot.rows.num_rows() <= SNAPSHOT_ROWS;
@@ -337,7 +337,7 @@ impl Client {
         let oldest = self.channel.ids(&self.at, part).of(oldest);
         let data = serde_json::json!({"view": live.name, "dropped": dropped, "oldest": oldest});
         let mut out = Vec::new();
-        Event::named("lagged").write(data.to_string().as_bytes(), &mut out);
+        FrameFields::named("lagged").write(data.to_string().as_bytes(), &mut out);
         out.into()
     }
 
@@ -363,7 +363,7 @@ impl Client {
             End::Stopped => serde_json::json!({"reason": "stopped"}),
             End::Dropped(view) => serde_json::json!({"reason": "dropped", "view": view}),
         };
-        Event::named("error").write(told.to_string().as_bytes(), &mut out);
+        FrameFields::named("error").write(told.to_string().as_bytes(), &mut out);
         out.into()
     }
 
@@ -406,7 +406,7 @@ impl Heart {
         match self.as_event {
             true => {
                 let millis = Timestamp::now().nanos() / 1_000_000;
-                Event::named("heartbeat").write(format!("{{\"timestamp\":{millis}}}").as_bytes(), &mut out);
+                FrameFields::named("heartbeat").write(format!("{{\"timestamp\":{millis}}}").as_bytes(), &mut out);
             }
             false => frame::comment("heartbeat", &mut out),
         }
@@ -441,7 +441,7 @@ fn greet(channel: &Channel, client: &str, greeting: &Greeting, resumed: bool, id
     }
     data["format"] = serde_json::to_value(greeting.ask.shape.format).unwrap_or_default();
     data["resumed"] = resumed.into();
-    Event { id, name: Some("connected") }.write(data.to_string().as_bytes(), out);
+    FrameFields { id, name: Some("connected") }.write(data.to_string().as_bytes(), out);
 }
 
 #[cfg(test)]

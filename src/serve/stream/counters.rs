@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::serve::turnstile::Permit;
+use crate::serve::limits::Permit;
 
 /// Counts of one stream since the program started.
 #[derive(Debug, Default)]
@@ -40,16 +40,16 @@ impl Counters {
 
 /// A client that is connected: counted for as long as this lives, by its stream and by the server.
 #[derive(Debug)]
-pub struct Open {
+pub struct OpenClient {
     stream: Arc<Counters>,
     server: Arc<AtomicU64>,
     /// Its place among the clients of its address and token.
     _permit: Permit,
 }
 
-impl Open {
+impl OpenClient {
     /// Counts a client in, unless its stream has `stream_max` already.
-    pub fn enter(stream: &Arc<Counters>, stream_max: u64, server: &Arc<AtomicU64>, permit: Permit) -> Option<Open> {
+    pub fn enter(stream: &Arc<Counters>, stream_max: u64, server: &Arc<AtomicU64>, permit: Permit) -> Option<OpenClient> {
         let one_more = |open: u64| (open < stream_max).then_some(open + 1);
         if stream.clients.fetch_update(Relaxed, Relaxed, one_more).is_err() {
             Counters::add(&stream.refused, 1);
@@ -57,7 +57,7 @@ impl Open {
         }
         Counters::add(&stream.connects, 1);
         Counters::add(server, 1);
-        Some(Open { stream: Arc::clone(stream), server: Arc::clone(server), _permit: permit })
+        Some(OpenClient { stream: Arc::clone(stream), server: Arc::clone(server), _permit: permit })
     }
 
     pub fn counters(&self) -> &Counters {
@@ -65,7 +65,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenClient {
     fn drop(&mut self) {
         self.stream.clients.fetch_sub(1, Relaxed);
         self.server.fetch_sub(1, Relaxed);
@@ -75,20 +75,20 @@ impl Drop for Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::limits::StreamLimiter;
     use crate::serve::settings::Http;
-    use crate::serve::turnstile::Turnstile;
 
     #[test]
     fn clients_are_counted_while_they_are_there_and_no_more_than_allowed() {
-        let turnstile = Turnstile::new(&Http::default());
-        let permit = || turnstile.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
+        let limiter = StreamLimiter::new(&Http::default());
+        let permit = || limiter.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
         let (stream, other, server) = (Arc::default(), Arc::default(), Arc::default());
-        let first = Open::enter(&stream, 1, &server, permit()).unwrap();
-        assert!(Open::enter(&stream, 1, &server, permit()).is_none());
-        let second = Open::enter(&other, 9, &server, permit()).unwrap();
-        assert_eq!((Counters::get(&server), turnstile.open()), (2, 2));
+        let first = OpenClient::enter(&stream, 1, &server, permit()).unwrap();
+        assert!(OpenClient::enter(&stream, 1, &server, permit()).is_none());
+        let second = OpenClient::enter(&other, 9, &server, permit()).unwrap();
+        assert_eq!((Counters::get(&server), limiter.open()), (2, 2));
         drop((first, second));
         assert_eq!([&server, &stream.clients, &other.clients].map(Counters::get), [0, 0, 0]);
-        assert_eq!((Counters::get(&stream.connects), Counters::get(&stream.refused), turnstile.open()), (1, 1, 0));
+        assert_eq!((Counters::get(&stream.connects), Counters::get(&stream.refused), limiter.open()), (1, 1, 0));
     }
 }

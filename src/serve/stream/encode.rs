@@ -8,7 +8,7 @@ use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::physical_expr::PhysicalExpr;
 
-use super::frame::Event;
+use super::frame::FrameFields;
 use super::position::Ids;
 use super::shape::{EventField, Format, Op, Shape};
 use super::template::{Subject, Templates};
@@ -83,7 +83,7 @@ impl Encoder {
 
     /// The changes after `seq - 1`; the first of `changes` has the number `first`, and those before `seq` are left out.
     pub fn changes(&self, changes: &Changes, first: u64, seq: u64, ids: &Ids, at: Timestamp) -> Result<Encoded> {
-        let mut events = Events::new(self, at, Some(ids));
+        let mut events = EventWriter::new(self, at, Some(ids));
         let rows = self.projected(&changes.rows)?;
         if let (Format::Batch, Some((key, _))) = (self.shape.format, &self.key) {
             events.keys = Some(changes.rows.project(key)?);
@@ -100,7 +100,7 @@ impl Encoder {
     /// Rows that are there, as if they were added. The events have no ids: a client that loses its connection among them has nothing
     /// to resume from.
     pub fn snapshot(&self, rows: &RecordBatch, at: Timestamp) -> Result<Encoded> {
-        let mut events = Events::new(self, at, None);
+        let mut events = EventWriter::new(self, at, None);
         let met = self.met(rows)?;
         let rows = self.projected(rows)?;
         for row in 0..rows.num_rows() {
@@ -150,7 +150,7 @@ fn within(change: Change, met: Option<&BooleanArray>) -> Option<Change> {
 }
 
 /// Events being written.
-struct Events<'a> {
+struct EventWriter<'a> {
     encoder: &'a Encoder,
     at: Timestamp,
     /// `None` for a snapshot.
@@ -179,10 +179,10 @@ struct Group {
     seq: u64,
 }
 
-impl<'a> Events<'a> {
+impl<'a> EventWriter<'a> {
     fn new(encoder: &'a Encoder, at: Timestamp, ids: Option<&'a Ids>) -> Self {
         let (out, data, id) = Default::default();
-        Events { encoder, at, ids, keys: None, out, data, id, group: Group::default(), done: Encoded::default() }
+        EventWriter { encoder, at, ids, keys: None, out, data, id, group: Group::default(), done: Encoded::default() }
     }
 
     fn change(&mut self, rows: &RecordBatch, change: Change, seq: u64) {
@@ -394,9 +394,9 @@ impl<'a> Events<'a> {
                 "an event is too large to send"
             );
             self.done.oversized += 1;
-            Event { id, name: Some("error") }.write(told.to_string().as_bytes(), &mut self.out);
+            FrameFields { id, name: Some("error") }.write(told.to_string().as_bytes(), &mut self.out);
         } else {
-            Event { id, name }.write(&self.data, &mut self.out);
+            FrameFields { id, name }.write(&self.data, &mut self.out);
         }
         self.done.events += 1;
         self.data.clear();

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::shape::Shape;
 use super::streams::{Streams, lock};
-use crate::engine::{Asking, Engine};
+use crate::engine::{Engine, Purpose};
 use crate::error::{Code, Error, Result};
 
 /// How long a condition may take to be planned and to be computed for all rows of a view.
@@ -22,9 +22,9 @@ const KNOWN_MAX: usize = 256;
 
 /// The latest conditions that were tried.
 #[derive(Default)]
-pub struct Filters(Mutex<VecDeque<Known>>);
+pub struct Filters(Mutex<VecDeque<CachedFilter>>);
 
-struct Known {
+struct CachedFilter {
     /// That of the view: one that is made anew has other columns.
     epoch: u64,
     text: String,
@@ -42,7 +42,7 @@ impl Filters {
         if known.len() == KNOWN_MAX {
             known.pop_front();
         }
-        known.push_back(Known { epoch, text, expr });
+        known.push_back(CachedFilter { epoch, text, expr });
     }
 }
 
@@ -65,7 +65,7 @@ impl Streams {
                 let _ = expr.evaluate(&rows);
                 Ok::<_, Error>((text, expr))
             };
-            let tried = self.engine.ask(Asking::Reader, Instant::now() + TRIAL_TIME_MAX, work).await;
+            let tried = self.engine.ask(Purpose::Reader, Instant::now() + TRIAL_TIME_MAX, work).await;
             let (text, expr) = tried.map_err(|error| match error.code() {
                 Code::Runtime => Error::new(Code::BadOption, "option 'where': the condition takes too long")
                     .hint("compare columns with values; what takes longer is a view: CREATE VIEW … AS SELECT …"),

@@ -6,17 +6,17 @@ use memchr::memchr2_iter;
 ///
 /// Neither can end its line: CR, LF and NUL, which the standard gives a meaning there, are written as spaces.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Event<'a> {
+pub struct FrameFields<'a> {
     /// The id that a client sends back as `Last-Event-ID`.
     pub id: Option<&'a str>,
     /// The type; without one a browser calls it `message`.
     pub name: Option<&'a str>,
 }
 
-impl<'a> Event<'a> {
+impl<'a> FrameFields<'a> {
     /// An event of a type of its own, without an id.
     pub fn named(name: &'a str) -> Self {
-        Event { id: None, name: Some(name) }
+        FrameFields { id: None, name: Some(name) }
     }
 
     /// Appends the event; `data` may have several lines.
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::feed::Parser;
 
-    fn written(event: Event, data: &str) -> String {
+    fn written(event: FrameFields, data: &str) -> String {
         let mut out = Vec::new();
         event.write(data.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
@@ -91,21 +91,21 @@ mod tests {
 
     #[test]
     fn an_event_is_its_fields_and_a_blank_line() {
-        let event = Event { id: Some("7-42"), name: Some("added") };
+        let event = FrameFields { id: Some("7-42"), name: Some("added") };
         assert_eq!(written(event, "{}"), "id: 7-42\nevent: added\ndata: {}\n\n");
-        assert_eq!(written(Event::default(), ""), "data: \n\n");
+        assert_eq!(written(FrameFields::default(), ""), "data: \n\n");
     }
 
     #[test]
     fn data_is_split_at_every_kind_of_line_end() {
-        assert_eq!(written(Event::default(), "a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
-        assert_eq!(written(Event::default(), "a\n\nb\n"), "data: a\ndata: \ndata: b\ndata: \n\n");
-        assert_eq!(written(Event::default(), "\r\n\r\n"), "data: \ndata: \ndata: \n\n");
+        assert_eq!(written(FrameFields::default(), "a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n");
+        assert_eq!(written(FrameFields::default(), "a\n\nb\n"), "data: a\ndata: \ndata: b\ndata: \n\n");
+        assert_eq!(written(FrameFields::default(), "\r\n\r\n"), "data: \ndata: \ndata: \n\n");
     }
 
     #[test]
     fn an_id_and_a_type_cannot_end_their_line() {
-        let event = Event { id: Some("1\n\ndata: stolen"), name: Some("a\r\nid: 9\0") };
+        let event = FrameFields { id: Some("1\n\ndata: stolen"), name: Some("a\r\nid: 9\0") };
         assert_eq!(written(event, "x"), "id: 1  data: stolen\nevent: a  id: 9 \ndata: x\n\n");
     }
 
@@ -120,7 +120,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_what_a_reader_gets(data in "([^\\x00]|[\r\n]){0,40}", id in ".{1,10}", name in "([^\\x00]|[\r\n\\x00]){1,10}") {
-            let event = Event { id: Some(&id), name: Some(&name) };
+            let event = FrameFields { id: Some(&id), name: Some(&name) };
             let mut seen = Vec::new();
             let mut parser = Parser::new(1 << 20);
             parser.feed(written(event, &data).as_bytes(), &mut |event: crate::feed::Event<'_>| {

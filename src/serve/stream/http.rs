@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::ask::Ask;
 use super::client::Client;
-use super::frame::{self, Event};
+use super::frame::{self, FrameFields};
 use super::shape::Shape;
 use super::spec::Visibility;
 use super::streams::Streams;
@@ -75,7 +75,7 @@ pub fn stream(connected: Result<(Client, String)>, ask: &Ask) -> Result<Response
             let mut out = Vec::new();
             frame::retry(SOFT_RETRY_MS, &mut out);
             let data = serde_json::json!({"reason": "overload", "detail": problem.detail()});
-            Event::named("error").write(data.to_string().as_bytes(), &mut out);
+            FrameFields::named("error").write(data.to_string().as_bytes(), &mut out);
             Ok(event_stream(Body::from(out)))
         }
         Err(problem) => Err(problem),

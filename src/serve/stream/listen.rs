@@ -26,7 +26,8 @@ impl Listener {
         let socket = bind(address, "port").await.map_err(taken)?;
         let router = Router::new().fallback(answer).with_state((Arc::downgrade(streams), address));
         let (stop, shutdown) = Shutdown::new();
-        let task = tokio::spawn(serve(vec![socket], streams.guarded(router, Some(address)), shutdown, streams.crowd().clone()));
+        let task =
+            tokio::spawn(serve(vec![socket], streams.guarded(router, Some(address)), shutdown, streams.connections().clone()));
         Ok(Listener { stop, task })
     }
 

@@ -14,7 +14,7 @@ use super::streams::Streams;
 use super::template::Templates;
 use crate::error::Result;
 use crate::serve::listen::{Shutdown, Stop};
-use crate::view::{Entry, Followed, Follower, Live};
+use crate::view::{Followed, Follower, HistoryEntry, Live};
 
 /// What the lines are called in the log, so that `RUST_LOG` and collectors tell them from what the server says of itself.
 const TARGET: &str = "streamgauge::output";
@@ -27,19 +27,19 @@ const ENTRIES: usize = 64;
 
 /// A log that is being written. Lines that wait for a slow reader of the log hold up a thread of their own, and no view: what has left
 /// the view's history meanwhile is told as missed.
-pub struct Log {
+pub struct LogOutput {
     stop: Stop,
     /// One follows each view; they end with this.
     followers: JoinSet<()>,
 }
 
-impl Log {
+impl LogOutput {
     /// Writes the changes from now on. Fails where a view is not there. Must be called within a runtime.
-    pub fn open(streams: &Arc<Streams>, named: &Named) -> Result<Log> {
+    pub fn open(streams: &Arc<Streams>, named: &Named) -> Result<LogOutput> {
         let (stop, shutdown) = Shutdown::new();
         let mut followers = JoinSet::new();
         for (index, view) in named.spec.views.iter().enumerate() {
-            let lines = Lines {
+            let lines = LogLines {
                 stream: named.spec.id.clone(),
                 view: view.clone(),
                 shape: named.shape(),
@@ -51,7 +51,7 @@ impl Log {
             let follower = live.follow(live.head());
             followers.spawn(Arc::new(lines).write(Arc::downgrade(streams), follower, encoder));
         }
-        Ok(Log { stop, followers })
+        Ok(LogOutput { stop, followers })
     }
 
     /// Ends it; returns when the last line is written.
@@ -62,7 +62,7 @@ impl Log {
 }
 
 /// The lines of one view.
-struct Lines {
+struct LogLines {
     stream: String,
     view: String,
     shape: Shape,
@@ -71,7 +71,7 @@ struct Lines {
     shutdown: Shutdown,
 }
 
-impl Lines {
+impl LogLines {
     /// The view as it is defined now.
     fn source(&self, streams: &Streams) -> Result<(Arc<Live>, Arc<Encoder>)> {
         let (live, encoder) = streams.encoder(&self.view, self.shape.clone(), Some(Arc::clone(&self.templates)))?;
@@ -126,7 +126,7 @@ impl Lines {
         }
     }
 
-    fn entry(&self, entry: &Entry, encoder: &Encoder, epoch: u64) {
+    fn entry(&self, entry: &HistoryEntry, encoder: &Encoder, epoch: u64) {
         let encoded = match encoder.changes(&entry.changes, entry.first, entry.first, &Ids::single(epoch), entry.at) {
             Ok(encoded) => encoded,
             Err(error) => {
@@ -180,7 +180,7 @@ mod tests {
         }
         live.enter(Health::Dropped);
         let counters = Arc::<Counters>::default();
-        let lines = Lines {
+        let lines = LogLines {
             stream: "log".into(),
             view: "v".into(),
             shape: Shape::default(),
@@ -202,7 +202,7 @@ mod tests {
             ("", ""),
         ] {
             let mut event = Vec::new();
-            frame::Event { id: Some("1-1"), name: Some("added") }.write(data.as_bytes(), &mut event);
+            frame::FrameFields { id: Some("1-1"), name: Some("added") }.write(data.as_bytes(), &mut event);
             assert_eq!(line(std::str::from_utf8(&event).unwrap()), expect);
         }
     }

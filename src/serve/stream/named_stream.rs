@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::counters::Counters;
-use super::log::Log;
+use super::log::LogOutput;
 use super::shape::Shape;
 use super::spec::{Endpoint, StreamSpec, Visibility};
 use super::template::Templates;
@@ -22,14 +22,14 @@ pub struct Named {
     /// Tells it from an earlier stream of its name.
     pub(super) number: u64,
     templates: Vec<Arc<Templates>>,
-    state: Mutex<State>,
+    state: Mutex<StreamState>,
     /// What writes its lines while it runs, where it is a log.
-    log: Mutex<Option<Log>>,
+    log: Mutex<Option<LogOutput>>,
 }
 
 /// How a named stream fares.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum StreamState {
     Running,
     Stopped,
     Failed(String),
@@ -47,17 +47,17 @@ impl Named {
             address,
             number: NUMBER.fetch_add(1, Relaxed),
             templates: spec.views.iter().map(|view| Arc::new(spec.templates(view))).collect(),
-            state: Mutex::new(State::Stopped),
+            state: Mutex::new(StreamState::Stopped),
             log: Mutex::default(),
             spec,
         }
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> StreamState {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn enter(&self, state: State) {
+    pub(super) fn enter(&self, state: StreamState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
@@ -84,7 +84,7 @@ impl Named {
         Shape { format: self.spec.format, ..Shape::default() }
     }
 
-    pub(super) fn begin_log(&self, log: Log) {
+    pub(super) fn begin_log(&self, log: LogOutput) {
         *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
     }
 

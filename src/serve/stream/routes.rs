@@ -20,7 +20,7 @@ use super::ask::Ask;
 use super::counters::Counters;
 use super::fields::Issue;
 use super::http::{Visitor, ask, bad_query, stream};
-use super::named_stream::{Named, State as Fare};
+use super::named_stream::{Named, StreamState as Fare};
 use super::poll::{self, Poll, ViewChanges};
 use super::shape::Shape;
 use super::spec::StreamSpec;
@@ -111,7 +111,7 @@ struct StreamList {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-struct Listing {
+struct StreamListing {
     /// At most so many, up to 500.
     limit: usize,
     /// The id of the last stream of the page before.
@@ -120,9 +120,9 @@ struct Listing {
     state: Option<String>,
 }
 
-impl Default for Listing {
+impl Default for StreamListing {
     fn default() -> Self {
-        Listing { limit: 50, starting_after: None, state: None }
+        StreamListing { limit: 50, starting_after: None, state: None }
     }
 }
 
@@ -219,7 +219,7 @@ async fn view_changes(
 
 /// Follows several views on one connection (`?view=a&view=b`), or, without `view`, lists the named streams.
 #[utoipa::path(get, operation_id = "list_streams", path = "/streams", tag = "streams",
-    params(("view" = Option<Vec<String>>, Query, description = "Views to follow"), Ask, Listing),
+    params(("view" = Option<Vec<String>>, Query, description = "Views to follow"), Ask, StreamListing),
     responses(
         (status = 200, description = "The streams, or events until the client leaves",
             content((StreamList = "application/json"), (String = "text/event-stream"))),
@@ -246,7 +246,7 @@ async fn list(State(streams): State<Arc<Streams>>, parts: Parts) -> Result<Respo
         streams.prepare(&views, &ask.shape).await?;
         return stream(streams.connect(&views, &ask, &Visitor::of(&parts)), &ask);
     }
-    let listing: Listing = body::query(query)?;
+    let listing: StreamListing = body::query(query)?;
     let limit = listing.limit.clamp(1, LIST_MAX);
     let after = |named: &Arc<Named>| listing.starting_after.as_ref().is_none_or(|after| named.spec.id > *after);
     let shown = streams.list().into_iter().filter(after).map(|named| shown(&named));

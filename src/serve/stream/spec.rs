@@ -30,7 +30,7 @@ const SSE_PATH: &str = "/events";
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct StreamSpec {
     #[schema(required = false)]
-    pub kind: Kind,
+    pub kind: StreamKind,
     #[schema(example = "live-stream")]
     pub id: String,
     /// The views whose changes it sends; `queries` says the same.
@@ -57,7 +57,7 @@ pub struct StreamSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = StreamKind)]
-pub enum Kind {
+pub enum StreamKind {
     /// To clients, as Server-Sent Events.
     #[default]
     Sse,
@@ -201,11 +201,11 @@ impl StreamSpec {
     }
 }
 
-impl Kind {
-    const NAMES: [(&str, Kind); 2] = [("sse", Kind::Sse), ("log", Kind::Log)];
+impl StreamKind {
+    const NAMES: [(&str, StreamKind); 2] = [("sse", StreamKind::Sse), ("log", StreamKind::Log)];
 
     pub fn name(self) -> &'static str {
-        Kind::NAMES[self as usize].0
+        StreamKind::NAMES[self as usize].0
     }
 }
 
@@ -256,7 +256,7 @@ impl Serialize for Heartbeat {
 
 fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Option<StreamSpec> {
     let kind = fields.text(&["kind"], issues).and_then(|(text, pointer)| {
-        let kind = Kind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
+        let kind = StreamKind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
         if kind.is_none() {
             bad(issues, pointer, format!("the kind '{text}' is not there"), "write sse or log");
         }
@@ -267,8 +267,8 @@ fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Optio
     let views = views(&mut fields, existing, issues);
     let auto_start = fields.bool(&["auto_start", "autoStart"], issues).unwrap_or(true);
     let web = match kind {
-        Kind::Sse => Some(web(&mut fields, issues)),
-        Kind::Log => {
+        StreamKind::Sse => Some(web(&mut fields, issues)),
+        StreamKind::Log => {
             for names in Web::FIELDS {
                 if let Some((_, pointer)) = fields.take(names, issues) {
                     bad(issues, pointer, format!("a stream to the log has no '{}'", names[0]), "leave it out, or write kind sse");
@@ -280,7 +280,7 @@ fn read(mut fields: Fields, existing: &[&str], issues: &mut Vec<Issue>) -> Optio
     let format = fields
         .text(&["format"], issues)
         .and_then(|(text, pointer)| Format::parse(text).map_err(|error| issues.push(Issue { pointer, error })).ok());
-    let routes = routes(&mut fields, &views, kind == Kind::Sse, issues);
+    let routes = routes(&mut fields, &views, kind == StreamKind::Sse, issues);
     let default_template = fields.take(&["default_template", "defaultTemplate"], issues).and_then(|(value, pointer)| {
         let mut fields = Fields::of(value, &pointer, issues)?;
         let templates = op_templates(&mut fields, false, issues);

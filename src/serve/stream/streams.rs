@@ -13,25 +13,25 @@ use serde_json::Value;
 use super::ask::Ask;
 use super::channel::{Channel, End};
 use super::client::{Client, Greeting};
-use super::counters::{Counters, Open};
+use super::counters::{Counters, OpenClient};
 use super::encode::Encoder;
 use super::fields::Issue;
 use super::filter::Filters;
 use super::http::Visitor;
 use super::listen::Listener;
-use super::log::Log;
-use super::named_stream::{Named, State};
+use super::log::LogOutput;
+use super::named_stream::{Named, StreamState};
 use super::names;
 use super::shape::{Ops, Shape};
-use super::spec::{Endpoint, Heartbeat, Kind, StreamSpec};
+use super::spec::{Endpoint, Heartbeat, StreamKind, StreamSpec};
 use super::template::Templates;
 use crate::checkpoint::{Space, Store};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result, nearest};
-use crate::serve::crowd::Crowd;
+use crate::serve::connections::Connections;
+use crate::serve::limits::{Permit, StreamLimiter};
 use crate::serve::listen::Shutdown;
 use crate::serve::problem::Problem;
-use crate::serve::turnstile::{Permit, Turnstile};
 use crate::serve::views::find;
 use crate::time::Timestamp;
 use crate::view::Live;
@@ -40,9 +40,9 @@ use crate::view::Live;
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many clients there may be, of all and of one.
-    pub turnstile: Turnstile,
+    pub limiter: StreamLimiter,
     /// All connections, also those to addresses of streams.
-    pub crowd: Crowd,
+    pub connections: Connections,
     /// Between two heartbeats, where a stream does not say.
     pub heartbeat: Duration,
     /// The addresses of the REST interface: a stream that names the port of one is served there.
@@ -58,7 +58,7 @@ pub struct Streams {
     store: Store,
     limits: Limits,
     clients: Arc<AtomicU64>,
-    channels: Mutex<HashMap<Key, Weak<Channel>>>,
+    channels: Mutex<HashMap<ChannelKey, Weak<Channel>>>,
     /// Counts of the streams that have no name, by what they are called in metrics.
     views: Mutex<BTreeMap<String, Arc<Counters>>>,
     named: Mutex<BTreeMap<String, Arc<Named>>>,
@@ -74,7 +74,7 @@ pub type Guard = Arc<dyn Fn(Router, Option<SocketAddr>) -> Router + Send + Sync>
 
 /// A named stream as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredStream {
     spec: Value,
     created_at: String,
     updated_at: String,
@@ -82,7 +82,7 @@ struct Kept {
 
 /// What clients have in common that share a channel: the stream, and each view with its epoch and the shape of its events.
 #[derive(PartialEq, Eq, Hash)]
-struct Key {
+struct ChannelKey {
     stream: Option<u64>,
     parts: Vec<(String, u64, Shape)>,
 }
@@ -131,18 +131,18 @@ impl Streams {
         }
     }
 
-    pub fn turnstile(&self) -> &Turnstile {
-        &self.limits.turnstile
+    pub fn limiter(&self) -> &StreamLimiter {
+        &self.limits.limiter
     }
 
-    pub fn crowd(&self) -> &Crowd {
-        &self.limits.crowd
+    pub fn connections(&self) -> &Connections {
+        &self.limits.connections
     }
 
     /// Opens the streams that were kept. One that cannot be opened says why, and the others go on.
     pub async fn restore(self: &Arc<Self>) -> Result<()> {
         let _changing = self.changing.lock().await;
-        for kept in self.store.values::<Kept>(Space::Streams)? {
+        for kept in self.store.values::<StoredStream>(Space::Streams)? {
             let views: Vec<String> =
                 kept.spec["views"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_string).collect();
             let views: Vec<&str> = views.iter().map(String::as_str).collect();
@@ -174,7 +174,7 @@ impl Streams {
         let issue = |pointer: &str, error: Error| vec![Issue { pointer: pointer.into(), error }];
         let fared = old.as_ref().map(|old| old.state());
         if let Some(old) = &old {
-            self.halt(old, State::Stopped).await;
+            self.halt(old, StreamState::Stopped).await;
         }
         if named.spec.auto_start
             && let Err(error) = self.listen(&named).await
@@ -182,13 +182,13 @@ impl Streams {
             self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("/port", error));
         }
-        let kept = Kept {
+        let kept = StoredStream {
             spec: serde_json::to_value(&named.spec).map_err(|error| issue("", Error::bug(error.to_string())))?,
             created_at: named.created_at.clone(),
             updated_at: named.updated_at.clone(),
         };
         if let Err(error) = self.store.put(Space::Streams, &named.spec.id, &kept) {
-            self.halt(&named, State::Stopped).await;
+            self.halt(&named, StreamState::Stopped).await;
             self.put_back(old.as_ref().zip(fared)).await;
             return Err(issue("", error));
         }
@@ -238,7 +238,7 @@ impl Streams {
         let _changing = self.changing.lock().await;
         let Some(named) = self.find(id) else { return Ok(false) };
         self.store.remove(Space::Streams, id)?;
-        self.halt(&named, State::Stopped).await;
+        self.halt(&named, StreamState::Stopped).await;
         self.named().remove(id);
         Ok(true)
     }
@@ -247,15 +247,15 @@ impl Streams {
     pub async fn start(self: &Arc<Self>, named: &Arc<Named>) -> Result<()> {
         let _changing = self.changing.lock().await;
         match named.state() {
-            State::Running => Ok(()),
-            State::Stopped | State::Failed(_) => self.listen(named).await,
+            StreamState::Running => Ok(()),
+            StreamState::Stopped | StreamState::Failed(_) => self.listen(named).await,
         }
     }
 
     /// Ends the clients of a named stream; new ones are refused until it is started again.
     pub async fn stop(&self, named: &Arc<Named>) {
         let _changing = self.changing.lock().await;
-        self.halt(named, State::Stopped).await;
+        self.halt(named, StreamState::Stopped).await;
     }
 
     /// All named streams, by id.
@@ -301,7 +301,7 @@ impl Streams {
 
     /// Connects a client to views; gives it with the id of its place.
     pub fn connect(&self, views: &[String], ask: &Ask, visitor: &Visitor) -> Result<(Client, String), Problem> {
-        let views: Vec<View> = views.iter().map(|name| View { name, ops: Ops::ALL, templates: None }).collect();
+        let views: Vec<StreamView> = views.iter().map(|name| StreamView { name, ops: Ops::ALL, templates: None }).collect();
         let label = match views.as_slice() {
             [view] => format!("view:{}", view.name),
             _ => "views".to_string(),
@@ -322,9 +322,9 @@ impl Streams {
     ) -> Result<(Client, String), Problem> {
         let view = |(index, ops): &(usize, Ops)| {
             let templates = Some(named.templates(*index));
-            View { name: &named.spec.views[*index], ops: *ops, templates }
+            StreamView { name: &named.spec.views[*index], ops: *ops, templates }
         };
-        let views: Vec<View> = endpoint.views.iter().map(view).collect();
+        let views: Vec<StreamView> = endpoint.views.iter().map(view).collect();
         let parts = self.parts(&views, &ask.shape)?;
         let web = named.spec.web.as_ref().ok_or_else(|| Error::bug("a client comes to a log"))?;
         let heartbeat = match (ask.heartbeat, web.heartbeat_interval_ms) {
@@ -384,7 +384,7 @@ impl Streams {
         Ok((live, encoder.filtered(filter)))
     }
 
-    fn parts(&self, views: &[View], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
+    fn parts(&self, views: &[StreamView], shape: &Shape) -> Result<Vec<(Arc<Live>, Encoder)>, Problem> {
         let mut parts = Vec::with_capacity(views.len());
         let mut errors = Vec::new();
         for view in views {
@@ -400,7 +400,7 @@ impl Streams {
 
     /// A place for an answer without an end; it counts with the streams.
     pub fn place(&self, visitor: &Visitor) -> Result<Permit, Problem> {
-        self.limits.turnstile.enter(visitor.address, visitor.token.as_deref(), Instant::now())
+        self.limits.limiter.enter(visitor.address, visitor.token.as_deref(), Instant::now())
     }
 
     fn open(
@@ -412,7 +412,7 @@ impl Streams {
     ) -> Result<(Client, String), Problem> {
         let Outlet { named, counters, clients_max, heartbeat } = outlet;
         let permit = self.place(visitor).inspect_err(|_| Counters::add(&counters.refused, 1))?;
-        let Some(open) = Open::enter(&counters, clients_max, &self.clients, permit) else {
+        let Some(open) = OpenClient::enter(&counters, clients_max, &self.clients, permit) else {
             let detail = format!("the stream has {clients_max} clients, and takes no more");
             return Err(Problem::unavailable(detail, FULL_SECONDS));
         };
@@ -421,7 +421,7 @@ impl Streams {
         if self.closing.load(Relaxed) {
             return Err(Problem::unavailable("the server stops", FULL_SECONDS));
         }
-        if named.is_some_and(|named| named.state() != State::Running) {
+        if named.is_some_and(|named| named.state() != StreamState::Running) {
             return Err(Problem::unavailable("the stream is stopped", FULL_SECONDS));
         }
         let greeting = Greeting { stream: named.map(|named| named.spec.id.as_str()), ask, heartbeat };
@@ -431,7 +431,7 @@ impl Streams {
     /// The channel of these views in this shape, shared with whoever else wants the same.
     fn channel(&self, parts: Vec<(Arc<Live>, Encoder)>, stream: Option<u64>, counters: Arc<Counters>) -> Arc<Channel> {
         let part = |(live, encoder): &(Arc<Live>, Encoder)| (live.name.clone(), live.epoch(), encoder.shape().clone());
-        let key = Key { stream, parts: parts.iter().map(part).collect() };
+        let key = ChannelKey { stream, parts: parts.iter().map(part).collect() };
         let mut channels = lock(&self.channels);
         if let Some(channel) = channels.get(&key).and_then(Weak::upgrade).filter(|channel| channel.end().is_none()) {
             return channel;
@@ -462,14 +462,14 @@ impl Streams {
     async fn run(self: &Arc<Self>, named: &Arc<Named>) {
         if let Err(error) = self.listen(named).await {
             tracing::error!(stream = named.spec.id, reason = %error, "stream cannot be opened");
-            named.enter(State::Failed(error.to_string()));
+            named.enter(StreamState::Failed(error.to_string()));
         }
     }
 
     /// Makes a stream that gave way to another for nothing what it was before.
-    async fn put_back(self: &Arc<Self>, old: Option<(&Arc<Named>, State)>) {
+    async fn put_back(self: &Arc<Self>, old: Option<(&Arc<Named>, StreamState)>) {
         match old {
-            Some((old, State::Running)) => self.run(old).await,
+            Some((old, StreamState::Running)) => self.run(old).await,
             Some((old, fared)) => old.enter(fared),
             None => {}
         }
@@ -483,17 +483,17 @@ impl Streams {
             let listener = Listener::open(self, address).await?;
             lock(&self.listeners).insert(address, listener);
         }
-        if named.spec.kind == Kind::Log {
-            named.begin_log(Log::open(self, named)?);
+        if named.spec.kind == StreamKind::Log {
+            named.begin_log(LogOutput::open(self, named)?);
         }
-        named.enter(State::Running);
+        named.enter(StreamState::Running);
         let path = named.spec.web.as_ref().map(|web| web.sse_path.as_str());
         tracing::info!(stream = named.spec.id, address = named.address.map(tracing::field::display), path, "stream runs");
         Ok(())
     }
 
     /// Ends a stream's clients, or its lines, and its listener if nobody else needs it.
-    async fn halt(&self, named: &Named, state: State) {
+    async fn halt(&self, named: &Named, state: StreamState) {
         named.enter(state);
         let own: Vec<Arc<Channel>> = {
             let channels = lock(&self.channels);
@@ -503,7 +503,7 @@ impl Streams {
         own.iter().for_each(|channel| channel.close(End::Stopped));
         named.end_log().await;
         let Some(address) = named.address else { return };
-        let is_needed = self.list().iter().any(|other| other.address == Some(address) && other.state() == State::Running);
+        let is_needed = self.list().iter().any(|other| other.address == Some(address) && other.state() == StreamState::Running);
         let listener = if is_needed { None } else { lock(&self.listeners).remove(&address) };
         if let Some(listener) = listener {
             listener.close().await;
@@ -524,7 +524,7 @@ struct Outlet<'a> {
 }
 
 /// A view of a stream, and what of it is sent.
-struct View<'a> {
+struct StreamView<'a> {
     name: &'a str,
     ops: Ops,
     templates: Option<Arc<Templates>>,

@@ -10,8 +10,8 @@ use super::shown::NOT_INFERRED;
 use super::statement::{Fault, Rendered, word};
 use crate::error::{Code, Error, Result};
 use crate::feed;
-use crate::sql::Kind;
-use crate::table::Spec;
+use crate::sql::StatementKind;
+use crate::table::TableSpec;
 use crate::table::peek::{ColumnLine, DELAY, Peek, Summary};
 
 /// Events that a look takes: more say little new.
@@ -59,7 +59,7 @@ impl ConnectionTablePost {
     }
 
     /// The feed of a body without fields, with all faults that show before they are known.
-    pub fn feed(&self, session: &SessionState) -> Result<feed::Spec, Vec<Fault>> {
+    pub fn feed(&self, session: &SessionState) -> Result<feed::FeedSpec, Vec<Fault>> {
         let mut probe = if self.needs_fields() { self.unstructured() } else { self.clone() };
         if self.needs_fields() {
             (probe.event_time_field, probe.schema.primary_keys) = (None, Vec::new());
@@ -143,13 +143,13 @@ impl ConnectionTablePost {
 
 impl Rendered {
     /// What the statement means, with its errors at their places in the body.
-    pub fn spec(&self, session: &SessionState) -> Result<Spec, Vec<Fault>> {
-        let Kind::CreateTable(create) = &self.statement.kind else {
+    pub fn spec(&self, session: &SessionState) -> Result<TableSpec, Vec<Fault>> {
+        let StatementKind::CreateTable(create) = &self.statement.kind else {
             return Err(vec![self.fault(Error::bug("a posted table is no CREATE TABLE"))]);
         };
         create
             .refuse_masks()
-            .and_then(|()| Spec::new(create, session))
+            .and_then(|()| TableSpec::new(create, session))
             .map_err(|errors| errors.into_iter().map(|error| self.fault(error)).collect())
     }
 }

@@ -10,7 +10,7 @@ use super::connectors::config_schema;
 use super::statement::{INFERRED, NOT_INFERRED};
 use crate::options::{Declared, TableOptions};
 use crate::sql::{ColumnDef, CreateTable, Origin};
-use crate::table::Spec;
+use crate::table::TableSpec;
 
 /// A table to be made: the same as `CREATE TABLE name (fields…) WITH (connector, config…)`.
 #[derive(Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -151,7 +151,7 @@ impl SchemaPost {
 
 impl ConnectionTablePost {
     /// The body that would have made this table: the settings that were given, in their first spelling, and every column.
-    pub fn of(create: &CreateTable, spec: &Spec) -> ConnectionTablePost {
+    pub fn of(create: &CreateTable, spec: &TableSpec) -> ConnectionTablePost {
         let mut post = ConnectionTablePost {
             name: create.name.text.clone(),
             connector: String::new(),

@@ -26,7 +26,7 @@ use crate::engine::Engine;
 use crate::error::{Code, Error};
 use crate::serve::App;
 use crate::serve::body::{self, Body, Query};
-use crate::serve::page::{Page, Part};
+use crate::serve::page::{Page, PageRequest};
 use crate::serve::precondition::{check, tag};
 use crate::serve::problem::{Problem, Result};
 use crate::table::Table;
@@ -99,7 +99,7 @@ struct Dropping {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-struct Listing {
+struct TableListing {
     /// At most so many; default 50, at most 500.
     limit: Option<usize>,
     /// Leave out so many first.
@@ -158,11 +158,11 @@ async fn create(
 }
 
 /// The tables in the order they were made.
-#[utoipa::path(get, operation_id = "list_tables", path = "/connection_tables", tag = "tables", params(Listing), responses(
+#[utoipa::path(get, operation_id = "list_tables", path = "/connection_tables", tag = "tables", params(TableListing), responses(
     (status = 200, body = Page<ConnectionTable>, description = "A page"),
     (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
-async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Response> {
+async fn list(State(app): State<Arc<App>>, Query(listing): Query<TableListing>) -> Result<Response> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
     let mut tables = Vec::new();
     for table in app.engine.tables() {
@@ -175,7 +175,7 @@ async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Re
             tables.push(shown);
         }
     }
-    let part = Part { limit: listing.limit, offset: listing.offset, starting_after: listing.starting_after.as_deref() };
+    let part = PageRequest { limit: listing.limit, offset: listing.offset, starting_after: listing.starting_after.as_deref() };
     let page = Page::of(tables, part, |table| [table.table.name.clone(), table.id.clone()])?;
     Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(page)).into_response())
 }

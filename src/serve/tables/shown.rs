@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 use super::post::ConnectionTablePost;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::feed::{Gap, State};
+use crate::feed::{FeedState, Gap};
 use crate::format::infer::identifier;
-use crate::sql::{self, CreateTable, Kind};
-use crate::table::{Spec, Table};
+use crate::sql::{self, CreateTable, StatementKind};
+use crate::table::{Table, TableSpec};
 use crate::time::Timestamp;
 
 /// A table over a feed. The first members are those of the body that makes it; what was written out as a credential shows as `***`.
@@ -136,7 +136,7 @@ impl ConnectionTable {
     }
 
     /// A table that is not made.
-    pub fn planned(spec: &Spec, status: TableStatus) -> Result<ConnectionTable, Error> {
+    pub fn planned(spec: &TableSpec, status: TableStatus) -> Result<ConnectionTable, Error> {
         let table = ConnectionTable::shown_body(spec)?;
         let mut warnings = spec.notices.clone();
         if table.schema.inferred == Some(false) {
@@ -171,12 +171,12 @@ impl ConnectionTable {
     }
 
     /// The body of a table with its secrets masked.
-    pub fn shown_body(spec: &Spec) -> Result<ConnectionTablePost, Error> {
+    pub fn shown_body(spec: &TableSpec) -> Result<ConnectionTablePost, Error> {
         Ok(ConnectionTablePost::of(&only(&spec.shown)?, spec))
     }
 
     /// The body that makes a table, with its secrets: for changes, never for an answer.
-    pub fn body(spec: &Spec) -> Result<ConnectionTablePost, Error> {
+    pub fn body(spec: &TableSpec) -> Result<ConnectionTablePost, Error> {
         Ok(ConnectionTablePost::of(&only(&spec.text)?, spec))
     }
 }
@@ -184,7 +184,7 @@ impl ConnectionTable {
 /// The one `CREATE TABLE` of a text.
 fn only(text: &str) -> Result<CreateTable, Error> {
     match sql::parse(text).0.pop().map(|statement| statement.kind) {
-        Some(Kind::CreateTable(create)) => Ok(*create),
+        Some(StatementKind::CreateTable(create)) => Ok(*create),
         _ => Err(Error::bug("the statement of a table is no CREATE TABLE")),
     }
 }
@@ -205,7 +205,7 @@ pub fn status(table: &Table) -> TableStatus {
         reason: table.silence(),
         http_status: feed.http_status,
         attempts: feed.attempts,
-        next_attempt_at: feed.reconnect_at.filter(|_| feed.state == State::BackingOff).map(time),
+        next_attempt_at: feed.reconnect_at.filter(|_| feed.state == FeedState::BackingOff).map(time),
         connects_total: feed.connects,
         last_event_id: Some(table.feed_status().shown(&feed.last_event_id)).filter(|id| !id.is_empty()),
         last_event_at: feed.last_event_at.map(time),

@@ -24,12 +24,12 @@ use crate::feed::{Gap, Happening, Journal, RecentEvent};
 use crate::serve::App;
 use crate::serve::body::Query;
 use crate::serve::events::answer;
+use crate::serve::limits::Permit;
 use crate::serve::listen::Shutdown;
 use crate::serve::page::LIMIT_DEFAULT;
 use crate::serve::problem::{Problem, Result};
 use crate::serve::stream::Visitor;
-use crate::serve::turnstile::Permit;
-use crate::table::{Sample, Table};
+use crate::table::{BadSample, Table};
 
 pub fn routes() -> OpenApiRouter<Arc<App>> {
     OpenApiRouter::new()
@@ -148,11 +148,11 @@ impl Shown for EventShown {
 }
 
 impl Shown for BadShown {
-    type Entry = Sample;
-    fn journal(table: &Table) -> &Journal<Sample> {
+    type Entry = BadSample;
+    fn journal(table: &Table) -> &Journal<BadSample> {
         table.status().samples()
     }
-    fn of(table: &Table, Sample { received, bad }: Sample) -> Self {
+    fn of(table: &Table, BadSample { received, bad }: BadSample) -> Self {
         let shown = |text: String| table.feed_status().shown(&text);
         let (reason, kind, id, data) = (shown(bad.reason), shown(bad.kind), shown(bad.id), shown(bad.data));
         BadShown { received_at: received.to_string(), reason, offset: bad.offset, kind, id, data }
@@ -313,7 +313,7 @@ struct Following {
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Where a stream is.
-struct Place {
+struct TailPosition {
     app: Arc<App>,
     shutdown: Shutdown,
     table: Arc<Table>,
@@ -332,7 +332,7 @@ fn follow<T: Shown>(app: &Arc<App>, id: &str, following: &Following, parts: &Par
     let number = if number > T::journal(&table).last() { 0 } else { number };
     let shutdown = parts.extensions.get::<Shutdown>().cloned().unwrap_or_default();
     let left = following.limit.unwrap_or(u64::MAX);
-    let place = Place { app: Arc::clone(app), shutdown, table, number, left, _permit: permit };
+    let place = TailPosition { app: Arc::clone(app), shutdown, table, number, left, _permit: permit };
     let chunks = stream::unfold(place, async |mut place| {
         let entries = place.next::<T>().await?;
         let events: Vec<_> = entries.into_iter().map(|(number, entry)| event(number, &T::of(&place.table, entry))).collect();
@@ -347,7 +347,7 @@ fn event(number: u64, entry: &impl Serialize) -> Result<Event, Infallible> {
     Ok(Event::default().id(number.to_string()).data(data))
 }
 
-impl Place {
+impl TailPosition {
     /// The next entries; `None` once the table is gone, the server stops, or there were enough.
     async fn next<T: Shown>(&mut self) -> Option<Vec<(u64, T::Entry)>> {
         let journal = T::journal(&self.table);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::ConnectionTablePost;
 use super::statement::{Fault, Rendered};
 use crate::Engine;
-use crate::sql::{CreateTable, Kind, Origin};
+use crate::sql::{CreateTable, Origin, StatementKind};
 
 /// The body of the curl command of the fourth source document.
 fn seed() -> Value {
@@ -47,7 +47,7 @@ fn rendered(body: Value) -> Rendered {
 
 fn create(rendered: &Rendered) -> &CreateTable {
     match &rendered.statement.kind {
-        Kind::CreateTable(create) => create,
+        StatementKind::CreateTable(create) => create,
         other => panic!("{other:?}"),
     }
 }
@@ -262,7 +262,7 @@ async fn the_body_of_a_table_makes_the_same_table() {
     let engine = Engine::new().unwrap();
     for statement in &statements {
         engine.execute(statement).await.unwrap_or_else(|errors| panic!("{errors:?}"));
-        let Kind::CreateTable(create) = &statement.kind else { unreachable!("all are tables") };
+        let StatementKind::CreateTable(create) = &statement.kind else { unreachable!("all are tables") };
         let table = engine.tables().pop().unwrap();
         let first = ConnectionTablePost::of(create, &table.spec());
         let remade = first.statement(true).unwrap_or_else(|faults| panic!("{faults:?}"));
@@ -277,7 +277,7 @@ async fn the_body_of_a_table_makes_the_same_table() {
     }
     let shown = serde_json::to_value(ConnectionTablePost::of(
         match &statements[0].kind {
-            Kind::CreateTable(create) => create,
+            StatementKind::CreateTable(create) => create,
             _ => unreachable!("the first is a table"),
         },
         &engine.tables()[0].spec(),

@@ -25,14 +25,14 @@ use super::post::{ConnectionTablePost, FieldPost};
 use super::routes::{posted, problem};
 use super::shown::{ConnectionTable, NOT_INFERRED};
 use super::statement::Fault;
-use crate::error::{Error, Kind};
-use crate::feed::State as FeedState;
-use crate::format::{Bad, Decoder, Input};
+use crate::error::{Error, ErrorKind};
+use crate::feed::FeedState;
+use crate::format::{Bad, Decoder, RawEvent};
 use crate::options::Format;
 use crate::serve::App;
 use crate::serve::body::Body;
 use crate::serve::problem::{Mistake, Problem, Result};
-use crate::table::Spec;
+use crate::table::TableSpec;
 use crate::table::peek::Peek;
 use crate::time::Timestamp;
 
@@ -165,7 +165,7 @@ async fn test_schema(State(app): State<Arc<App>>, Body(body): Body<Value>) -> Re
         let rendered = completed.post.statement(false)?;
         let spec = rendered.spec(&session)?;
         tested.ddl = Some(spec.shown.clone());
-        Ok::<Spec, Vec<Fault>>(spec)
+        Ok::<TableSpec, Vec<Fault>>(spec)
     };
     match meant.await {
         Ok(spec) => {
@@ -195,7 +195,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 /// Looks at a feed, and tells how it goes. Lines that nobody takes are left out.
-async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>) -> Tested {
+async fn trial(mut peek: Peek, spec: Option<TableSpec>, lines: mpsc::Sender<Progress>) -> Tested {
     let tell =
         |message: String| drop(lines.try_send(Progress { error: false, done: false, message, sample: None, schema: None }));
     tell("connecting".into());
@@ -250,13 +250,13 @@ async fn trial(mut peek: Peek, spec: Option<Spec>, lines: mpsc::Sender<Progress>
 
 fn reason(error: &Error) -> String {
     match error.kind() {
-        Kind::Bug => "the look at the feed failed".into(),
+        ErrorKind::Bug => "the look at the feed failed".into(),
         _ => error.to_string(),
     }
 }
 
 /// Why events are no rows of a table.
-fn decode<'a>(spec: &Spec, events: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+fn decode<'a>(spec: &TableSpec, events: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
     // Rows within changes of a database are not read here.
     if !matches!(spec.format.format, Format::Json | Format::RawString) {
         return Vec::new();
@@ -273,7 +273,7 @@ fn decode<'a>(spec: &Spec, events: impl Iterator<Item = (&'a str, &'a str)>) -> 
                 reasons.push(bad.reason);
             }
         };
-        decoder.push(Input { kind, data, id: "", received: Timestamp::now() }, &mut keep);
+        decoder.push(RawEvent { kind, data, id: "", received: Timestamp::now() }, &mut keep);
     }
     reasons
 }

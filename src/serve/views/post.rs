@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::options::{Value, ViewOptions};
     use crate::serve::body::shape;
-    use crate::sql::Kind;
+    use crate::sql::StatementKind;
 
     #[test]
     fn every_option_of_a_view_can_be_posted() {
@@ -105,7 +105,7 @@ mod tests {
                 _ => json!("7s"),
             };
             let post: ViewPost = shape(json!({"name": "v", "query": "SELECT 1", option.name: value})).unwrap();
-            let Kind::CreateView(create) = post.statement(false).unwrap().kind else { panic!("no view") };
+            let StatementKind::CreateView(create) = post.statement(false).unwrap().kind else { panic!("no view") };
             assert_eq!(create.options[0].name, option.name);
             ViewOptions::read(&create.options).unwrap();
         }

@@ -37,7 +37,7 @@ const SELECT_TIME_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-struct Wanted {
+struct ResultQuery {
     /// At most so many rows.
     limit: Option<usize>,
     /// Leave out so many first.
@@ -52,9 +52,9 @@ struct Wanted {
 }
 
 /// The rows of a view as they are now. With `If-None-Match` and `Prefer: wait=30` the answer waits until they change.
-#[utoipa::path(get, operation_id = "view_results", path = "/views/{id}/results", tag = "views", params(("id" = String, Path), Wanted), responses(
+#[utoipa::path(get, operation_id = "view_results", path = "/views/{id}/results", tag = "views", params(("id" = String, Path), ResultQuery), responses(
     (status = 200, description = "Rows, in the form that was asked for; the ETag names their state", content(
-        (rows::Rows = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
+        (rows::RowsBody = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"), (Vec<u8> = "application/vnd.apache.arrow.stream"),
     )),
     (status = 304, description = "They are still the ones that the ETag names"),
     (status = 404, body = Problem, description = "There is no such view"),
@@ -64,7 +64,7 @@ struct Wanted {
 async fn results(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<ResultQuery>,
     Extension(shutdown): Extension<Shutdown>,
     headers: HeaderMap,
 ) -> Result<Response> {

@@ -16,12 +16,12 @@ use utoipa_axum::routes;
 use super::post::{ViewPost, located};
 use super::results;
 use super::shown::{Shown, find, shown};
-use crate::engine::{Answer, Asking, Engine, View};
+use crate::engine::{Answer, Engine, Purpose, View};
 use crate::error::{Code, Error};
 use crate::serve::App;
 use crate::serve::app::{planned_by, single};
 use crate::serve::body::{Body, Query, shape};
-use crate::serve::page::{Page, Part};
+use crate::serve::page::{Page, PageRequest};
 use crate::serve::precondition::{check, tag};
 use crate::serve::problem::{Problem, Result};
 use crate::serve::rows;
@@ -54,7 +54,7 @@ struct Dropping {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-struct Listing {
+struct ViewListing {
     /// At most so many; default 50, at most 500.
     limit: Option<usize>,
     /// Leave out so many first.
@@ -150,16 +150,16 @@ async fn replace(
 }
 
 /// The views in the order they were made.
-#[utoipa::path(get, operation_id = "list_views", path = "/views", tag = "views", params(Listing), responses(
+#[utoipa::path(get, operation_id = "list_views", path = "/views", tag = "views", params(ViewListing), responses(
     (status = 200, body = Page<Shown>, description = "A page"),
     (status = 422, body = Problem, description = "The list has not what `starting_after` names"),
 ))]
-async fn list(State(app): State<Arc<App>>, Query(listing): Query<Listing>) -> Result<Json<Page<Shown>>> {
+async fn list(State(app): State<Arc<App>>, Query(listing): Query<ViewListing>) -> Result<Json<Page<Shown>>> {
     let is = |asked: &Option<String>, value: &str| asked.as_ref().is_none_or(|asked| asked == value);
     let views = app.engine.views();
     let views = views.iter().map(|view| shown(&app.engine, view));
     let wanted = views.filter(|view| is(&listing.name, &view.name) && is(&listing.state, view.state));
-    let part = Part { limit: listing.limit, offset: listing.offset, starting_after: listing.starting_after.as_deref() };
+    let part = PageRequest { limit: listing.limit, offset: listing.offset, starting_after: listing.starting_after.as_deref() };
     Ok(Json(Page::of(wanted, part, |view| [view.name.clone(), view.id.clone()])?))
 }
 
@@ -231,7 +231,7 @@ struct Edge {
 async fn plan(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<PlanShown>> {
     let view = find(&app.engine, &id)?;
     let statement = single(&format!("EXPLAIN {}", view.text))?;
-    let Answer::Rows(rows) = app.engine.asked(Asking::Reader, planned_by(), &statement).await? else {
+    let Answer::Rows(rows) = app.engine.asked(Purpose::Reader, planned_by(), &statement).await? else {
         return Err(Error::bug("EXPLAIN gave no rows").into());
     };
     let lines: Vec<String> = rows::texts(&rows);

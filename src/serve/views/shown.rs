@@ -21,7 +21,7 @@ pub struct Shown {
     query: String,
     /// The statement that makes it.
     sql: String,
-    columns: Vec<Column>,
+    columns: Vec<ViewColumn>,
     /// `append`: rows come and stay. `changelog`: rows are also updated and deleted.
     kind: &'static str,
     depends_on: Vec<String>,
@@ -42,7 +42,7 @@ pub struct Shown {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ViewColumn)]
-struct Column {
+struct ViewColumn {
     name: String,
     #[serde(rename = "type")]
     data_type: String,
@@ -96,7 +96,7 @@ pub fn shown(engine: &Engine, view: &View) -> Shown {
         columns: schema
             .fields()
             .iter()
-            .map(|field| Column { name: field.name().clone(), data_type: field_type(field), nullable: field.is_nullable() })
+            .map(|field| ViewColumn { name: field.name().clone(), data_type: field_type(field), nullable: field.is_nullable() })
             .collect(),
         kind: if live.is_some_and(|live| live.is_changelog) { "changelog" } else { "append" },
         depends_on: engine.reads_of(&view.name),

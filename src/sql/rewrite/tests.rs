@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::executor::block_on;
 
 use super::*;
-use crate::sql::{Kind, Names, explain_error, parse};
+use crate::sql::{KnownNames, StatementKind, explain_error, parse};
 
 /// Stands for `TUMBLE`, `HOP` and `SESSION`; whatever plans them for real replaces it before it runs.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -77,7 +77,7 @@ fn query(sql: &str) -> Box<ast::Query> {
     let (mut statements, errors) = parse(sql);
     assert_eq!(errors, [], "{sql}");
     match statements.pop().unwrap().kind {
-        Kind::Query(query) => query,
+        StatementKind::Query(query) => query,
         other => panic!("{other:?}"),
     }
 }
@@ -100,7 +100,7 @@ fn plan(sql: &str) -> Result<LogicalPlan> {
     let functions: Vec<String> = context.state().scalar_functions().keys().cloned().collect();
     let statement = Statement::Statement(Box::new(ast::Statement::Query(query.clone())));
     block_on(context.state().statement_to_plan(statement))
-        .map_err(|error| explain_error(error, &query, Names { tables: &names, functions: &functions }))
+        .map_err(|error| explain_error(error, &query, KnownNames { tables: &names, functions: &functions }))
 }
 
 /// The query is rewritten to this one, and DataFusion plans it.
@@ -494,13 +494,13 @@ fn the_documented_views_are_planned() {
     let mut known = Vec::new();
     for statement in &statements {
         match &statement.kind {
-            Kind::CreateTable(table) => {
+            StatementKind::CreateTable(table) => {
                 let fields: Vec<Field> = table.columns.iter().map(|column| column.field().unwrap().unwrap()).collect();
                 known.push((table.name.text.clone(), fields.iter().map(|field| field.name().clone()).collect::<Vec<_>>()));
                 let table_of = MemTable::try_new(Arc::new(Schema::new(fields)), vec![vec![]]).unwrap();
                 context.register_table(table.name.text.as_str(), Arc::new(table_of)).unwrap();
             }
-            Kind::CreateView(view) => {
+            StatementKind::CreateView(view) => {
                 let mut query = view.query.clone();
                 let columns = |name: &ast::ObjectName| {
                     known.iter().find(|(table, _)| *table == name.to_string()).map(|(_, columns)| columns.clone())

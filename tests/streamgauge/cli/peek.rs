@@ -9,11 +9,11 @@ use axum::response::{Html, Redirect};
 use axum::routing::get;
 use proptest::prelude::*;
 use serde_json::Value;
-use streamgauge::cli::replay::{Pace, Replay, Source};
+use streamgauge::cli::replay::{EventSource, Pace, Replay};
 use streamgauge::cli::sample::{Kind, Settings};
 use streamgauge::engine::{Answer, Engine};
-use streamgauge::format::encode::{Encoder, Output};
-use streamgauge::table::peek::{At, Place, Summary};
+use streamgauge::format::encode::{Encoder, Encoding};
+use streamgauge::table::peek::{At, FeedLocation, Summary};
 use streamgauge::{feed, sql};
 use tokio::net::TcpListener;
 
@@ -23,7 +23,7 @@ use crate::support::server::file as server_file;
 
 #[tokio::test]
 async fn a_feed_is_reported_and_its_table_proposed() {
-    let source = Source::sample(Settings::new(Kind::StockPrices, 1));
+    let source = EventSource::sample(Settings::new(Kind::StockPrices, 1));
     let server =
         Server::start(Replay { pace: Pace::PerSecond(10_000.0), retry: Some(Duration::from_secs(1)), ..Replay::new(source) })
             .await;
@@ -49,7 +49,7 @@ async fn a_feed_is_reported_and_its_table_proposed() {
 #[tokio::test]
 async fn a_feed_that_ends_is_reported_with_what_it_had() {
     let settings = Settings { count: Some(20), ..Settings::new(Kind::News, 1) };
-    let server = Server::start(Replay::new(Source::sample(settings))).await;
+    let server = Server::start(Replay::new(EventSource::sample(settings))).await;
     let (code, out, err) = run(&["peek", &server.url]).await;
     assert_eq!(code, 0, "{err}");
     assert!(err.contains("  20 events"), "{err}");
@@ -106,7 +106,7 @@ async fn read_back(directory: &Path, events: &[String]) -> (String, Vec<Value>) 
     let push =
         |data: &String| summary.push(feed::Event { kind: "message", data, id: "", has_id: false, unseen: 0 }, Duration::ZERO);
     events.iter().for_each(push);
-    let place = Place { at: At::File(file), headers: None, name: None };
+    let place = FeedLocation { at: At::File(file), headers: None, name: None };
     let statement = summary.report(&place, None).create_table;
     let engine = Engine::new().unwrap();
     let (statements, errors) = sql::parse(&format!("{statement}SELECT * FROM events;"));
@@ -120,7 +120,7 @@ async fn read_back(directory: &Path, events: &[String]) -> (String, Vec<Value>) 
         }
     }
     let mut output = engine.open(&[*query.unwrap()]).unwrap().swap_remove(0);
-    let mut encoder = Encoder::append_only(Output::Ndjson, &output.schema);
+    let mut encoder = Encoder::append_only(Encoding::Ndjson, &output.schema);
     let mut text = Vec::new();
     while let Some(changes) = output.changes.recv().await {
         encoder.write(&changes.unwrap(), &mut text).unwrap();

@@ -7,16 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use reqwest::{Response, StatusCode};
-use streamgauge::cli::replay::{Fields, Flush, Layout, Pace, Replay, Source};
+use streamgauge::cli::replay::{EventFields, EventSource, Flush, Layout, Pace, Replay};
 use streamgauge::cli::sample::{Kind, Settings};
-use streamgauge::feed::{Feed, Reading, Spec, Status};
-use streamgauge::options::{Given, TableOptions};
+use streamgauge::feed::{Feed, FeedSpec, FeedStatus, ReadOutcome};
+use streamgauge::options::{GivenOption, TableOptions};
 
 use super::server::{Server, client};
 
-fn lines(count: usize) -> Source {
+fn lines(count: usize) -> EventSource {
     let text: String = (1..=count).map(|number| format!("{{\"n\":{number}}}\n")).collect();
-    Source::bytes(Bytes::from(text), Layout::Ndjson(Fields::default()))
+    EventSource::bytes(Bytes::from(text), Layout::Ndjson(EventFields::default()))
 }
 
 /// What came until the response ended or broke off, and whether it ended properly.
@@ -104,7 +104,7 @@ async fn each_event_comes_once_across_cuts() {
 #[tokio::test]
 async fn ids_that_are_json_resume_as_well() {
     let settings = Settings { count: Some(50), ..Settings::new(Kind::Wikipedia, 1) };
-    let server = Server::start(Replay { drop_every: NonZeroU64::new(9), ..Replay::new(Source::sample(settings)) }).await;
+    let server = Server::start(Replay { drop_every: NonZeroU64::new(9), ..Replay::new(EventSource::sample(settings)) }).await;
     let (ids, connections) = follow(&server).await;
     assert_eq!((ids.len(), connections), (50, 6));
     assert!(ids[0].starts_with("[{\"topic\":") && ids.windows(2).all(|pair| pair[0] < pair[1]));
@@ -143,7 +143,7 @@ async fn stopping_ends_every_response() {
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_nobody_up() {
     let settings = Settings { count: Some(200_000), ..Settings::new(Kind::SystemMetrics, 1) };
-    let server = Server::start(Replay::new(Source::sample(settings).rendered().unwrap())).await;
+    let server = Server::start(Replay::new(EventSource::sample(settings).rendered().unwrap())).await;
     let _stalled = server.get(None).await;
     let (text, ended) = read(server.get(None).await).await;
     assert!(ended);
@@ -156,14 +156,14 @@ async fn a_client_that_does_not_read_holds_nobody_up() {
 async fn the_connector_gets_each_event_once_across_cuts_and_completes() {
     let settings = Settings { count: Some(500), ..Settings::new(Kind::Wikipedia, 3) };
     let retry = Some(Duration::from_millis(1));
-    let replay = Replay { drop_every: NonZeroU64::new(200), retry, ..Replay::new(Source::sample(settings)) };
+    let replay = Replay { drop_every: NonZeroU64::new(200), retry, ..Replay::new(EventSource::sample(settings)) };
     let server = Server::start(replay).await;
     let given = [("connector", "sse"), ("endpoint", &server.url)];
-    let given = given.map(|(name, value)| Given { name: name.into(), value: value.into(), span: None });
-    let spec = Spec::new(&TableOptions::read(&given).unwrap()).unwrap();
-    let mut feed = Feed::new(spec, Arc::new(Status::new()));
+    let given = given.map(|(name, value)| GivenOption { name: name.into(), value: value.into(), span: None });
+    let spec = FeedSpec::new(&TableOptions::read(&given).unwrap()).unwrap();
+    let mut feed = Feed::new(spec, Arc::new(FeedStatus::new()));
     let mut ids = Vec::new();
-    while feed.read(&mut |event| ids.push(event.id.to_string())).await.unwrap() != Reading::Ended {}
+    while feed.read(&mut |event| ids.push(event.id.to_string())).await.unwrap() != ReadOutcome::Ended {}
     assert_eq!(ids.len(), 500);
     assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
     assert_eq!(feed.status().snapshot().connects, 3);

@@ -7,9 +7,9 @@ use arrow::datatypes::{DataType, TimeUnit};
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command};
 use streamgauge::cli::sample::{BAD, write_as};
-use streamgauge::feed::{self, Feed, Reading, Status};
+use streamgauge::feed::{self, Feed, FeedStatus, ReadOutcome};
 use streamgauge::format::{self, Column};
-use streamgauge::options::{Format, Framing, Given, TableOptions, TimestampFormat};
+use streamgauge::options::{Format, Framing, GivenOption, TableOptions, TimestampFormat};
 use streamgauge::time::Timestamp;
 
 /// Each command of `fixtures/README.md` writes the file it names.
@@ -45,25 +45,25 @@ async fn the_bad_events_are_those_that_are_said_to_be() {
         Column::json("tags"),
         Column::new("timestamp", timestamp),
     ];
-    let spec = format::Spec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns, None).unwrap();
+    let spec = format::FormatSpec::new(Format::Json, Framing::None, TimestampFormat::Rfc3339, "", columns, None).unwrap();
     let mut decoder = format::Decoder::new(&spec, &[0, 1, 2, 3, 4]).unwrap();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/bad_events.ndjson");
     let given = [("connector", "file"), ("path", path.to_str().unwrap())];
-    let given = given.map(|(name, value)| Given { name: name.into(), value: value.into(), span: None });
+    let given = given.map(|(name, value)| GivenOption { name: name.into(), value: value.into(), span: None });
     let options = TableOptions::read(&given).unwrap();
-    let mut feed = Feed::new(feed::Spec::new(&options).unwrap(), Arc::new(Status::new()));
+    let mut feed = Feed::new(feed::FeedSpec::new(&options).unwrap(), Arc::new(FeedStatus::new()));
     let (mut number, mut found) = (0, Vec::new());
     let mut each = |event: feed::Event<'_>| {
         number += 1;
         let mut reason = None;
-        let input = format::Input { kind: event.kind, data: event.data, id: event.id, received: Timestamp(0) };
+        let input = format::RawEvent { kind: event.kind, data: event.data, id: event.id, received: Timestamp(0) };
         decoder.push(input, &mut |bad| reason = Some(bad.reason));
         match number % 2 {
             1 => assert_eq!(reason, None, "event {number} is good"),
             _ => found.push((BAD[(number / 2 - 1) % BAD.len()].0, reason)),
         }
     };
-    while feed.read(&mut each).await.unwrap() != Reading::Ended {}
+    while feed.read(&mut each).await.unwrap() != ReadOutcome::Ended {}
     assert_eq!(found.len(), 2 * BAD.len());
     found.retain(|(name, reason)| name.starts_with("fine") != reason.is_none());
     assert_eq!(found, []);

@@ -1,6 +1,6 @@
 //! Limits: of size, of what one read hands on, and of silence.
 
-use streamgauge::feed::{Parser, Reading};
+use streamgauge::feed::{Parser, ReadOutcome};
 
 use super::{Seen, feed, run, take};
 use crate::support::server::{Answer, Server, Signal};
@@ -64,7 +64,7 @@ async fn one_read_hands_on_what_is_there_but_no_more_than_a_batch() {
         let reading = feed.read(&mut |_| count += 1).await.unwrap();
         total += count;
         largest = largest.max(count);
-        if reading == Reading::Ended {
+        if reading == ReadOutcome::Ended {
             break;
         }
     }
@@ -93,7 +93,7 @@ async fn a_read_that_is_given_up_loses_nothing() {
         let mut each = |event: streamgauge::feed::Event<'_>| seen.push(event.data.to_string());
         tokio::select! {
             biased;
-            reading = feed.read(&mut each) => if reading.unwrap() == Reading::Ended { break },
+            reading = feed.read(&mut each) => if reading.unwrap() == ReadOutcome::Ended { break },
             () = tokio::task::yield_now() => {}
         }
     }

@@ -1,6 +1,6 @@
 //! Gaps: what may have been missed between two connections, and what surely was not.
 
-use streamgauge::feed::{Gap, Position};
+use streamgauge::feed::{FeedPosition, Gap};
 
 use super::{feed, run, take};
 use crate::support::server::{Answer, Server};
@@ -97,7 +97,7 @@ async fn a_position_remembers_what_tells_gaps() {
     let script = [Answer::stream().text(&numbered(1..=10)).stall(), Answer::stream().text(&numbered(13..=13)).stall()];
     let server = Server::start(script).await;
     let mut before = feed(&server.url(), &[]);
-    assert_eq!(before.position(), Position::after(""));
+    assert_eq!(before.position(), FeedPosition::after(""));
     take(&mut before, 10).await;
     let position = before.position();
     let mut after = feed(&server.url(), &[]);

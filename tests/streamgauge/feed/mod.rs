@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamgauge::error::Error;
-use streamgauge::feed::{Event, Feed, Reading, Snapshot, Spec, Status};
-use streamgauge::options::{Given, TableOptions};
+use streamgauge::feed::{Event, Feed, FeedSnapshot, FeedSpec, FeedStatus, ReadOutcome};
+use streamgauge::options::{GivenOption, TableOptions};
 
 /// An event that outlives its buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +34,9 @@ impl From<Event<'_>> for Seen {
 pub struct Run {
     pub events: Vec<Seen>,
     /// What it said besides `Events`.
-    pub turns: Vec<Reading>,
+    pub turns: Vec<ReadOutcome>,
     pub error: Option<Error>,
-    pub status: Snapshot,
+    pub status: FeedSnapshot,
 }
 
 impl Run {
@@ -48,11 +48,11 @@ impl Run {
 /// So long a hung test lives; no test waits for it to pass.
 const HUNG: Duration = Duration::from_secs(120);
 
-pub fn spec(connector: &str, options: &[(&str, &str)]) -> Spec {
-    let given = |(name, value): (&str, &str)| Given { name: name.into(), value: value.into(), span: None };
-    let given: Vec<Given> = std::iter::once(("connector", connector)).chain(options.iter().copied()).map(given).collect();
+pub fn spec(connector: &str, options: &[(&str, &str)]) -> FeedSpec {
+    let given = |(name, value): (&str, &str)| GivenOption { name: name.into(), value: value.into(), span: None };
+    let given: Vec<GivenOption> = std::iter::once(("connector", connector)).chain(options.iter().copied()).map(given).collect();
     let options = TableOptions::read(&given).unwrap();
-    Spec::new(&options).unwrap()
+    FeedSpec::new(&options).unwrap()
 }
 
 /// A feed that reconnects without a wait, unless the options say otherwise.
@@ -67,7 +67,7 @@ pub fn feed(url: &str, options: &[(&str, &str)]) -> Feed {
         "INJECTION" => Some("x\r\nX-Evil: 1".into()),
         _ => None,
     }));
-    Feed::new(spec, Arc::new(Status::new()))
+    Feed::new(spec, Arc::new(FeedStatus::new()))
 }
 
 /// Reads until the end.
@@ -76,8 +76,8 @@ pub async fn run(mut feed: Feed) -> Run {
     let read = async {
         loop {
             match feed.read(&mut |event| events.push(event.into())).await {
-                Ok(Reading::Events) => {}
-                Ok(Reading::Ended) => break,
+                Ok(ReadOutcome::Events) => {}
+                Ok(ReadOutcome::Ended) => break,
                 Ok(turn) => turns.push(turn),
                 Err(failure) => {
                     error = Some(failure);
@@ -96,7 +96,7 @@ pub async fn take(feed: &mut Feed, count: usize) -> Vec<Seen> {
     let read = async {
         while events.len() < count {
             let reading = feed.read(&mut |event| events.push(event.into())).await.unwrap();
-            assert_ne!(reading, Reading::Ended, "the feed ended early, after {events:?}");
+            assert_ne!(reading, ReadOutcome::Ended, "the feed ended early, after {events:?}");
         }
     };
     tokio::time::timeout(HUNG, read).await.expect("the events come");
@@ -104,11 +104,11 @@ pub async fn take(feed: &mut Feed, count: usize) -> Vec<Seen> {
 }
 
 /// Reads until something other than events happens.
-pub async fn turn(feed: &mut Feed) -> Reading {
+pub async fn turn(feed: &mut Feed) -> ReadOutcome {
     let read = async {
         loop {
             match feed.read(&mut |_| {}).await.unwrap() {
-                Reading::Events => {}
+                ReadOutcome::Events => {}
                 turn => return turn,
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use streamgauge::error::{Code, Error};
-use streamgauge::feed::{AllowedVariables, Feed, Policy, Reach, Status};
+use streamgauge::feed::{AllowedVariables, Feed, FeedStatus, Policy, Reach};
 
 use super::{run, spec};
 use crate::support::server::{Answer, Server};
@@ -45,7 +45,7 @@ fn what_is_not_allowed_is_told_when_the_feed_is_made_all_of_it() {
 
 async fn failure(url: &str, policy: Policy) -> (Error, usize) {
     let spec = spec("sse", &[("endpoint", url), ("reconnect_delay", "0s")]).with_policy(Arc::new(policy)).unwrap();
-    let run = run(Feed::new(spec, Arc::new(Status::new()))).await;
+    let run = run(Feed::new(spec, Arc::new(FeedStatus::new()))).await;
     (run.error.expect("the feed fails"), run.turns.len())
 }
 
@@ -71,6 +71,6 @@ async fn a_host_that_is_allowed_can_be_reached() {
     for (url, host) in [(server.url(), "127.0.0.1"), (server.other_url(), "localhost")] {
         let policy = Policy { reach: Reach::Public, allow_hosts: vec![host.into()], ..Policy::default() };
         let spec = spec("sse", &[("endpoint", &url)]).with_policy(Arc::new(policy)).unwrap();
-        assert_eq!(run(Feed::new(spec, Arc::new(Status::new()))).await.error, None);
+        assert_eq!(run(Feed::new(spec, Arc::new(FeedStatus::new()))).await.error, None);
     }
 }

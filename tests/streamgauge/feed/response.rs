@@ -1,7 +1,7 @@
 //! What a feed makes of each kind of answer.
 
 use streamgauge::error::Code;
-use streamgauge::feed::{Reading, State};
+use streamgauge::feed::{FeedState, ReadOutcome};
 
 use super::{feed, run, turn};
 use crate::support::server::{Answer, Server};
@@ -62,7 +62,7 @@ async fn what_is_no_event_stream_is_refused_at_once_with_what_it_is() {
         let shown = error.to_string();
         assert_eq!(error.code(), code, "{shown}");
         assert!(texts.iter().all(|text| shown.contains(text)), "{shown} has not {texts:?}");
-        assert_eq!(run.status.state, State::Failed, "{shown}");
+        assert_eq!(run.status.state, FeedState::Failed, "{shown}");
         assert_eq!(run.status.last_error.as_deref(), Some(shown.as_str()));
         assert_eq!(server.requests().len(), 1, "{shown}");
     }
@@ -94,9 +94,9 @@ async fn an_error_repeats_no_secret_and_no_more_than_a_sentence_bears() {
 async fn no_content_completes_the_feed() {
     let server = Server::start([Answer::status(204)]).await;
     let mut feed = feed(&server.url(), &[]);
-    assert_eq!(turn(&mut feed).await, Reading::Ended);
-    assert_eq!(turn(&mut feed).await, Reading::Ended);
-    assert_eq!(feed.status().snapshot().state, State::Completed);
+    assert_eq!(turn(&mut feed).await, ReadOutcome::Ended);
+    assert_eq!(turn(&mut feed).await, ReadOutcome::Ended);
+    assert_eq!(feed.status().snapshot().state, FeedState::Completed);
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -106,7 +106,7 @@ async fn what_may_pass_is_tried_again() {
         let server = Server::start([Answer::status(status), Answer::stream().text(EVENT), Answer::status(204)]).await;
         let run = run(feed(&server.url(), &[])).await;
         assert_eq!(run.data(), ["1"], "{status}");
-        assert_eq!(run.turns, [Reading::Disconnected, Reading::Connected, Reading::Disconnected], "{status}");
+        assert_eq!(run.turns, [ReadOutcome::Disconnected, ReadOutcome::Connected, ReadOutcome::Disconnected], "{status}");
     }
     let server = Server::start([Answer::hang_up(), Answer::stream().text(EVENT), Answer::status(204)]).await;
     assert_eq!(run(feed(&server.url(), &[])).await.data(), ["1"]);
@@ -118,9 +118,9 @@ async fn retry_after_is_waited_for() {
     for (value, least, most) in [("90", 90, 136), (date.as_str(), 95, 151)] {
         let server = Server::start([Answer::status(429).header("Retry-After", value)]).await;
         let mut feed = feed(&server.url(), &[]);
-        assert_eq!(turn(&mut feed).await, Reading::Disconnected);
+        assert_eq!(turn(&mut feed).await, ReadOutcome::Disconnected);
         let status = feed.status().snapshot();
-        assert_eq!(status.state, State::BackingOff);
+        assert_eq!(status.state, FeedState::BackingOff);
         let wait = (status.reconnect_at.unwrap().nanos() - status.since.nanos()) / 1_000_000_000;
         assert!((least..most).contains(&wait), "{value}: {wait}");
     }
@@ -222,17 +222,17 @@ async fn attempts_are_given_up_when_used_up_and_count_anew_after_an_event() {
     let error = run.error.unwrap();
     assert_eq!(error.code(), Code::GaveUp);
     assert!(error.message().contains("after 3 attempts") && error.message().contains("still down"), "{error}");
-    assert_eq!((run.status.state, server.requests().len()), (State::Failed, 6));
+    assert_eq!((run.status.state, server.requests().len()), (FeedState::Failed, 6));
 }
 
 #[tokio::test]
 async fn a_feed_without_reconnect_is_finite() {
     for (answers, events, error, state, warnings) in [
-        (vec![Answer::stream().text(EVENT)], 1, None, State::Completed, 0),
-        (vec![Answer::stream().text(EVENT).cut()], 1, None, State::Completed, 1),
-        (vec![Answer::stream().cut()], 0, Some(Code::Connect), State::Failed, 0),
-        (vec![Answer::status(503)], 0, Some(Code::Status), State::Failed, 0),
-        (vec![Answer::hang_up()], 0, Some(Code::Connect), State::Failed, 0),
+        (vec![Answer::stream().text(EVENT)], 1, None, FeedState::Completed, 0),
+        (vec![Answer::stream().text(EVENT).cut()], 1, None, FeedState::Completed, 1),
+        (vec![Answer::stream().cut()], 0, Some(Code::Connect), FeedState::Failed, 0),
+        (vec![Answer::status(503)], 0, Some(Code::Status), FeedState::Failed, 0),
+        (vec![Answer::hang_up()], 0, Some(Code::Connect), FeedState::Failed, 0),
     ] {
         let server = Server::start(answers).await;
         let run = run(feed(&server.url(), &[("reconnect", "false")])).await;
@@ -245,11 +245,11 @@ async fn a_feed_without_reconnect_is_finite() {
 async fn a_refused_connection_is_tried_again_with_its_reason() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut feed = feed(&format!("http://{closed}/x?key=geheim"), &[]);
-    assert_eq!(turn(&mut feed).await, Reading::Disconnected);
+    assert_eq!(turn(&mut feed).await, ReadOutcome::Disconnected);
     let status = feed.status().snapshot();
     let reason = status.last_error.unwrap();
     assert!(reason.contains("refused") && reason.contains(&closed.to_string()) && !reason.contains("geheim"), "{reason}");
-    assert_eq!(status.state, State::BackingOff);
+    assert_eq!(status.state, FeedState::BackingOff);
 }
 
 #[tokio::test]
@@ -274,5 +274,5 @@ async fn the_terminator_ends_the_feed_and_is_no_event() {
     let server = Server::start([Answer::stream().text("data: {}\n\ndata: [DONE]\n\ndata: late\n\n").stall()]).await;
     let run = run(feed(&server.url(), &[("terminator", "[DONE]"), ("events", "message")])).await;
     assert_eq!(run.data(), ["{}"]);
-    assert_eq!(run.status.state, State::Completed);
+    assert_eq!(run.status.state, FeedState::Completed);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use streamgauge::error::Code;
-use streamgauge::feed::{Feed, Position, Reading, State, Status};
+use streamgauge::feed::{Feed, FeedPosition, FeedState, FeedStatus, ReadOutcome};
 
 use super::{feed, run, spec, take, turn};
 use crate::support::server::{Answer, Server, file};
@@ -31,10 +31,10 @@ async fn a_cut_at_any_byte_loses_and_doubles_nothing() {
             cut_behind_the_last = server.requests().len() == 2 * at + 1;
             if cut_behind_the_last {
                 // The cut came behind the last event: the answer meant for its reconnect is used up by hand.
-                feed.resume_at(&Position::after("20"));
-                assert_eq!(turn(&mut feed).await, Reading::Connected);
+                feed.resume_at(&FeedPosition::after("20"));
+                assert_eq!(turn(&mut feed).await, ReadOutcome::Connected);
             }
-            feed.resume_at(&Position::after(""));
+            feed.resume_at(&FeedPosition::after(""));
         }
         assert!(cut_behind_the_last, "every byte had its turn");
     }
@@ -89,8 +89,8 @@ async fn a_stream_that_ends_after_new_events_is_read_on_after_the_base_delay() {
     let mut feed = feed(&server.url(), &[("reconnect_delay", "10s")]);
     let mut waits = Vec::new();
     for _ in 0..8 {
-        assert_eq!(turn(&mut feed).await, Reading::Connected);
-        assert_eq!(turn(&mut feed).await, Reading::Disconnected);
+        assert_eq!(turn(&mut feed).await, ReadOutcome::Connected);
+        assert_eq!(turn(&mut feed).await, ReadOutcome::Disconnected);
         let status = feed.status().snapshot();
         waits.push((status.reconnect_at.unwrap().nanos() - status.since.nanos()) / 1_000_000);
     }
@@ -147,7 +147,7 @@ async fn a_feed_can_start_after_a_given_event() {
     assert_eq!(run(feed(&server.url(), &[("last_event_id", "3")])).await.data(), ["4", "5"]);
     let server = Server::start([Answer::replay(events), Answer::status(204)]).await;
     let mut restarted = feed(&server.url(), &[("last_event_id", "1")]);
-    restarted.resume_at(&Position::after("4"));
+    restarted.resume_at(&FeedPosition::after("4"));
     assert_eq!(run(restarted).await.data(), ["5"]);
 }
 
@@ -158,7 +158,7 @@ async fn a_paused_feed_goes_on_where_it_stopped() {
     let mut feed = feed(&server.url(), &[]);
     take(&mut feed, 1).await;
     feed.pause();
-    assert_eq!(feed.status().snapshot().state, State::Paused);
+    assert_eq!(feed.status().snapshot().state, FeedState::Paused);
     assert_eq!(take(&mut feed, 1).await[0].data, "b");
     assert_eq!(server.requests()[1].header("last-event-id"), Some("1"));
 }
@@ -167,8 +167,8 @@ async fn a_paused_feed_goes_on_where_it_stopped() {
 async fn the_servers_retry_is_the_floor_of_the_wait() {
     let server = Server::start([Answer::stream().text("retry: 90000\n\n").cut()]).await;
     let mut feed = feed(&server.url(), &[]);
-    assert_eq!(turn(&mut feed).await, Reading::Connected);
-    assert_eq!(turn(&mut feed).await, Reading::Disconnected);
+    assert_eq!(turn(&mut feed).await, ReadOutcome::Connected);
+    assert_eq!(turn(&mut feed).await, ReadOutcome::Disconnected);
     let status = feed.status().snapshot();
     let wait = (status.reconnect_at.unwrap().nanos() - status.since.nanos()) / 1_000_000_000;
     assert!((90..136).contains(&wait), "{wait}");
@@ -203,10 +203,10 @@ async fn files_are_finite_feeds() {
         ("empty.ndjson", "", vec![]),
     ] {
         let path = file(directory.path(), name, content.as_bytes());
-        let run = run(Feed::new(spec("file", &[("path", path.to_str().unwrap())]), Arc::new(Status::new()))).await;
+        let run = run(Feed::new(spec("file", &[("path", path.to_str().unwrap())]), Arc::new(FeedStatus::new()))).await;
         let seen: Vec<(&str, &str, &str)> =
             run.events.iter().map(|event| (event.kind.as_str(), event.data.as_str(), event.id.as_str())).collect();
-        assert_eq!((seen, run.status.state), (expected, State::Completed), "{name}");
+        assert_eq!((seen, run.status.state), (expected, FeedState::Completed), "{name}");
     }
 }
 
@@ -214,7 +214,7 @@ async fn files_are_finite_feeds() {
 async fn a_file_that_cannot_be_read_is_named() {
     let directory = tempfile::tempdir().unwrap();
     for path in [directory.path().join("nothing.ndjson"), directory.path().to_path_buf()] {
-        let run = run(Feed::new(spec("file", &[("path", path.to_str().unwrap())]), Arc::new(Status::new()))).await;
+        let run = run(Feed::new(spec("file", &[("path", path.to_str().unwrap())]), Arc::new(FeedStatus::new()))).await;
         let error = run.error.unwrap();
         assert_eq!(error.code(), Code::File);
         assert!(error.message().contains(path.to_str().unwrap()), "{error}");

@@ -244,7 +244,7 @@ async fn silence_ends_a_connection_whatever_it_is_in_the_middle_of() {
         }
     };
     timeout(HUNG, dripped).await.expect("the server closes");
-    while !service.app.crowd.is_empty() {
+    while !service.app.connections.is_empty() {
         tokio::task::yield_now().await;
     }
 }
@@ -283,7 +283,7 @@ async fn who_reads_nothing_of_a_long_answer_is_let_go() {
     socket.write_all(b"GET /v1/views/orders/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     read_until(&mut socket, "200 OK").await;
     let ended = async {
-        while service.app.streams.clients() > 0 || !service.app.crowd.is_empty() {
+        while service.app.streams.clients() > 0 || !service.app.connections.is_empty() {
             tokio::task::yield_now().await;
         }
     };
@@ -340,7 +340,7 @@ async fn the_addresses_of_streams_have_the_same_limits() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /own HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     read_until(&mut stream, "event: connected").await;
-    assert!(service.app.crowd.len() <= 3);
+    assert!(service.app.connections.len() <= 3);
     assert_eq!(service.get("/healthz").await.status, 200);
 }
 

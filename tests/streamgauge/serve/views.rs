@@ -307,9 +307,9 @@ async fn who_waits_is_told_that_the_server_stops() {
         get(format!("{VIEWS}/orders/changes?after={position}&wait=50")),
     ] {
         // Who waits for a view holds it.
-        let holders = Arc::strong_count(&live);
+        let instances = Arc::strong_count(&live);
         waiting.push(tokio::spawn(send(request)));
-        while Arc::strong_count(&live) == holders {
+        while Arc::strong_count(&live) == instances {
             tokio::task::yield_now().await;
         }
     }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use streamgauge::error::{Code, Error};
-use streamgauge::feed::{Cause, State};
+use streamgauge::feed::{Cause, FeedState};
 use streamgauge::operator::Message;
 use streamgauge::options::BadData;
-use streamgauge::sql::{self, Kind};
-use streamgauge::table::{Follow, Spec, Subscription, Table};
+use streamgauge::sql::{self, StatementKind};
+use streamgauge::table::{Follow, Subscription, Table, TableSpec};
 
 use super::{HUNG, create, engine, open, signal, table, take, until};
 use crate::support::server::{Answer, Server};
@@ -26,11 +26,11 @@ fn numbers(range: std::ops::Range<i64>) -> String {
     range.map(number).collect()
 }
 
-fn spec(statement: &str) -> Spec {
+fn spec(statement: &str) -> TableSpec {
     let (statements, errors) = sql::parse(statement);
     assert_eq!(errors, []);
-    let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
-    Spec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap()
+    let StatementKind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
+    TableSpec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap()
 }
 
 fn a_table(server: &Server, options: &str) -> Arc<Table> {
@@ -59,7 +59,7 @@ async fn rows(subscription: &mut Subscription, count: usize) -> Result<usize, Er
     tokio::time::timeout(HUNG, read).await.expect("rows come")
 }
 
-async fn state(table: &Table, state: State) {
+async fn state(table: &Table, state: FeedState) {
     until(|| table.feed_status().snapshot().state == state).await;
 }
 
@@ -73,7 +73,7 @@ async fn a_paused_feed_is_closed_and_goes_on_where_it_stopped() {
     table.pause();
     table.pause();
     server.closed().await;
-    state(&table, State::Paused).await;
+    state(&table, FeedState::Paused).await;
     assert_eq!(table.silence().as_deref(), Some("paused by its user"));
     let mut late = open(&engine, "SELECT n FROM t").await;
     assert_eq!(server.requests().len(), 1);
@@ -93,7 +93,7 @@ async fn a_paused_feed_of_arrival_times_stands_still() {
     let first = watermark();
     until(|| watermark() > first).await;
     table.pause();
-    state(&table, State::Paused).await;
+    state(&table, FeedState::Paused).await;
     let still = watermark();
     // A reader that comes in is seen by the task that would send a watermark as well, several times over.
     for _ in 0..3 {
@@ -112,11 +112,11 @@ async fn a_disconnected_feed_connects_only_when_told_to() {
     rows(&mut reader, 1).await.unwrap();
     table.disconnect();
     server.closed().await;
-    state(&table, State::Disconnected).await;
+    state(&table, FeedState::Disconnected).await;
     drop(reader);
     // Nobody reads it, and it stays as it is for who comes next.
     let mut reader = follow(&table, Follow::Exact);
-    state(&table, State::Disconnected).await;
+    state(&table, FeedState::Disconnected).await;
     assert_eq!(server.requests().len(), 1);
     table.reconnect();
     rows(&mut reader, 1).await.unwrap();
@@ -128,16 +128,16 @@ async fn orders_hold_while_nobody_reads() {
     let server = Server::start([Answer::stream().text(&number(1)).stall()]).await;
     let table = a_table(&server, "");
     let state_now = || table.feed_status().snapshot().state;
-    assert_eq!(state_now(), State::NotRead);
+    assert_eq!(state_now(), FeedState::NotRead);
     table.pause();
-    assert_eq!(state_now(), State::Paused);
+    assert_eq!(state_now(), FeedState::Paused);
     table.disconnect();
-    assert_eq!(state_now(), State::Disconnected);
+    assert_eq!(state_now(), FeedState::Disconnected);
     let mut reader = follow(&table, Follow::Exact);
     table.resume();
     rows(&mut reader, 1).await.unwrap();
     drop(reader);
-    state(&table, State::NotRead).await;
+    state(&table, FeedState::NotRead).await;
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_reconnect_does_not_wait_for_the_next_attempt() {
     let server = Server::start([Answer::status(503), Answer::stream().text(&number(1)).stall()]).await;
     let table = a_table(&server, "reconnect_delay = '50s'");
     let mut reader = follow(&table, Follow::Exact);
-    state(&table, State::BackingOff).await;
+    state(&table, FeedState::BackingOff).await;
     table.reconnect();
     rows(&mut reader, 1).await.unwrap();
 }
@@ -173,7 +173,7 @@ async fn a_kept_reader_outlives_the_failure_of_its_feed() {
     let error = rows(&mut exact, 1).await.unwrap_err();
     assert_eq!(error.code(), Code::Status);
     let status = table.feed_status().snapshot();
-    assert_eq!(status.state, State::Failed);
+    assert_eq!(status.state, FeedState::Failed);
     assert!(status.last_error.unwrap().contains("401"));
     // Others are told at once, without another request.
     assert_eq!(rows(&mut follow(&table, Follow::Casual), 1).await.unwrap_err().code(), Code::Status);
@@ -191,7 +191,7 @@ async fn a_kept_reader_outlives_a_bad_event_that_fails_its_table() {
     assert_eq!(table.spec().bad_data, BadData::Fail);
     let mut kept = follow(&table, Follow::Kept);
     rows(&mut kept, 1).await.unwrap();
-    state(&table, State::Failed).await;
+    state(&table, FeedState::Failed).await;
     server.closed().await;
     table.reconnect();
     rows(&mut kept, 1).await.unwrap();
@@ -233,12 +233,12 @@ async fn what_stands_behind_a_bad_event_is_read_when_the_feed_is_connected_again
             table.start();
             let case = format!("{columns} {options} {place}");
             assert_eq!(numbers_read(&mut kept, (place - 1) * each).await, doubled(1..place, each), "{case}");
-            state(&table, State::Failed).await;
+            state(&table, FeedState::Failed).await;
             assert_eq!(table.status().snapshot().bad, 1, "{case}");
             // It is met again, and again it is the end.
             table.reconnect();
             until(|| table.status().snapshot().bad == 2).await;
-            state(&table, State::Failed).await;
+            state(&table, FeedState::Failed).await;
             mended.store(true, SeqCst);
             table.reconnect();
             assert_eq!(numbers_read(&mut kept, (2_001 - place) * each).await, doubled(place..2_001, each), "{case}");
@@ -332,7 +332,7 @@ async fn other_headers_wake_a_feed_that_has_failed() {
     .await;
     let table = a_table(&server, "headers = 'X-Key: old'");
     let mut kept = follow(&table, Follow::Kept);
-    state(&table, State::Failed).await;
+    state(&table, FeedState::Failed).await;
     table.reconfigure(spec(&create("t", &server, "n BIGINT", "headers = 'X-Key: new'"))).unwrap();
     rows(&mut kept, 1).await.unwrap();
 }
@@ -376,7 +376,7 @@ async fn a_table_tells_its_turns_what_came_and_why_it_connected_again() {
     table.pause();
     feed.log().written_after(7).await;
     let turns: Vec<_> = feed.log().after(0).into_iter().map(|(_, turn)| turn.state).collect();
-    use State::{BackingOff, Connected, Connecting, Paused};
+    use FeedState::{BackingOff, Connected, Connecting, Paused};
     assert_eq!(turns, [Connecting, Connected, BackingOff, Connecting, BackingOff, Connecting, Connected, Paused]);
     let reason = |at: usize| feed.log().after(0)[at].1.reason.clone().unwrap_or_default();
     assert!(reason(2).contains("broke") && reason(4).contains("503"), "{} {}", reason(2), reason(4));

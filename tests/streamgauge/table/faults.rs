@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use datafusion::prelude::SessionContext;
 use streamgauge::error::Code;
-use streamgauge::sql::{self, Kind};
-use streamgauge::table::{Follow, Spec, Table};
+use streamgauge::sql::{self, StatementKind};
+use streamgauge::table::{Follow, Table, TableSpec};
 
 use super::{TIMED, counts, create, engine, event, failure, open, rest, table};
 use crate::support::server::{Answer, Server};
@@ -113,8 +113,8 @@ async fn nothing_that_a_table_tells_of_itself_holds_a_secret() {
     let options = "headers = 'Authorization: Bearer {{ TOKEN }}', body = '{{ TOKEN }}', method = 'POST'";
     let text = create("t", &server, TIMED, options);
     let (statements, _) = sql::parse(&text);
-    let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
-    let mut spec = Spec::new(create, &SessionContext::new().state()).unwrap();
+    let StatementKind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
+    let mut spec = TableSpec::new(create, &SessionContext::new().state()).unwrap();
     spec.feed = spec.feed.with_variables(Arc::new(|_| Some(SECRET.into())));
     let table = Table::new(spec);
     let mut subscription = table.subscribe(vec![0], Follow::Exact).unwrap();

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use streamgauge::engine::Answer as Given;
-use streamgauge::feed::{Gap, Reason};
+use streamgauge::feed::{Gap, GapReason};
 use streamgauge::operator::Frame;
 use streamgauge::operator::rows::text;
-use streamgauge::sql::{self, Kind};
-use streamgauge::table::{Follow, Mark, Spec, Subscription, Table};
+use streamgauge::sql::{self, StatementKind};
+use streamgauge::table::{Barrier, Follow, Subscription, Table, TableSpec};
 
 use super::{HUNG, TIMED, create, engine, event, open, take, until};
 use crate::support::server::{Answer, Server};
@@ -18,8 +18,8 @@ fn a_table(server: &Server) -> Arc<Table> {
 
 fn a_table_of(server: &Server, columns: &str, options: &str) -> Arc<Table> {
     let (statements, _) = sql::parse(&create("t", server, columns, options));
-    let Kind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
-    Table::new(Spec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap())
+    let StatementKind::CreateTable(create) = &statements[0].kind else { panic!("no table") };
+    Table::new(TableSpec::new(create, &datafusion::prelude::SessionContext::new().state()).unwrap())
 }
 
 /// Reads until so many events have come.
@@ -32,7 +32,7 @@ async fn events(table: &Arc<Table>, count: u64) -> Subscription {
 
 /// The table's part of a checkpoint.
 async fn saved(table: &Table) -> Vec<Frame> {
-    let (mark, mut given) = Mark::new(1, false, None);
+    let (mark, mut given) = Barrier::new(1, false, None);
     table.mark(&Arc::new(mark));
     let given = tokio::time::timeout(HUNG, given.recv()).await.unwrap().unwrap();
     given.part.unwrap().frames
@@ -66,13 +66,13 @@ async fn a_table_goes_on_with_its_gaps_and_bad_events_or_begins_anew_with_a_gap(
     let _anew = events(&anew, 1).await;
     assert_eq!(server.request(3).await.header("last-event-id"), None);
     let [(1, gap)] = &gaps(&anew)[..] else { panic!("{:?}", gaps(&anew)) };
-    assert_eq!((gap.last_id.as_str(), gap.next_id.as_str(), gap.reason), ("8", "9", Reason::PlaceLost));
+    assert_eq!((gap.last_id.as_str(), gap.next_id.as_str(), gap.reason), ("8", "9", GapReason::PlaceLost));
 
     // Nobody reads it any more: there is no place, and still a past.
     drop(reader);
     server.closed_but(2).await;
     until(|| table.state_text() == "not read").await;
-    let (mark, mut given) = Mark::new(1, false, None);
+    let (mark, mut given) = Barrier::new(1, false, None);
     table.give_past(&mark);
     let frames = given.recv().await.unwrap().part.unwrap().frames;
     let past = a_table(&server);

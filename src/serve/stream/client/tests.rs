@@ -11,9 +11,9 @@ use serde_json::Value;
 use super::*;
 use crate::change::Changes;
 use crate::error::{Code, Error};
+use crate::serve::limits::StreamLimiter;
 use crate::serve::settings::Http;
 use crate::serve::stream::{Encoder, Shape};
-use crate::serve::turnstile::Turnstile;
 use crate::time::TimestampArray;
 use crate::view::{Live, Rows};
 
@@ -42,12 +42,12 @@ fn publish(live: &Live, rows: &[(&str, i64, i64)]) {
 struct Server {
     counters: Arc<Counters>,
     clients: Arc<AtomicU64>,
-    turnstile: Turnstile,
+    limiter: StreamLimiter,
 }
 
 impl Server {
     fn new() -> Self {
-        Server { counters: Arc::default(), clients: Arc::default(), turnstile: Turnstile::new(&Http::default()) }
+        Server { counters: Arc::default(), clients: Arc::default(), limiter: StreamLimiter::new(&Http::default()) }
     }
 
     fn channel(&self, lives: &[&Arc<Live>], query: &str) -> Arc<Channel> {
@@ -62,8 +62,8 @@ impl Server {
     fn connect(&self, channel: &Arc<Channel>, query: &str) -> Client {
         let ask = Ask::read(query, None, Shape::default()).unwrap();
         let greeting = Greeting { stream: None, ask: &ask, heartbeat: Some(ask.heartbeat.unwrap_or(Duration::from_secs(30))) };
-        let permit = self.turnstile.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
-        let open = Open::enter(&self.counters, 1000, &self.clients, permit).unwrap();
+        let permit = self.limiter.enter([127, 0, 0, 1].into(), None, std::time::Instant::now()).unwrap();
+        let open = OpenClient::enter(&self.counters, 1000, &self.clients, permit).unwrap();
         Client::connect(Arc::clone(channel), &greeting, open).unwrap().0
     }
 }

@@ -19,17 +19,17 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use super::output::panic_error;
 use super::{Lateness, Query};
-use crate::checkpoint::Vigil;
+use crate::checkpoint::CrashGuard;
 use crate::error::{Error, Result};
 use crate::operator::Epoch;
 use crate::operator::state::{self, Frame};
 use crate::plan::Emit;
-use crate::sql::Object;
+use crate::sql::DropTarget;
 use crate::table::{Follow, Table};
 use crate::view::{ContinuousExec, Health, Live, Order, Rows, Run};
 
 /// A view's running: it ends when this is dropped.
-pub struct Kept {
+pub struct RunningView {
     pub live: Arc<Live>,
     /// The query until it runs, then its task.
     query: Mutex<Option<Query>>,
@@ -38,7 +38,7 @@ pub struct Kept {
     task: Mutex<Option<AbortHandle>>,
 }
 
-impl Kept {
+impl RunningView {
     /// A view over `query`, whose logical plan is `plan`. `retention` is how many results of closed windows stay.
     pub fn new(name: &str, query: Query, plan: &LogicalPlan, emit: Emit, lateness: &Lateness, retention: usize) -> Result<Self> {
         let schema = query.schema();
@@ -52,12 +52,17 @@ impl Kept {
         let order = order(plan, &query.state);
         let fingerprint = fingerprint(&query, plan, emit, lateness, retention);
         let live = Arc::new(Live::new(name, schema, is_changelog, rows).ordered(order));
-        Ok(Kept { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
+        Ok(RunningView { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
     }
 
     /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to
-    /// start when all that shall see their first event have joined. A vigil over it knows it by the name beside.
-    pub fn run(&self, state: Option<Vec<Frame>>, marked: Epoch, over: Option<(Arc<Vigil>, String)>) -> Result<Vec<Arc<Table>>> {
+    /// start when all that shall see their first event have joined. The crash guard knows it by the name beside.
+    pub fn run(
+        &self,
+        state: Option<Vec<Frame>>,
+        marked: Epoch,
+        over: Option<(Arc<CrashGuard>, String)>,
+    ) -> Result<Vec<Arc<Table>>> {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
         let live = Arc::clone(&self.live);
         let (context, budget) = (query.state.task_ctx(), query.budget);
@@ -124,7 +129,7 @@ impl Kept {
     }
 }
 
-impl Kept {
+impl RunningView {
     /// Ends the view as failed, and lets all go that it holds.
     pub fn give_up(&self, error: Error) {
         if let Some(task) = lock(&self.task).take() {
@@ -137,7 +142,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for RunningView {
     fn drop(&mut self) {
         if let Some(task) = lock(&self.task).take() {
             task.abort();
@@ -146,15 +151,15 @@ impl Drop for Kept {
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for RunningView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.live.fmt(f)
     }
 }
 
-fn spawn(over: Option<(Arc<Vigil>, String)>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+fn spawn(over: Option<(Arc<CrashGuard>, String)>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
     match over {
-        Some((vigil, view)) => tokio::spawn(vigil.over(view, task)),
+        Some((crash_guard, view)) => tokio::spawn(crash_guard.over(view, task)),
         None => tokio::spawn(task),
     }
 }
@@ -171,31 +176,31 @@ pub(super) const REDEFINED: &str = "it has been defined anew";
 
 /// What cannot go on where it was: a place in a feed, or the state of a view.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Anew {
-    pub of: Object,
+pub struct StateLost {
+    pub of: DropTarget,
     pub name: String,
     /// Why; `None` for a view that has no state in the checkpoint.
     pub reason: Option<String>,
 }
 
-impl Anew {
+impl StateLost {
     pub(super) fn log(&self) {
-        let Anew { of, name, reason } = self;
+        let StateLost { of, name, reason } = self;
         match (of, reason) {
-            (Object::Table, reason) => {
+            (DropTarget::Table, reason) => {
                 tracing::warn!(table = name, reason, "its place in the feed is lost: the table begins anew");
             }
-            (Object::View, Some(reason)) => tracing::warn!(view = name, reason, "its state is lost: the view begins anew"),
-            (Object::View, None) => tracing::info!(view = name, "it has no state in the checkpoint: the view begins anew"),
+            (DropTarget::View, Some(reason)) => tracing::warn!(view = name, reason, "its state is lost: the view begins anew"),
+            (DropTarget::View, None) => tracing::info!(view = name, "it has no state in the checkpoint: the view begins anew"),
         }
     }
 }
 
-impl fmt::Display for Anew {
+impl fmt::Display for StateLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = match self.of {
-            Object::Table => "table",
-            Object::View => "view",
+            DropTarget::Table => "table",
+            DropTarget::View => "view",
         };
         match &self.reason {
             Some(reason) => write!(f, "{of} {} begins anew: {reason}", self.name),
@@ -276,8 +281,8 @@ mod tests {
     use crate::engine::Engine;
     use crate::feed::Policy;
     use crate::options::{TableOptions, Takes};
-    use crate::sql::{self, Kind};
-    use crate::table::Spec;
+    use crate::sql::{self, StatementKind};
+    use crate::table::TableSpec;
 
     const COLUMNS: &str = "(k TEXT, v BIGINT, ts TIMESTAMP, other TIMESTAMP)";
     const WINDOWS: &str = "SELECT k, count(*) AS n, TUMBLE(INTERVAL '1 minute') AS window FROM t GROUP BY k, window";
@@ -367,8 +372,8 @@ mod tests {
             let view = format!("CREATE VIEW v AS {query}");
             let running = engine(&[&before, &view]).await;
             let was = kept(&running);
-            let Kind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
-            let spec = Spec::new(&create, &running.session().state()).unwrap_or_else(|errors| panic!("{after}: {errors:?}"));
+            let StatementKind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
+            let spec = TableSpec::new(&create, &running.session().state()).unwrap_or_else(|errors| panic!("{after}: {errors:?}"));
             let ends_otherwise = spec.finite != running.table("t").unwrap().spec().finite;
             let taken = running.reconfigure(spec);
             assert_eq!(taken.is_ok(), option.takes != Takes::Anew, "{name}: {taken:?}");
@@ -391,8 +396,8 @@ mod tests {
     async fn a_view_that_is_made_anew_follows_its_table_again() {
         let (before, after, query) = changed("allowed_lateness");
         let running = engine(&[&before, &format!("CREATE VIEW v AS {query}")]).await;
-        let Kind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
-        running.reconfigure(Spec::new(&create, &running.session().state()).unwrap()).unwrap();
+        let StatementKind::CreateTable(create) = parsed(&after).kind else { panic!("{after}") };
+        running.reconfigure(TableSpec::new(&create, &running.session().state()).unwrap()).unwrap();
         assert_eq!((running.made_otherwise("t"), kept(&running).2), (vec!["v".to_string()], false));
         running.execute(&parsed(&format!("CREATE OR REPLACE VIEW v AS {query}"))).await.map(drop).unwrap();
         assert_eq!((running.made_otherwise("t"), kept(&running).2), (vec![], true));

@@ -21,18 +21,18 @@ const RETRY_AFTER_FULL: u64 = 5;
 /// Addresses that are remembered for their rate; beyond, the ones that have been quiet for a second are forgotten.
 const ADDRESSES_MAX: usize = 10_000;
 
-/// The turnstile in front of all streams. Clones count together.
+/// Bounds the open event streams of the whole server. Clones share their counts.
 #[derive(Debug, Clone)]
-pub struct Turnstile(Arc<Shared>);
+pub struct StreamLimiter(Arc<LimiterState>);
 
 #[derive(Debug)]
-struct Shared {
-    limits: RwLock<Limits>,
+struct LimiterState {
+    limits: RwLock<LimiterBounds>,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Clone)]
-struct Limits {
+struct LimiterBounds {
     all: usize,
     per_address: Option<usize>,
     per_token: usize,
@@ -57,19 +57,19 @@ struct Rate {
 /// The place of one open stream; it is free again when this is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    shared: Arc<Shared>,
+    shared: Arc<LimiterState>,
     address: IpAddr,
     token: Option<String>,
 }
 
-impl Turnstile {
+impl StreamLimiter {
     pub fn new(http: &Http) -> Self {
-        Turnstile(Arc::new(Shared { limits: RwLock::new(Limits::of(http)), counts: Mutex::default() }))
+        StreamLimiter(Arc::new(LimiterState { limits: RwLock::new(LimiterBounds::of(http)), counts: Mutex::default() }))
     }
 
     /// Takes other settings; streams that are open stay.
     pub fn set(&self, http: &Http) {
-        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = Limits::of(http);
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = LimiterBounds::of(http);
     }
 
     /// A place for a stream of this address and token, or 429 (the client has too many) or 503 (all have).
@@ -151,9 +151,9 @@ fn raise(setting: &str) -> String {
     format!("close some, or raise http.{setting} in the settings")
 }
 
-impl Limits {
-    fn of(http: &Http) -> Limits {
-        Limits {
+impl LimiterBounds {
+    fn of(http: &Http) -> LimiterBounds {
+        LimiterBounds {
             all: http.streams_max,
             per_address: http.streams_per_address_max,
             per_token: http.streams_per_token_max,
@@ -178,10 +178,10 @@ mod tests {
 
     use super::*;
 
-    fn turnstile(change: impl FnOnce(&mut Http)) -> Turnstile {
+    fn limiter(change: impl FnOnce(&mut Http)) -> StreamLimiter {
         let mut http = Http::default();
         change(&mut http);
-        Turnstile::new(&http)
+        StreamLimiter::new(&http)
     }
 
     fn far(last: u8) -> IpAddr {
@@ -191,26 +191,26 @@ mod tests {
     #[test]
     fn every_limit_holds_and_a_place_is_free_again() {
         let now = Instant::now();
-        let turnstile = turnstile(|http| (http.streams_max, http.streams_per_token_max) = (60, 5));
-        let mut open: Vec<Permit> = (0..50).map(|_| turnstile.enter(far(1), None, now).unwrap()).collect();
-        assert_eq!(turnstile.enter(far(1), None, now).unwrap_err().status(), 429);
-        open.extend((0..5).map(|_| turnstile.enter(far(2), Some("tk_1"), now).unwrap()));
-        assert_eq!(turnstile.enter(far(3), Some("tk_1"), now).unwrap_err().status(), 429);
-        open.extend((0..5).map(|_| turnstile.enter(far(3), Some("tk_2"), now).unwrap()));
-        assert_eq!(turnstile.enter(far(4), None, now).unwrap_err().status(), 503);
+        let limiter = limiter(|http| (http.streams_max, http.streams_per_token_max) = (60, 5));
+        let mut open: Vec<Permit> = (0..50).map(|_| limiter.enter(far(1), None, now).unwrap()).collect();
+        assert_eq!(limiter.enter(far(1), None, now).unwrap_err().status(), 429);
+        open.extend((0..5).map(|_| limiter.enter(far(2), Some("tk_1"), now).unwrap()));
+        assert_eq!(limiter.enter(far(3), Some("tk_1"), now).unwrap_err().status(), 429);
+        open.extend((0..5).map(|_| limiter.enter(far(3), Some("tk_2"), now).unwrap()));
+        assert_eq!(limiter.enter(far(4), None, now).unwrap_err().status(), 503);
         open.truncate(49);
-        drop(turnstile.enter(far(1), Some("tk_1"), now).unwrap());
-        assert_eq!(turnstile.open(), 49);
+        drop(limiter.enter(far(1), Some("tk_1"), now).unwrap());
+        assert_eq!(limiter.open(), 49);
         drop(open);
-        let counts = turnstile.counts();
+        let counts = limiter.counts();
         assert!(counts.all == 0 && counts.addresses.is_empty() && counts.tokens.is_empty(), "{counts:?}");
     }
 
     #[test]
     fn one_address_opens_only_so_many_a_second() {
         let start = Instant::now();
-        let turnstile = turnstile(|http| http.connects_per_second_max = Some(10));
-        let enter = |address, millis| turnstile.enter(address, None, start + Duration::from_millis(millis)).is_ok();
+        let limiter = limiter(|http| http.connects_per_second_max = Some(10));
+        let enter = |address, millis| limiter.enter(address, None, start + Duration::from_millis(millis)).is_ok();
         assert_eq!((0..20).filter(|_| enter(far(1), 0)).count(), 10);
         assert!(enter(far(2), 0));
         assert_eq!((0..20).filter(|_| enter(far(1), 500)).count(), 5);
@@ -221,11 +221,11 @@ mod tests {
     fn this_machine_has_no_limit_of_its_own_unless_one_is_set() {
         let now = Instant::now();
         let own: IpAddr = [127, 0, 0, 1].into();
-        let free = turnstile(|_| {});
+        let free = limiter(|_| {});
         let open: Vec<Permit> = (0..1_000).map(|_| free.enter(own, None, now).unwrap()).collect();
         assert_eq!(free.enter(own, None, now).unwrap_err().status(), 503);
         drop(open);
-        let bound = turnstile(|http| http.streams_per_address_max = Some(1));
+        let bound = limiter(|http| http.streams_per_address_max = Some(1));
         let _one = bound.enter(own, None, now).unwrap();
         assert_eq!(bound.enter(own, None, now).unwrap_err().status(), 429);
     }
@@ -233,11 +233,11 @@ mod tests {
     #[test]
     fn addresses_that_come_once_are_forgotten() {
         let start = Instant::now();
-        let turnstile = turnstile(|http| http.streams_max = usize::MAX);
+        let limiter = limiter(|http| http.streams_max = usize::MAX);
         for number in 0..30_000u32 {
             let address = IpAddr::from((0x0a00_0000 + number).to_be_bytes());
-            drop(turnstile.enter(address, None, start + Duration::from_millis(number.into())));
+            drop(limiter.enter(address, None, start + Duration::from_millis(number.into())));
         }
-        assert!(turnstile.counts().rates.len() <= ADDRESSES_MAX);
+        assert!(limiter.counts().rates.len() <= ADDRESSES_MAX);
     }
 }

@@ -8,22 +8,22 @@ use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt64Type};
 
 use super::function::{Frame, Unit};
-use super::log::{Log, Position};
+use super::log::{Position, RowLog};
 use crate::error::Result;
 use crate::operator::state::{self, Loader, Saver};
 
 /// The retained rows of a partition, in order; the first row it ever had is number 0.
 #[derive(Default)]
-pub struct Tape {
+pub struct Partition {
     first: u64,
     /// The first row without an answer; those from it on wait for later ones.
     pub next: u64,
-    rows: VecDeque<Entry>,
+    rows: VecDeque<RowEntry>,
 }
 
 /// A row: where its values are, and its event time in nanoseconds.
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub struct RowEntry {
     pub position: Position,
     pub time: i64,
 }
@@ -31,13 +31,13 @@ pub struct Entry {
 /// A burst of a partition must not cost its memory for good: this much spare room may stay.
 const SPARE_ROWS: usize = 16;
 
-impl Tape {
-    pub fn push(&mut self, entry: Entry) {
+impl Partition {
+    pub fn push(&mut self, entry: RowEntry) {
         self.rows.push_back(entry);
     }
 
     pub fn bytes(&self) -> usize {
-        size_of::<Tape>() + self.rows.capacity() * size_of::<Entry>()
+        size_of::<Partition>() + self.rows.capacity() * size_of::<RowEntry>()
     }
 
     /// The number of the row that comes next.
@@ -46,11 +46,11 @@ impl Tape {
     }
 
     /// A row that is retained.
-    pub fn get(&self, row: u64) -> Entry {
+    pub fn get(&self, row: u64) -> RowEntry {
         self.rows[(row - self.first) as usize]
     }
 
-    pub fn last(&self) -> Option<Entry> {
+    pub fn last(&self) -> Option<RowEntry> {
         self.rows.back().copied()
     }
 
@@ -73,12 +73,16 @@ impl Tape {
     }
 }
 
-/// Gives the tapes of all partitions.
-pub fn save(tapes: &[Tape], state: &mut Saver) -> Result<()> {
-    let number = |of: fn(&Tape) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(tapes.iter().map(of))) };
-    let columns = [("first", number(|tape| tape.first)), ("next", number(|tape| tape.next)), ("end", number(Tape::end))];
-    state.put("tapes", state::rows(columns, tapes.len())?);
-    let entries = tapes.iter().flat_map(|tape| &tape.rows);
+/// Saves all partitions.
+pub fn save(partitions: &[Partition], state: &mut Saver) -> Result<()> {
+    let number = |of: fn(&Partition) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(partitions.iter().map(of))) };
+    let columns = [
+        ("first", number(|partition| partition.first)),
+        ("next", number(|partition| partition.next)),
+        ("end", number(Partition::end)),
+    ];
+    state.put("partitions", state::rows(columns, partitions.len())?);
+    let entries = partitions.iter().flat_map(|partition| &partition.rows);
     let (positions, times): (Vec<Position>, Vec<i64>) = entries.map(|entry| (entry.position, entry.time)).unzip();
     let rows = positions.len();
     let (positions, times): (ArrayRef, ArrayRef) = (Arc::new(UInt64Array::from(positions)), Arc::new(Int64Array::from(times)));
@@ -86,7 +90,7 @@ pub fn save(tapes: &[Tape], state: &mut Saver) -> Result<()> {
     Ok(())
 }
 
-pub fn load(log: &Log, state: &mut Loader) -> Result<Vec<Tape>> {
+pub fn load(log: &RowLog, state: &mut Loader) -> Result<Vec<Partition>> {
     let mut saved = state.take("entries")?;
     let (positions, times) = (saved.numbers::<UInt64Type>("position")?, saved.numbers::<Int64Type>("time")?);
     if !positions.values().iter().all(|position| log.has(*position)) {
@@ -94,24 +98,24 @@ pub fn load(log: &Log, state: &mut Loader) -> Result<Vec<Tape>> {
     }
     saved.end()?;
     let mut entries =
-        positions.values().iter().zip(times.values()).map(|(position, time)| Entry { position: *position, time: *time });
-    let mut saved = state.take("tapes")?;
+        positions.values().iter().zip(times.values()).map(|(position, time)| RowEntry { position: *position, time: *time });
+    let mut saved = state.take("partitions")?;
     let (firsts, nexts) = (saved.counts("first")?, saved.counts("next")?);
     let ends = saved.counts("end")?;
-    let mut tapes = Vec::with_capacity(saved.len());
+    let mut partitions = Vec::with_capacity(saved.len());
     for row in 0..saved.len() {
         let (first, next, end) = (firsts.value(row), nexts.value(row), ends.value(row));
         if !(first <= next && next <= end) {
             return Err(saved.misfit(format!("has a partition in row {row} that cannot be")));
         }
-        let tape = Tape { first, next, rows: entries.by_ref().take((end - first) as usize).collect() };
-        if tape.end() != end {
+        let partition = Partition { first, next, rows: entries.by_ref().take((end - first) as usize).collect() };
+        if partition.end() != end {
             return Err(saved.misfit("counts more rows than there are"));
         }
-        tapes.push(tape);
+        partitions.push(partition);
     }
     saved.end()?;
-    Ok(tapes)
+    Ok(partitions)
 }
 
 /// The frame of one row as numbers of rows; it only moves forward.
@@ -122,25 +126,25 @@ pub struct Span {
 }
 
 impl Span {
-    /// Moves on to the frame of `row`, as far as the tape goes.
-    pub fn advance(&mut self, frame: Frame, tape: &Tape, row: u64) {
+    /// Advances to the frame of `row`, at most to the last row of the partition.
+    pub fn advance(&mut self, frame: Frame, partition: &Partition, row: u64) {
         match frame.unit {
             Unit::Rows => {
                 if let Some(start) = frame.start {
-                    self.start = beside(row, start).min(tape.end());
+                    self.start = beside(row, start).min(partition.end());
                 }
-                self.end = beside(row + 1, frame.end).min(tape.end());
+                self.end = beside(row + 1, frame.end).min(partition.end());
             }
             Unit::Time => {
-                let time = tape.get(row).time;
+                let time = partition.get(row).time;
                 if let Some(start) = frame.start {
                     let from = time.saturating_add(start);
-                    while self.start < tape.end() && tape.get(self.start).time < from {
+                    while self.start < partition.end() && partition.get(self.start).time < from {
                         self.start += 1;
                     }
                 }
                 let to = time.saturating_add(frame.end);
-                while self.end < tape.end() && tape.get(self.end).time <= to {
+                while self.end < partition.end() && partition.get(self.end).time <= to {
                     self.end += 1;
                 }
             }
@@ -167,13 +171,13 @@ impl Span {
         [("start", starts), ("end", ends)]
     }
 
-    /// The spans in the next columns of a frame, a row each for the first of `tapes`.
-    pub fn load(saved: &mut state::Rows, tapes: &[Tape]) -> Result<Vec<Span>> {
+    /// The spans in the next columns of a frame, a row each for the first of `partitions`.
+    pub fn load(saved: &mut state::FrameReader, partitions: &[Partition]) -> Result<Vec<Span>> {
         let (starts, ends) = (saved.counts("start")?, saved.counts("end")?);
         let spans = starts.values().iter().zip(ends.values()).map(|(start, end)| Span { start: *start, end: *end });
         let spans: Vec<Span> = spans.collect();
-        let fits = |(span, tape): (&Span, &Tape)| span.start <= span.end && span.end <= tape.end();
-        if spans.len() > tapes.len() || !spans.iter().zip(tapes).all(fits) {
+        let fits = |(span, partition): (&Span, &Partition)| span.start <= span.end && span.end <= partition.end();
+        if spans.len() > partitions.len() || !spans.iter().zip(partitions).all(fits) {
             return Err(saved.misfit("has frames of rows that are not there"));
         }
         Ok(spans)
@@ -186,29 +190,29 @@ fn beside(row: u64, offset: i64) -> u64 {
 }
 
 /// The rows that get their answer now: some of each partition, in its order.
-pub struct Turns<'a> {
-    pub log: &'a Log,
-    pub tapes: &'a [Tape],
-    pub turns: &'a [Turn],
+pub struct Ready<'a> {
+    pub log: &'a RowLog,
+    pub partitions: &'a [Partition],
+    pub turns: &'a [ReadyRows],
     /// Where in the output each of the rows stands, in the order of the turns.
     pub places: &'a [u32],
 }
 
 /// Rows of the partition `key`.
-pub struct Turn {
+pub struct ReadyRows {
     pub key: usize,
     pub rows: Range<u64>,
 }
 
-impl Turns<'_> {
-    /// The tape of each turn with its rows: (number, place in the output).
-    pub fn iter(&self) -> impl Iterator<Item = (usize, &Tape, impl Iterator<Item = (u64, usize)>)> {
+impl Ready<'_> {
+    /// The partition of each turn with its rows: (number, place in the output).
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &Partition, impl Iterator<Item = (u64, usize)>)> {
         let mut places = self.places;
         self.turns.iter().map(move |turn| {
             let (here, rest) = places.split_at((turn.rows.end - turn.rows.start) as usize);
             places = rest;
             let rows = turn.rows.clone().zip(here.iter().map(|place| *place as usize));
-            (turn.key, &self.tapes[turn.key], rows)
+            (turn.key, &self.partitions[turn.key], rows)
         })
     }
 }

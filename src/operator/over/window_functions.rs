@@ -6,27 +6,27 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, UInt64Array};
 use arrow::datatypes::{Int64Type, UInt64Type};
 
-use super::function::{Frame, Place, Unit, Value};
-use super::log::{Log, NOWHERE, Position};
-use super::tape::{Span, Tape, Turns};
+use super::function::{Frame, FrameValue, NthRow, Unit};
+use super::log::{NOWHERE, Position, RowLog};
+use super::partition::{Partition, Ready, Span};
 use crate::error::Result;
-use crate::function::Lost;
+use crate::function::LostGroup;
 use crate::operator::state::{self, Loader, Saver};
 
 /// A function with its state for every partition.
-pub trait Answer: Send {
+pub trait WindowFunction: Send {
     /// The values for the rows whose turn it is, at their places. The turns of a partition come in order and leave no row out.
-    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef>;
+    fn answer(&mut self, turns: &Ready) -> Result<ArrayRef>;
 
     /// The rows, by their places in the last answer, that have no value although they should.
-    fn lost(&mut self) -> Vec<Lost> {
+    fn lost(&mut self) -> Vec<LostGroup> {
         Vec::new()
     }
 
     /// The first row of a partition that is still needed, where `next` is the first row without an answer.
     fn low(&self, key: usize, next: u64) -> u64;
 
-    /// The positions held beside those on the tapes.
+    /// Positions in the log that the function needs beside those of its partitions.
     fn positions(&mut self) -> Vec<&mut Position> {
         Vec::new()
     }
@@ -43,8 +43,8 @@ pub trait Answer: Send {
         Ok(())
     }
 
-    /// `tapes` and `log` are loaded already.
-    fn load(&mut self, _state: &mut Loader, _tapes: &[Tape], _log: &Log) -> Result<()> {
+    /// `partitions` and `log` are loaded already.
+    fn load(&mut self, _state: &mut Loader, _tapes: &[Partition], _log: &RowLog) -> Result<()> {
         Ok(())
     }
 }
@@ -58,8 +58,8 @@ pub fn keep<T>(keys: &mut Vec<T>, kept: &[bool]) {
 /// ROW_NUMBER.
 pub struct RowNumbers;
 
-impl Answer for RowNumbers {
-    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
+impl WindowFunction for RowNumbers {
+    fn answer(&mut self, turns: &Ready) -> Result<ArrayRef> {
         let mut numbers = vec![0; turns.places.len()];
         for (_, _, rows) in turns.iter() {
             for (row, place) in rows {
@@ -99,14 +99,14 @@ impl Ranks {
     }
 }
 
-impl Answer for Ranks {
-    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
-        self.keys.resize(turns.tapes.len(), Rank::default());
+impl WindowFunction for Ranks {
+    fn answer(&mut self, turns: &Ready) -> Result<ArrayRef> {
+        self.keys.resize(turns.partitions.len(), Rank::default());
         let mut ranks = vec![0; turns.places.len()];
-        for (key, tape, rows) in turns.iter() {
+        for (key, partition, rows) in turns.iter() {
             let last = &mut self.keys[key];
             for (row, place) in rows {
-                let time = tape.get(row).time;
+                let time = partition.get(row).time;
                 if row == 0 || time != last.time {
                     *last = Rank { rank: if self.dense { last.rank + 1 } else { row + 1 }, time };
                 }
@@ -131,19 +131,19 @@ impl Answer for Ranks {
         Ok(())
     }
 
-    fn load(&mut self, state: &mut Loader, tapes: &[Tape], _log: &Log) -> Result<()> {
+    fn load(&mut self, state: &mut Loader, partitions: &[Partition], _log: &RowLog) -> Result<()> {
         let mut saved = state.take("ranks")?;
         let (ranks, times) = (saved.counts("rank")?, saved.numbers::<Int64Type>("time")?);
         let ranks = ranks.values().iter().zip(times.values());
         self.keys = ranks.map(|(rank, time)| Rank { rank: *rank, time: *time }).collect();
-        self.keys.resize(tapes.len(), Rank::default());
+        self.keys.resize(partitions.len(), Rank::default());
         saved.end()
     }
 }
 
 /// The argument in one row of the frame.
-pub struct Values {
-    value: Value,
+pub struct ArgumentValues {
+    value: FrameValue,
     /// The argument's column in the log.
     column: usize,
     keys: Vec<Picks>,
@@ -158,42 +158,42 @@ struct Picks {
     picked: VecDeque<Position>,
 }
 
-impl Values {
-    pub fn new(value: Value, column: usize) -> Self {
-        Values { value, column, keys: Vec::new() }
+impl ArgumentValues {
+    pub fn new(value: FrameValue, column: usize) -> Self {
+        ArgumentValues { value, column, keys: Vec::new() }
     }
 }
 
-impl Answer for Values {
-    fn answer(&mut self, turns: &Turns) -> Result<ArrayRef> {
-        self.keys.resize_with(turns.tapes.len(), Picks::default);
+impl WindowFunction for ArgumentValues {
+    fn answer(&mut self, turns: &Ready) -> Result<ArrayRef> {
+        self.keys.resize_with(turns.partitions.len(), Picks::default);
         let Frame { unit, start, end } = self.value.frame;
         let mut found = vec![NOWHERE; turns.places.len()];
-        for (key, tape, rows) in turns.iter() {
+        for (key, partition, rows) in turns.iter() {
             let picks = &mut self.keys[key];
             // LAG and LEAD.
             if let (Unit::Rows, Some(offset), false) = (unit, start, self.value.ignore_nulls)
                 && offset == end
             {
                 for (row, place) in rows {
-                    if let Some(row) = row.checked_add_signed(offset).filter(|row| *row < tape.end()) {
-                        found[place] = tape.get(row).position;
+                    if let Some(row) = row.checked_add_signed(offset).filter(|row| *row < partition.end()) {
+                        found[place] = partition.get(row).position;
                     }
                 }
                 continue;
             }
             for (row, place) in rows {
                 let before = picks.span.end;
-                picks.span.advance(self.value.frame, tape, row);
+                picks.span.advance(self.value.frame, partition, row);
                 let counts = |position| !self.value.ignore_nulls || turns.log.is_valid(self.column, position);
                 let position = match start {
                     None => {
                         for row in before..picks.span.end {
-                            picks.enter(tape.get(row).position, self.value.place, counts);
+                            picks.enter(partition.get(row).position, self.value.place, counts);
                         }
                         picks.unbounded(self.value.place)
                     }
-                    Some(_) => find(picks.span, tape, self.value.place, counts),
+                    Some(_) => find(picks.span, partition, self.value.place, counts),
                 };
                 found[place] = position.unwrap_or(NOWHERE);
             }
@@ -226,7 +226,7 @@ impl Answer for Values {
         Ok(())
     }
 
-    fn load(&mut self, state: &mut Loader, tapes: &[Tape], log: &Log) -> Result<()> {
+    fn load(&mut self, state: &mut Loader, partitions: &[Partition], log: &RowLog) -> Result<()> {
         let mut saved = state.take("picked")?;
         let positions = saved.numbers::<UInt64Type>("position")?;
         if !positions.values().iter().all(|position| log.has(*position)) {
@@ -235,7 +235,7 @@ impl Answer for Values {
         saved.end()?;
         let mut positions = positions.values().iter().copied();
         let mut saved = state.take("values")?;
-        let spans = Span::load(&mut saved, tapes)?;
+        let spans = Span::load(&mut saved, partitions)?;
         let (entered, picked) = (saved.counts("entered")?, saved.counts("picked")?);
         let picks = spans.into_iter().zip(entered.values()).zip(picked.values()).map(|((span, entered), picked)| Picks {
             span,
@@ -243,25 +243,25 @@ impl Answer for Values {
             picked: positions.by_ref().take(*picked as usize).collect(),
         });
         self.keys = picks.collect();
-        self.keys.resize_with(tapes.len(), Picks::default);
+        self.keys.resize_with(partitions.len(), Picks::default);
         saved.end()
     }
 }
 
 impl Picks {
-    fn enter(&mut self, position: Position, place: Place, counts: impl Fn(Position) -> bool) {
+    fn enter(&mut self, position: Position, place: NthRow, counts: impl Fn(Position) -> bool) {
         let wanted = match place {
-            Place::FromStart(number) => self.entered < number,
-            Place::FromEnd(_) => true,
+            NthRow::FromStart(number) => self.entered < number,
+            NthRow::FromEnd(_) => true,
         };
         if !wanted || !counts(position) {
             return;
         }
         self.entered += 1;
         match place {
-            Place::FromStart(number) if self.entered == number => self.picked.push_back(position),
-            Place::FromStart(_) => {}
-            Place::FromEnd(number) => {
+            NthRow::FromStart(number) if self.entered == number => self.picked.push_back(position),
+            NthRow::FromStart(_) => {}
+            NthRow::FromEnd(number) => {
                 if self.picked.len() == number {
                     self.picked.pop_front();
                 }
@@ -271,19 +271,19 @@ impl Picks {
     }
 
     /// The row of a frame that starts at the first row of the partition.
-    fn unbounded(&self, place: Place) -> Option<Position> {
+    fn unbounded(&self, place: NthRow) -> Option<Position> {
         match place {
-            Place::FromEnd(number) if self.picked.len() < number => None,
+            NthRow::FromEnd(number) if self.picked.len() < number => None,
             _ => self.picked.front().copied(),
         }
     }
 }
 
 /// The row of a frame whose rows are all retained.
-fn find(span: Span, tape: &Tape, place: Place, counts: impl Fn(Position) -> bool) -> Option<Position> {
-    let mut rows = (span.start..span.end).map(|row| tape.get(row).position).filter(|position| counts(*position));
+fn find(span: Span, partition: &Partition, place: NthRow, counts: impl Fn(Position) -> bool) -> Option<Position> {
+    let mut rows = (span.start..span.end).map(|row| partition.get(row).position).filter(|position| counts(*position));
     match place {
-        Place::FromStart(number) => rows.nth(number - 1),
-        Place::FromEnd(number) => rows.nth_back(number - 1),
+        NthRow::FromStart(number) => rows.nth(number - 1),
+        NthRow::FromEnd(number) => rows.nth_back(number - 1),
     }
 }

@@ -28,31 +28,31 @@ const KEY_MAX: usize = 255;
 
 /// The writes that were done with a key.
 #[derive(Default)]
-pub struct Once(Mutex<VecDeque<Entry>>);
+pub struct IdempotencyKeys(Mutex<VecDeque<KeyEntry>>);
 
-struct Entry {
+struct KeyEntry {
     /// Of the key and of who sent it: one client's key is not another's.
     key: [u8; 32],
     /// Of the request.
     request: [u8; 32],
     began: Instant,
-    answer: Option<Kept>,
+    answer: Option<StoredAnswer>,
 }
 
 #[derive(Clone)]
-struct Kept {
+struct StoredAnswer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Entry {
+impl KeyEntry {
     fn bytes(&self) -> usize {
         self.answer.as_ref().map_or(0, |kept| kept.body.len())
     }
 }
 
-impl Once {
+impl IdempotencyKeys {
     /// The answer that a request got before, or that of `write`. `request` is what the request asks for, in any form that is equal only
     /// where it asks for the same. Without the header nothing is remembered, and failures never are.
     pub async fn run(
@@ -72,14 +72,14 @@ impl Once {
         if let Some(kept) = self.begin(key, request)? {
             return Ok(kept.response());
         }
-        let begun = Begun { once: self, key };
-        let kept = Kept::of(write.await?).await?;
+        let begun = WriteInProgress { once: self, key };
+        let kept = StoredAnswer::of(write.await?).await?;
         begun.done(kept.clone());
         Ok(kept.response())
     }
 
     /// The answer that is remembered; `None` if there is none and the write is to be done now.
-    fn begin(&self, key: [u8; 32], request: [u8; 32]) -> Result<Option<Kept>> {
+    fn begin(&self, key: [u8; 32], request: [u8; 32]) -> Result<Option<StoredAnswer>> {
         let mut entries = self.entries();
         while entries.front().is_some_and(|oldest| oldest.began.elapsed() > AGE_MAX) {
             entries.pop_front();
@@ -89,8 +89,8 @@ impl Once {
                 let error = Error::new(Code::BadOption, "this Idempotency-Key was sent with another request before");
                 Err(error.hint("take a new key for each request; keep it when sending the same again").into())
             }
-            Some(Entry { answer: Some(kept), .. }) => Ok(Some(kept.clone())),
-            Some(Entry { answer: None, .. }) => {
+            Some(KeyEntry { answer: Some(kept), .. }) => Ok(Some(kept.clone())),
+            Some(KeyEntry { answer: None, .. }) => {
                 Err(Problem::unavailable("the request with this Idempotency-Key is still being done", 1)
                     .with_status(StatusCode::CONFLICT))
             }
@@ -98,30 +98,30 @@ impl Once {
                 if entries.len() == ANSWERS_MAX {
                     entries.pop_front();
                 }
-                entries.push_back(Entry { key, request, began: Instant::now(), answer: None });
+                entries.push_back(KeyEntry { key, request, began: Instant::now(), answer: None });
                 Ok(None)
             }
         }
     }
 
-    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+    fn entries(&self) -> MutexGuard<'_, VecDeque<KeyEntry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A write that is being done. One that fails, or whose client leaves, may be tried again.
-struct Begun<'a> {
-    once: &'a Once,
+struct WriteInProgress<'a> {
+    once: &'a IdempotencyKeys,
     key: [u8; 32],
 }
 
-impl Begun<'_> {
-    fn done(&self, kept: Kept) {
+impl WriteInProgress<'_> {
+    fn done(&self, kept: StoredAnswer) {
         let mut entries = self.once.entries();
         if let Some(entry) = entries.iter_mut().find(|entry| entry.key == self.key) {
             entry.answer = Some(kept);
         }
-        let mut bytes: usize = entries.iter().map(Entry::bytes).sum();
+        let mut bytes: usize = entries.iter().map(KeyEntry::bytes).sum();
         while bytes > ANSWERS_BYTES_MAX
             && entries.len() > 1
             && let Some(oldest) = entries.pop_front()
@@ -131,18 +131,18 @@ impl Begun<'_> {
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for WriteInProgress<'_> {
     fn drop(&mut self) {
         self.once.entries().retain(|entry| entry.key != self.key || entry.answer.is_some());
     }
 }
 
-impl Kept {
-    async fn of(response: Response) -> Result<Kept> {
+impl StoredAnswer {
+    async fn of(response: Response) -> Result<StoredAnswer> {
         let (parts, body) = response.into_parts();
         let body =
             axum::body::to_bytes(body, usize::MAX).await.map_err(|error| Error::bug(format!("an answer broke off: {error}")))?;
-        Ok(Kept { status: parts.status, headers: parts.headers, body })
+        Ok(StoredAnswer { status: parts.status, headers: parts.headers, body })
     }
 
     fn response(self) -> Response {
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_request_is_done_once() {
-        let (once, done) = (Once::default(), AtomicUsize::new(0));
+        let (once, done) = (IdempotencyKeys::default(), AtomicUsize::new(0));
         let write = async || {
             let number = done.fetch_add(1, Relaxed);
             Ok((StatusCode::CREATED, [("location", "/x")], number.to_string()).into_response())
@@ -192,7 +192,7 @@ mod tests {
         ] {
             match (once.run(&headers, request, write()).await, expect) {
                 (Ok(answer), Ok(expect)) => {
-                    let kept = Kept::of(answer).await.unwrap();
+                    let kept = StoredAnswer::of(answer).await.unwrap();
                     assert_eq!(
                         (kept.status.as_u16(), kept.headers["location"].to_str().unwrap(), &kept.body[..]),
                         (201, "/x", expect.as_bytes())
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_failed_or_was_left_may_be_tried_again() {
-        let once = Once::default();
+        let once = IdempotencyKeys::default();
         let failed = once.run(&key("a"), "one", async { Err(Problem::unavailable("full", 1)) }).await;
         assert!(failed.is_err());
         {
@@ -222,7 +222,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_memory_is_bounded() {
-        let once = Once::default();
+        let once = IdempotencyKeys::default();
         for number in 0..2 * ANSWERS_MAX {
             let mut headers = key("a");
             headers.insert("idempotency-key", HeaderValue::from(number));

@@ -49,7 +49,7 @@ const SHARE_BYTES_MIN: usize = 16 << 20;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asking {
+pub enum Purpose {
     /// Somebody who wants rows, or to know whether a statement is right.
     Reader,
     /// Somebody who makes or drops something.
@@ -58,11 +58,11 @@ pub enum Asking {
 
 /// The threads and the memory of questions.
 #[derive(Debug)]
-pub struct Aside {
+pub struct QueryPool {
     /// Taken when this is dropped.
     runtime: Option<Runtime>,
-    readers: Door,
-    writers: Door,
+    readers: Slots,
+    writers: Slots,
     /// Memory that one question may have.
     share: usize,
     /// What all those have together that are not answered at once.
@@ -71,14 +71,14 @@ pub struct Aside {
 
 /// Places, and who waits for one.
 #[derive(Debug)]
-struct Door {
+struct Slots {
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-impl Aside {
+impl QueryPool {
     /// `memory_max` is what the whole process may have.
-    pub fn new(memory_max: usize) -> Result<Aside> {
+    pub fn new(memory_max: usize) -> Result<QueryPool> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKERS)
             .max_blocking_threads(READERS_MAX + WRITERS_MAX + SPARE_THREADS)
@@ -88,11 +88,11 @@ impl Aside {
             .build()
             .map_err(|error| Error::new(Code::Runtime, format!("no threads for questions: {error}")))?;
         let share = (memory_max / SHARES).max(SHARE_BYTES_MIN);
-        let door = |places| Door { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0) };
-        Ok(Aside {
+        let slots = |places| Slots { places: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0) };
+        Ok(QueryPool {
             runtime: Some(runtime),
-            readers: door(READERS_MAX),
-            writers: door(WRITERS_MAX),
+            readers: slots(READERS_MAX),
+            writers: slots(WRITERS_MAX),
             share,
             going_on: bounded(share)?,
         })
@@ -122,15 +122,15 @@ impl Aside {
     /// ends as soon as it gives way.
     pub async fn ask<T: Send + 'static>(
         &self,
-        asking: Asking,
+        asking: Purpose,
         deadline: Instant,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T> {
-        let door = match asking {
-            Asking::Reader => &self.readers,
-            Asking::Writer => &self.writers,
+        let slots = match asking {
+            Purpose::Reader => &self.readers,
+            Purpose::Writer => &self.writers,
         };
-        let place = door.enter(deadline).await?;
+        let place = slots.enter(deadline).await?;
         let begun = Instant::now();
         let (asker, mut left) = oneshot::channel::<()>();
         let own = Handle::current();
@@ -163,7 +163,7 @@ impl Aside {
     }
 }
 
-impl Drop for Aside {
+impl Drop for QueryPool {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             // A question that does not stop must not hold up the end.
@@ -172,7 +172,7 @@ impl Drop for Aside {
     }
 }
 
-impl Door {
+impl Slots {
     async fn enter(&self, deadline: Instant) -> Result<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Ok(place);
@@ -210,29 +210,32 @@ impl Drop for Waiting<'_> {
 /// An environment of so much memory, and no room on the disk.
 fn bounded(bytes: usize) -> Result<Arc<RuntimeEnv>> {
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    Ok(RuntimeEnvBuilder::new().with_memory_pool(Arc::new(Share::new(bytes))).with_disk_manager_builder(disk).build_arc()?)
+    Ok(RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(MemoryShare::new(bytes)))
+        .with_disk_manager_builder(disk)
+        .build_arc()?)
 }
 
 /// A bound on what the operators of a query hold together. One that needs more fails, and says what was needed.
 #[derive(Debug)]
-struct Share {
+struct MemoryShare {
     most: NonZeroUsize,
     held: AtomicUsize,
 }
 
-impl Share {
+impl MemoryShare {
     fn new(bytes: usize) -> Self {
-        Share { most: NonZeroUsize::new(bytes).unwrap_or(NonZeroUsize::MIN), held: AtomicUsize::new(0) }
+        MemoryShare { most: NonZeroUsize::new(bytes).unwrap_or(NonZeroUsize::MIN), held: AtomicUsize::new(0) }
     }
 }
 
-impl std::fmt::Display for Share {
+impl std::fmt::Display for MemoryShare {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "share of {} bytes", self.most)
     }
 }
 
-impl MemoryPool for Share {
+impl MemoryPool for MemoryShare {
     fn name(&self) -> &str {
         "share"
     }
@@ -281,53 +284,53 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_never_gives_way_is_answered_in_time_and_holds_only_its_own_thread() {
-        let aside = Aside::new(0).unwrap();
+        let aside = QueryPool::new(0).unwrap();
         let mut ends = Vec::new();
         for _ in 0..READERS_MAX {
             let (end, ended) = mpsc::channel::<()>();
             ends.push(end);
-            let error = aside.ask(Asking::Reader, soon(), async move { ended.recv().is_ok() }).await.unwrap_err();
+            let error = aside.ask(Purpose::Reader, soon(), async move { ended.recv().is_ok() }).await.unwrap_err();
             assert_eq!((error.code(), error.message()), (Code::Runtime, "there was no answer after 1s"));
         }
-        let error = aside.ask(Asking::Reader, soon(), async {}).await.unwrap_err();
+        let error = aside.ask(Purpose::Reader, soon(), async {}).await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);
         // Who makes something is not held up by who reads.
-        assert_eq!(aside.ask(Asking::Writer, late(), async { 7 }).await, Ok(7));
+        assert_eq!(aside.ask(Purpose::Writer, late(), async { 7 }).await, Ok(7));
         ends.pop();
-        assert_eq!(aside.ask(Asking::Reader, late(), async { 8 }).await, Ok(8));
+        assert_eq!(aside.ask(Purpose::Reader, late(), async { 8 }).await, Ok(8));
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_ends_when_it_gives_way() {
-        let aside = Aside::new(0).unwrap();
+        let aside = QueryPool::new(0).unwrap();
         let (held, mut gone) = oneshot::channel::<()>();
         let forever = async move {
             let _held = held;
             std::future::pending::<()>().await
         };
-        assert!(aside.ask(Asking::Reader, soon(), forever).await.is_err());
+        assert!(aside.ask(Purpose::Reader, soon(), forever).await.is_err());
         assert!((&mut gone).await.is_err());
     }
 
     #[tokio::test]
     async fn only_so_many_wait() {
-        let aside = Arc::new(Aside::new(0).unwrap());
+        let aside = Arc::new(QueryPool::new(0).unwrap());
         let mut ends = Vec::new();
         for _ in 0..READERS_MAX {
             let (end, ended) = mpsc::channel::<()>();
             ends.push(end);
-            assert!(aside.ask(Asking::Reader, soon(), async move { ended.recv().is_ok() }).await.is_err());
+            assert!(aside.ask(Purpose::Reader, soon(), async move { ended.recv().is_ok() }).await.is_err());
         }
         let waiting: Vec<_> = (0..WAITING_MAX)
             .map(|number| {
                 let aside = Arc::clone(&aside);
-                tokio::spawn(async move { aside.ask(Asking::Reader, late(), async move { number }).await })
+                tokio::spawn(async move { aside.ask(Purpose::Reader, late(), async move { number }).await })
             })
             .collect();
         while aside.readers.waiting.load(Relaxed) < WAITING_MAX {
             tokio::task::yield_now().await;
         }
-        assert_eq!(aside.ask(Asking::Reader, late(), async {}).await.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(aside.ask(Purpose::Reader, late(), async {}).await.unwrap_err().code(), Code::Unavailable);
         drop(ends);
         for (number, answer) in waiting.into_iter().enumerate() {
             assert_eq!(answer.await.unwrap(), Ok(number));
@@ -336,14 +339,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_panics_says_so() {
-        let aside = Aside::new(0).unwrap();
-        let error = aside.ask(Asking::Reader, late(), async { panic!("no such thing") }).await.map(|(): ()| ()).unwrap_err();
+        let aside = QueryPool::new(0).unwrap();
+        let error = aside.ask(Purpose::Reader, late(), async { panic!("no such thing") }).await.map(|(): ()| ()).unwrap_err();
         assert_eq!((error.code(), error.message()), (Code::Bug, "a running query broke off: no such thing"));
     }
 
     #[test]
     fn a_share_gives_what_it_has_and_says_what_was_asked() {
-        let pool: Arc<dyn MemoryPool> = Arc::new(Share::new(100));
+        let pool: Arc<dyn MemoryPool> = Arc::new(MemoryShare::new(100));
         let reservation = datafusion::execution::memory_pool::MemoryConsumer::new("test").register(&pool);
         reservation.try_grow(60).unwrap();
         let error = Error::from(reservation.try_grow(50).unwrap_err());

@@ -11,19 +11,19 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 use tokio::time::{Sleep, sleep};
 
-use super::crowd::Limits;
+use super::connections::ConnectionLimits;
 
 /// What is known of one connection.
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Activity {
     start: Instant,
-    state: Mutex<State>,
+    state: Mutex<ActivityState>,
     ended: AtomicBool,
     end: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ActivityState {
     /// Requests whose answer is not finished.
     in_flight: usize,
     /// Those of them that wait for their body.
@@ -36,18 +36,18 @@ struct State {
     given: Vec<Arc<AtomicU64>>,
 }
 
-impl Pulse {
+impl Activity {
     pub fn new(now: Instant) -> Self {
-        let state = State { in_flight: 0, reading: 0, since: now, requests: 0, given: Vec::new() };
-        Pulse { start: now, state: Mutex::new(state), ended: AtomicBool::new(false), end: Notify::new() }
+        let state = ActivityState { in_flight: 0, reading: 0, since: now, requests: 0, given: Vec::new() };
+        Activity { start: now, state: Mutex::new(state), ended: AtomicBool::new(false), end: Notify::new() }
     }
 
     /// A request begins; it ends with what this gives.
-    pub fn begin(self: &Arc<Self>) -> Flight {
+    pub fn begin(self: &Arc<Self>) -> InFlight {
         let mut state = self.state();
         state.in_flight += 1;
         state.requests += 1;
-        Flight { pulse: Arc::clone(self) }
+        InFlight { activity: Arc::clone(self) }
     }
 
     /// Since when nothing but the client keeps the connection.
@@ -57,7 +57,7 @@ impl Pulse {
     }
 
     /// Why the connection is to end, if its client was silent for too long.
-    pub fn verdict(&self, now: Instant, limits: &Limits) -> Option<&'static str> {
+    pub fn verdict(&self, now: Instant, limits: &ConnectionLimits) -> Option<&'static str> {
         let state = self.state();
         let waited = now.saturating_duration_since(state.since);
         let (idle, reason) = match state.requests {
@@ -86,7 +86,7 @@ impl Pulse {
         self.ended.load(Relaxed)
     }
 
-    /// Until [`Pulse::end`].
+    /// Until [`Activity::end`].
     pub async fn until_end(&self) {
         self.end.notified().await;
     }
@@ -95,29 +95,29 @@ impl Pulse {
         now.saturating_duration_since(self.start).as_millis() as u64 + 1
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ActivityState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request until its answer is finished.
 #[derive(Debug)]
-pub struct Flight {
-    pulse: Arc<Pulse>,
+pub struct InFlight {
+    activity: Arc<Activity>,
 }
 
-impl Drop for Flight {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.pulse.state();
+        let mut state = self.activity.state();
         state.in_flight -= 1;
         state.since = Instant::now();
     }
 }
 
 /// The body of a request, of which all must come in time.
-pub struct Asked<B> {
+pub struct TimedBody<B> {
     body: B,
-    pulse: Arc<Pulse>,
+    activity: Arc<Activity>,
     timeout: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
@@ -135,15 +135,15 @@ impl std::fmt::Display for TooSlow {
 
 impl std::error::Error for TooSlow {}
 
-impl<B> Asked<B> {
-    pub fn new(body: B, pulse: Arc<Pulse>, timeout: Duration) -> Self {
-        Asked { body, pulse, timeout, deadline: None, is_waiting: false }
+impl<B> TimedBody<B> {
+    pub fn new(body: B, activity: Arc<Activity>, timeout: Duration) -> Self {
+        TimedBody { body, activity, timeout, deadline: None, is_waiting: false }
     }
 
     fn wait(&mut self, is_waiting: bool) {
         if is_waiting != self.is_waiting {
             self.is_waiting = is_waiting;
-            let mut state = self.pulse.state();
+            let mut state = self.activity.state();
             match is_waiting {
                 true => {
                     state.reading += 1;
@@ -155,13 +155,13 @@ impl<B> Asked<B> {
     }
 }
 
-impl<B> Drop for Asked<B> {
+impl<B> Drop for TimedBody<B> {
     fn drop(&mut self) {
         self.wait(false);
     }
 }
 
-impl<B> HttpBody for Asked<B>
+impl<B> HttpBody for TimedBody<B>
 where
     B: HttpBody<Data = Bytes> + Unpin,
     B::Error: Into<axum::BoxError>,
@@ -195,27 +195,27 @@ where
 }
 
 /// The body of an answer, with the request that it ends; notes whether its client takes what it is given.
-pub struct Answered {
+pub struct TrackedBody {
     body: Body,
-    flight: Flight,
+    flight: InFlight,
     given: Arc<AtomicU64>,
 }
 
-impl Answered {
-    pub fn new(body: Body, flight: Flight) -> Self {
+impl TrackedBody {
+    pub fn new(body: Body, flight: InFlight) -> Self {
         let given = Arc::<AtomicU64>::default();
-        flight.pulse.state().given.push(Arc::clone(&given));
-        Answered { body, flight, given }
+        flight.activity.state().given.push(Arc::clone(&given));
+        TrackedBody { body, flight, given }
     }
 }
 
-impl Drop for Answered {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.flight.pulse.state().given.retain(|given| !Arc::ptr_eq(given, &self.given));
+        self.flight.activity.state().given.retain(|given| !Arc::ptr_eq(given, &self.given));
     }
 }
 
-impl HttpBody for Answered {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -223,7 +223,7 @@ impl HttpBody for Answered {
         // Who asks for more has taken what was there before.
         self.given.store(0, Relaxed);
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.given.store(self.flight.pulse.millis(Instant::now()), Relaxed);
+        self.given.store(self.flight.activity.millis(Instant::now()), Relaxed);
         Poll::Ready(frame)
     }
 
@@ -241,34 +241,34 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
-    use crate::serve::crowd::Crowd;
+    use crate::serve::connections::Connections;
     use crate::serve::settings::Http;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn limits() -> Limits {
+    fn limits() -> ConnectionLimits {
         let http = Http { head_timeout: SECOND, idle_timeout: 3 * SECOND, unread_timeout: 2 * SECOND, ..Http::default() };
-        Crowd::new(&http, None).limits()
+        Connections::new(&http, None).limits()
     }
 
     #[test]
     fn silence_has_an_end_before_and_between_requests() {
         let start = Instant::now();
-        let pulse = Arc::new(Pulse::new(start));
-        let after = |seconds: u32| pulse.verdict(Instant::now() + seconds * SECOND, &limits());
-        assert_eq!((pulse.verdict(start, &limits()), after(1)), (None, Some("no request came")));
-        let flight = pulse.begin();
-        assert_eq!((after(3600), pulse.waits_since()), (None, None));
+        let activity = Arc::new(Activity::new(start));
+        let after = |seconds: u32| activity.verdict(Instant::now() + seconds * SECOND, &limits());
+        assert_eq!((activity.verdict(start, &limits()), after(1)), (None, Some("no request came")));
+        let flight = activity.begin();
+        assert_eq!((after(3600), activity.waits_since()), (None, None));
         drop(flight);
         assert_eq!((after(2), after(3)), (None, Some("no further request came")));
     }
 
     #[tokio::test]
     async fn an_answer_that_nobody_takes_ends_the_connection_and_a_quiet_one_does_not() {
-        let pulse = Arc::new(Pulse::new(Instant::now()));
-        let after = |seconds: u32| pulse.verdict(Instant::now() + seconds * SECOND, &limits());
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let after = |seconds: u32| activity.verdict(Instant::now() + seconds * SECOND, &limits());
         let events = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from("x"))]).chain(futures::stream::pending());
-        let mut body = Answered::new(Body::from_stream(events), pulse.begin());
+        let mut body = TrackedBody::new(Body::from_stream(events), activity.begin());
         assert_eq!(after(3600), None);
         let mut poll =
             async || futures::future::poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context).is_ready())).await;
@@ -280,16 +280,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_come_is_an_error() {
-        let pulse = Arc::new(Pulse::new(Instant::now()));
-        let _flight = pulse.begin();
+        let activity = Arc::new(Activity::new(Instant::now()));
+        let _flight = activity.begin();
         let half = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from("{"))]).chain(futures::stream::pending());
-        let asked = Asked::new(Body::from_stream(half), Arc::clone(&pulse), SECOND);
+        let asked = TimedBody::new(Body::from_stream(half), Arc::clone(&activity), SECOND);
         let read = tokio::spawn(axum::body::to_bytes(Body::new(asked), 100));
-        while pulse.waits_since().is_none() {
+        while activity.waits_since().is_none() {
             tokio::task::yield_now().await;
         }
         let error = read.await.unwrap().unwrap_err();
         assert!(error.to_string().contains("in time"), "{error}");
-        assert_eq!(pulse.waits_since(), None);
+        assert_eq!(activity.waits_since(), None);
     }
 }

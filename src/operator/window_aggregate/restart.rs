@@ -10,7 +10,7 @@ use super::oracle::{Step, feed, seeds, shapes};
 use super::tests::{Row, changes, operator, operators, schema};
 use super::*;
 use crate::operator::state::survival::{self, Feed, Likeness, left_out, through_ipc};
-use crate::operator::{Chain, Content, Cut, Filter, Frame, Hold, Limit, Merge, Project, Tree};
+use crate::operator::{Chain, Cut, Filter, Frame, FrameContent, Hold, Limit, Merge, Project, Tree};
 
 /// Aggregates whose states merge without loss, in groups that fit one query.
 const EXACT: &[&str] = &[
@@ -175,7 +175,7 @@ fn a_state_that_does_not_fit_is_refused() {
         unknown.push(Frame { name: "7/windows".into(), ..frames[0].clone() });
         refused(unknown, "a frame too many");
         let mut unresolved = frames.clone();
-        unresolved[0].content = Content::Unchanged;
+        unresolved[0].content = FrameContent::Unchanged;
         refused(unresolved, "a frame that is elsewhere");
         for (at, frame) in frames.iter().enumerate() {
             let mut less = frames.clone();
@@ -209,7 +209,7 @@ fn a_state_with_values_that_no_aggregate_gives_is_refused() {
     saved.push(0, messages(&mut fastrand::Rng::with_seed(5), 40, 10, 10)[0].1.clone(), &mut Vec::new()).unwrap();
     let mut frames = saved.save(Cut { epoch: 1, written: None }).unwrap();
     let frame = frames.iter_mut().find(|frame| frame.name.contains("open/")).unwrap();
-    let Content::Rows(rows) = &mut frame.content else { panic!("not given") };
+    let FrameContent::Rows(rows) = &mut frame.content else { panic!("not given") };
     let mut columns = rows.columns().to_vec();
     columns[1] = Arc::new(Int64Array::new_null(rows.num_rows()));
     *rows = RecordBatch::try_new(rows.schema(), columns).unwrap();

@@ -29,15 +29,15 @@ pub(super) fn readable(schema: &Schema) -> Schema {
 
 /// A table whose scan gives [`ARRIVAL`] too: not for one whose rows change.
 #[derive(Debug)]
-pub struct Arriving {
+pub struct WithArrival {
     pub table: Arc<Table>,
     schema: SchemaRef,
 }
 
-impl Arriving {
-    pub fn new(table: Arc<Table>) -> Arriving {
+impl WithArrival {
+    pub fn new(table: Arc<Table>) -> WithArrival {
         let schema = Arc::new(readable(&table.schema()));
-        Arriving { table, schema }
+        WithArrival { table, schema }
     }
 
     /// The place of [`ARRIVAL`].
@@ -47,7 +47,7 @@ impl Arriving {
 }
 
 #[async_trait]
-impl TableProvider for Arriving {
+impl TableProvider for WithArrival {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }

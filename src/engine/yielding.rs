@@ -25,21 +25,21 @@ use datafusion::physical_plan::{
 use futures::{Stream, StreamExt};
 
 use crate::memory::shown_by;
-use crate::plan::SlotExec;
+use crate::operator::SlotExec;
 use crate::view::ContinuousExec;
 
 /// How long a question may go on before it looks whether it is to end.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Puts a [`QuestionExec`] above each source of rows, and below each operator of window functions.
+/// Puts a [`YieldingExec`] above each source of rows, and below each operator of window functions.
 #[derive(Debug)]
-pub struct Question;
+pub struct YieldingRule;
 
-impl PhysicalOptimizerRule for Question {
+impl PhysicalOptimizerRule for YieldingRule {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let watched = plan.transform_up(|plan| {
             let any = plan.as_ref() as &dyn Any;
-            let over = |input, role| Arc::new(QuestionExec { input, role }) as Arc<dyn ExecutionPlan>;
+            let over = |input, role| Arc::new(YieldingExec { input, role }) as Arc<dyn ExecutionPlan>;
             if plan.children().is_empty() {
                 // A query over feeds waits for those by itself, and so does a step of it.
                 return Ok(match any.is::<ContinuousExec>() || any.is::<SlotExec>() {
@@ -67,7 +67,7 @@ impl PhysicalOptimizerRule for Question {
 
 /// The plan as DataFusion made it, for people to read.
 pub fn bare(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-    let bare = plan.transform_up(|plan| match (plan.as_ref() as &dyn Any).downcast_ref::<QuestionExec>() {
+    let bare = plan.transform_up(|plan| match (plan.as_ref() as &dyn Any).downcast_ref::<YieldingExec>() {
         Some(watch) => Ok(Transformed::yes(Arc::clone(&watch.input))),
         None => Ok(Transformed::no(plan)),
     });
@@ -76,7 +76,7 @@ pub fn bare(plan: Arc<dyn ExecutionPlan>) -> DataFusionResult<Arc<dyn ExecutionP
 
 /// Passes rows on.
 #[derive(Debug)]
-struct QuestionExec {
+struct YieldingExec {
     input: Arc<dyn ExecutionPlan>,
     role: Role,
 }
@@ -88,13 +88,13 @@ enum Role {
     GiveWay,
 }
 
-impl DisplayAs for QuestionExec {
+impl DisplayAs for YieldingExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("QuestionExec")
     }
 }
 
-impl ExecutionPlan for QuestionExec {
+impl ExecutionPlan for YieldingExec {
     fn name(&self) -> &str {
         "QuestionExec"
     }
@@ -124,25 +124,25 @@ impl ExecutionPlan for QuestionExec {
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
-        Ok(Arc::new(QuestionExec { input, role: self.role }))
+        Ok(Arc::new(YieldingExec { input, role: self.role }))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
         let reservation = MemoryConsumer::new("rows of window functions").register(context.memory_pool());
         let rows = self.input.execute(partition, context)?;
         Ok(match self.role {
-            Role::Count => Box::pin(Counted { rows, reservation }),
-            Role::GiveWay => Box::pin(Giving { rows, since: Instant::now() }),
+            Role::Count => Box::pin(CountedStream { rows, reservation }),
+            Role::GiveWay => Box::pin(YieldingStream { rows, since: Instant::now() }),
         })
     }
 }
 
-struct Counted {
+struct CountedStream {
     rows: SendableRecordBatchStream,
     reservation: MemoryReservation,
 }
 
-impl Stream for Counted {
+impl Stream for CountedStream {
     type Item = DataFusionResult<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -157,19 +157,19 @@ impl Stream for Counted {
     }
 }
 
-impl RecordBatchStream for Counted {
+impl RecordBatchStream for CountedStream {
     fn schema(&self) -> SchemaRef {
         self.rows.schema()
     }
 }
 
 /// Rows of a source; now and then it lets others go first.
-struct Giving {
+struct YieldingStream {
     rows: SendableRecordBatchStream,
     since: Instant,
 }
 
-impl Stream for Giving {
+impl Stream for YieldingStream {
     type Item = DataFusionResult<RecordBatch>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -182,7 +182,7 @@ impl Stream for Giving {
     }
 }
 
-impl RecordBatchStream for Giving {
+impl RecordBatchStream for YieldingStream {
     fn schema(&self) -> SchemaRef {
         self.rows.schema()
     }

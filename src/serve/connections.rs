@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::activity::Activity;
 use super::proxies::{Proxies, neighbourhood};
-use super::pulse::Pulse;
 use super::settings::Http;
 
 /// Connections where the limit of open files is unknown or has no end.
@@ -24,21 +24,21 @@ const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// All open connections of a server, whichever address they came to. Clones share them.
 #[derive(Debug, Clone)]
-pub struct Crowd(Arc<Shared>);
+pub struct Connections(Arc<CrowdState>);
 
 #[derive(Debug)]
-struct Shared {
-    limits: RwLock<Limits>,
+struct CrowdState {
+    limits: RwLock<ConnectionLimits>,
     proxies: Proxies,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
     next: AtomicU64,
-    full: Occasion,
-    files: Occasion,
+    full: LogThrottle,
+    files: LogThrottle,
 }
 
 /// What a connection may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConnectionLimits {
     all: usize,
     per_address: usize,
     pub head: Duration,
@@ -48,41 +48,41 @@ pub struct Limits {
 }
 
 #[derive(Debug, Default)]
-struct Open {
-    members: HashMap<u64, (IpAddr, Arc<Pulse>)>,
+struct OpenConnections {
+    members: HashMap<u64, (IpAddr, Arc<Activity>)>,
     addresses: HashMap<IpAddr, usize>,
 }
 
 /// The place of one connection; it is free again when this is dropped.
 #[derive(Debug)]
-pub struct Place {
-    crowd: Crowd,
+pub struct ConnectionSlot {
+    connections: Connections,
     number: u64,
-    pub pulse: Arc<Pulse>,
+    pub activity: Arc<Activity>,
 }
 
-impl Crowd {
+impl Connections {
     /// For the settings, and for as many files as the process may have open.
     pub fn new(http: &Http, files_max: Option<u64>) -> Self {
         let proxies = Proxies::default();
         proxies.set(&http.trusted_proxies);
-        Crowd(Arc::new(Shared {
-            limits: RwLock::new(Limits::of(http, files_max)),
+        Connections(Arc::new(CrowdState {
+            limits: RwLock::new(ConnectionLimits::of(http, files_max)),
             proxies,
             open: Mutex::default(),
             next: AtomicU64::new(0),
-            full: Occasion::default(),
-            files: Occasion::default(),
+            full: LogThrottle::default(),
+            files: LogThrottle::default(),
         }))
     }
 
     /// Takes other settings; connections that are open stay.
     pub fn set(&self, http: &Http, files_max: Option<u64>) {
-        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = Limits::of(http, files_max);
+        *self.0.limits.write().unwrap_or_else(PoisonError::into_inner) = ConnectionLimits::of(http, files_max);
         self.0.proxies.set(&http.trusted_proxies);
     }
 
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> ConnectionLimits {
         *self.0.limits.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,7 +91,7 @@ impl Crowd {
     }
 
     /// A place for a connection of this address; where there is none, a silent connection gives up its own. `None` if all are busy.
-    pub fn admit(&self, peer: IpAddr) -> Option<Place> {
+    pub fn admit(&self, peer: IpAddr) -> Option<ConnectionSlot> {
         let limits = self.limits();
         let (address, shares) = (neighbourhood(peer), !peer.to_canonical().is_loopback() && !self.0.proxies.trusts(peer));
         let mut open = self.open();
@@ -103,10 +103,10 @@ impl Crowd {
             self.tell(&format!("{} connections are open, and there may be no more", limits.all));
             open.evict(|_| true)?;
         }
-        let (number, pulse) = (self.0.next.fetch_add(1, Relaxed), Arc::new(Pulse::new(Instant::now())));
-        open.members.insert(number, (address, Arc::clone(&pulse)));
+        let (number, activity) = (self.0.next.fetch_add(1, Relaxed), Arc::new(Activity::new(Instant::now())));
+        open.members.insert(number, (address, Arc::clone(&activity)));
         *open.addresses.entry(address).or_default() += 1;
-        Some(Place { crowd: self.clone(), number, pulse })
+        Some(ConnectionSlot { connections: self.clone(), number, activity })
     }
 
     /// Makes room when the system gives no more files; whether a silent connection was there to go.
@@ -135,18 +135,18 @@ impl Crowd {
         }
     }
 
-    fn open(&self) -> MutexGuard<'_, Open> {
+    fn open(&self) -> MutexGuard<'_, OpenConnections> {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Limits {
-    fn of(http: &Http, files_max: Option<u64>) -> Limits {
+impl ConnectionLimits {
+    fn of(http: &Http, files_max: Option<u64>) -> ConnectionLimits {
         let files = files_max.and_then(|files| usize::try_from(files).ok());
         let possible =
             files.map_or(CONNECTIONS_MAX, |files| (files - files / 4).saturating_sub(FILES_KEPT).clamp(8, CONNECTIONS_MAX));
         let all = http.connections_max.unwrap_or(possible).max(1);
-        Limits {
+        ConnectionLimits {
             all,
             per_address: http.connections_per_address_max.unwrap_or(all / 2).max(1),
             head: http.head_timeout,
@@ -157,48 +157,48 @@ impl Limits {
     }
 }
 
-impl Open {
+impl OpenConnections {
     /// Ends the connection that has waited longest for its client, of the address that has most of them.
     fn evict(&mut self, of: impl Fn(&IpAddr) -> bool) -> Option<()> {
-        let silent = self.members.iter().filter(|(_, (address, _))| of(address)).filter_map(|(number, (address, pulse))| {
-            let since = pulse.waits_since()?;
+        let silent = self.members.iter().filter(|(_, (address, _))| of(address)).filter_map(|(number, (address, activity))| {
+            let since = activity.waits_since()?;
             Some((self.addresses.get(address).copied().unwrap_or_default(), std::cmp::Reverse(since), *number))
         });
         let (.., number) = silent.max()?;
-        let (_, pulse) = self.remove(number)?;
-        pulse.end();
+        let (_, activity) = self.remove(number)?;
+        activity.end();
         Some(())
     }
 
-    fn remove(&mut self, number: u64) -> Option<(IpAddr, Arc<Pulse>)> {
-        let (address, pulse) = self.members.remove(&number)?;
+    fn remove(&mut self, number: u64) -> Option<(IpAddr, Arc<Activity>)> {
+        let (address, activity) = self.members.remove(&number)?;
         if let Some(count) = self.addresses.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
                 self.addresses.remove(&address);
             }
         }
-        Some((address, pulse))
+        Some((address, activity))
     }
 }
 
-impl Place {
-    pub fn limits(&self) -> Limits {
-        self.crowd.limits()
+impl ConnectionSlot {
+    pub fn limits(&self) -> ConnectionLimits {
+        self.connections.limits()
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.crowd.open().remove(self.number);
+        self.connections.open().remove(self.number);
     }
 }
 
 /// Something that the log is told now and then.
 #[derive(Debug, Default)]
-struct Occasion(Mutex<Option<Instant>>);
+struct LogThrottle(Mutex<Option<Instant>>);
 
-impl Occasion {
+impl LogThrottle {
     fn is_due(&self, now: Instant) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= TOLD_EVERY);
@@ -225,9 +225,9 @@ pub fn files_max() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn crowd(all: usize, per_address: usize) -> Crowd {
+    fn connections(all: usize, per_address: usize) -> Connections {
         let http = Http { connections_max: Some(all), connections_per_address_max: Some(per_address), ..Http::default() };
-        Crowd::new(&http, None)
+        Connections::new(&http, None)
     }
 
     fn far(last: u8) -> IpAddr {
@@ -239,33 +239,34 @@ mod tests {
         for (files, expect) in
             [(Some(256), 160), (Some(1024), 736), (Some(20), 8), (Some(u64::MAX), CONNECTIONS_MAX), (None, CONNECTIONS_MAX)]
         {
-            assert_eq!(Limits::of(&Http::default(), files).all, expect, "{files:?}");
+            assert_eq!(ConnectionLimits::of(&Http::default(), files).all, expect, "{files:?}");
         }
     }
 
     #[test]
     fn the_longest_silent_of_who_has_most_goes_first() {
-        let crowd = crowd(4, 3);
-        let mut places: Vec<Place> = [far(1), far(2), far(2), far(3)].map(|peer| crowd.admit(peer).unwrap()).into();
-        places.push(crowd.admit(far(4)).unwrap());
-        let ended: Vec<bool> = places.iter().map(|place| place.pulse.is_ended()).collect();
+        let connections = connections(4, 3);
+        let mut places: Vec<ConnectionSlot> =
+            [far(1), far(2), far(2), far(3)].map(|peer| connections.admit(peer).unwrap()).into();
+        places.push(connections.admit(far(4)).unwrap());
+        let ended: Vec<bool> = places.iter().map(|place| place.activity.is_ended()).collect();
         assert_eq!(ended, [false, true, false, false, false]);
-        assert_eq!(crowd.len(), 4);
+        assert_eq!(connections.len(), 4);
         drop(places);
-        assert!(crowd.is_empty() && crowd.open().addresses.is_empty());
+        assert!(connections.is_empty() && connections.open().addresses.is_empty());
     }
 
     #[test]
     fn a_stranger_takes_no_more_than_his_share_and_busy_connections_stay() {
-        let crowd = crowd(4, 2);
-        let own: Vec<Place> = (0..2).map(|_| crowd.admit(far(1)).unwrap()).collect();
-        let flights: Vec<_> = own.iter().map(|place| place.pulse.begin()).collect();
-        assert!(crowd.admit(far(1)).is_none());
-        let _others: Vec<Place> = [far(2), far(3)].map(|peer| crowd.admit(peer).unwrap()).into();
+        let connections = connections(4, 2);
+        let own: Vec<ConnectionSlot> = (0..2).map(|_| connections.admit(far(1)).unwrap()).collect();
+        let flights: Vec<_> = own.iter().map(|place| place.activity.begin()).collect();
+        assert!(connections.admit(far(1)).is_none());
+        let _others: Vec<ConnectionSlot> = [far(2), far(3)].map(|peer| connections.admit(peer).unwrap()).into();
         drop(flights);
-        let _next = crowd.admit(far(1)).unwrap();
-        assert!(own[0].pulse.is_ended() && !own[1].pulse.is_ended());
+        let _next = connections.admit(far(1)).unwrap();
+        assert!(own[0].activity.is_ended() && !own[1].activity.is_ended());
         // All that comes from this machine may be one proxy's.
-        assert!((0..4).filter_map(|_| crowd.admit([127, 0, 0, 1].into())).count() == 4);
+        assert!((0..4).filter_map(|_| connections.admit([127, 0, 0, 1].into())).count() == 4);
     }
 }

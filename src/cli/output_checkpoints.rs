@@ -11,14 +11,14 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use super::args::Format;
 use super::present::until;
 use super::print::Printer;
-use super::sink::{Place, Sink};
+use super::sink::{Sink, SinkPosition};
 use crate::checkpoint::{Archive, Loaded, Opened, Store};
-use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Ledger, PRINT, Said, Taken};
+use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, OutputBarriers, OutputMessage, PRINT, Taken};
 use crate::error::{Code, Error, Result};
-use crate::operator::state::Part;
+use crate::operator::state::StatePart;
 
 /// A state directory that this process has, and where the rows that belong to it go on.
-pub struct State {
+pub struct StateDirectory {
     pub archive: Archive,
     pub sink: Sink,
     /// What the engine goes on from.
@@ -27,9 +27,9 @@ pub struct State {
     pub notes: Vec<String>,
 }
 
-impl State {
+impl StateDirectory {
     /// Opens a directory and the file that goes with it; both begin here if they are new.
-    pub fn open(dir: &Path, output: Option<&Path>, force: bool, format: Format) -> Result<State> {
+    pub fn open(dir: &Path, output: Option<&Path>, force: bool, format: Format) -> Result<StateDirectory> {
         if Store::is_in(dir) {
             let message = format!("'{}' is the data directory of a server, and no state of a run", dir.display());
             return Err(Error::new(Code::Data, message)
@@ -46,7 +46,7 @@ impl State {
             let mut sink = output.map_or_else(|| Ok(Sink::stdout()), |path| Sink::begin(path, force))?;
             // From here on a crash leaves a state that knows how far the file was written.
             archive.write(archive.epoch() + 1, vec![part(&sink.settle()?, name)?])?;
-            return Ok(State { archive, sink, loaded: None, notes });
+            return Ok(StateDirectory { archive, sink, loaded: None, notes });
         };
         let wrong = |what: String| {
             let message = format!("the state in '{}' {what}", dir.display());
@@ -56,47 +56,47 @@ impl State {
             return wrong("is not one of this verb".into());
         };
         let at = loaded.at;
-        let sink = match (Place::load(print), output) {
+        let sink = match (SinkPosition::load(print), output) {
             (None, _) => return wrong("does not say where its rows went".into()),
-            (Some(Place::Stdout), Some(_)) => return wrong("belongs to rows on standard output, not to a file".into()),
-            (Some(Place::File { path, .. }), None) => {
+            (Some(SinkPosition::Stdout), Some(_)) => return wrong("belongs to rows on standard output, not to a file".into()),
+            (Some(SinkPosition::File { path, .. }), None) => {
                 return wrong(format!("goes on with the file '{path}': give it as --output"));
             }
-            (Some(Place::File { .. }), Some(_)) if print.fingerprint != name => {
+            (Some(SinkPosition::File { .. }), Some(_)) if print.fingerprint != name => {
                 return wrong(format!("goes on with a file of the format {}", print.fingerprint));
             }
-            (Some(Place::Stdout), None) => {
+            (Some(SinkPosition::Stdout), None) => {
                 notes.push(format!("going on from the checkpoint of {at}: rows that were printed after it are printed again"));
                 Sink::stdout()
             }
-            (Some(Place::File { length, tail, .. }), Some(path)) => {
+            (Some(SinkPosition::File { length, tail, .. }), Some(path)) => {
                 let sink = Sink::resume(path, length, &tail)?;
                 notes.push(format!("going on from the checkpoint of {at}, behind byte {length} of '{}'", path.display()));
                 sink
             }
         };
-        Ok(State { archive, sink, loaded: Some(loaded), notes })
+        Ok(StateDirectory { archive, sink, loaded: Some(loaded), notes })
     }
 }
 
 /// The part of a checkpoint that says where the rows are.
-fn part(place: &Place, format: &str) -> Result<Part> {
-    Ok(Part { name: PRINT.into(), fingerprint: format.into(), frames: place.save()? })
+fn part(place: &SinkPosition, format: &str) -> Result<StatePart> {
+    Ok(StatePart { name: PRINT.into(), fingerprint: format.into(), frames: place.save()? })
 }
 
 /// Takes the checkpoints of outputs while they are printed.
-pub struct Keeper {
+pub struct OutputCheckpoints {
     checkpoints: Arc<Checkpoints>,
-    ledger: Ledger,
+    barriers: OutputBarriers,
     format: &'static str,
     tick: Interval,
     taking: Option<BoxFuture<'static, Result<Taken>>>,
-    stage: Stage,
+    stage: CheckpointStage,
     /// A checkpoint has failed, and none was taken since.
     is_failing: bool,
 }
 
-enum Stage {
+enum CheckpointStage {
     Going,
     /// The last one is to be taken until then.
     Ending(Instant),
@@ -106,7 +106,7 @@ enum Stage {
 }
 
 /// What has become of the checkpoints.
-pub enum Turn {
+pub enum CheckpointOutcome {
     Nothing,
     /// To be told.
     Note(String),
@@ -114,54 +114,63 @@ pub enum Turn {
     Over(Result<()>),
 }
 
-impl Keeper {
-    pub fn new(engine: Arc<Engine>, archive: Archive, ledger: Ledger, format: Format, interval: Duration) -> Self {
+impl OutputCheckpoints {
+    pub fn new(engine: Arc<Engine>, archive: Archive, barriers: OutputBarriers, format: Format, interval: Duration) -> Self {
         let interval = interval.max(INTERVAL_MIN);
         let mut tick = interval_at(Instant::now() + interval, interval);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let checkpoints = Arc::new(Checkpoints::new(engine, archive));
-        Keeper { checkpoints, ledger, format: named(format), tick, taking: None, stage: Stage::Going, is_failing: false }
+        OutputCheckpoints {
+            checkpoints,
+            barriers,
+            format: named(format),
+            tick,
+            taking: None,
+            stage: CheckpointStage::Going,
+            is_failing: false,
+        }
     }
 
     /// Notes where output `index` stands.
-    pub fn note(&mut self, index: usize, said: Said) {
+    pub fn note(&mut self, index: usize, said: OutputMessage) {
         match said {
-            Said::Changes(_) => {}
-            Said::Cut(stop) => self.ledger.stop(index, stop),
-            Said::End => self.ledger.end(index),
+            OutputMessage::Changes(_) => {}
+            OutputMessage::Cut(stop) => self.barriers.stop(index, stop),
+            OutputMessage::End => self.barriers.end(index),
         }
     }
 
     /// Gives the parts that only whoever prints can give, once all that belongs to them is printed.
     pub fn give(&mut self, printer: &mut Printer<'_>) -> Result<()> {
-        if self.ledger.is_due() {
+        if self.barriers.is_due() {
             let place = printer.settle()?;
-            self.ledger.give(self.format, place.save()?);
+            self.barriers.give(self.format, place.save()?);
         }
         Ok(())
     }
 
     /// Nothing is to come but the last checkpoint.
     pub fn finish(&mut self) {
-        if let Stage::Going = self.stage {
-            self.stage = Stage::Ending(Instant::now() + LAST_CHECKPOINT_TIMEOUT);
+        if let CheckpointStage::Going = self.stage {
+            self.stage = CheckpointStage::Ending(Instant::now() + LAST_CHECKPOINT_TIMEOUT);
         }
     }
 
     /// Waits until something has become of the checkpoints; printing must go on meanwhile. Cancel-safe.
-    pub async fn turn(&mut self) -> Turn {
-        let is_free = self.taking.is_none() && self.ledger.hindered_by().is_none() && matches!(self.stage, Stage::Going);
+    pub async fn turn(&mut self) -> CheckpointOutcome {
+        let is_free =
+            self.taking.is_none() && self.barriers.hindered_by().is_none() && matches!(self.stage, CheckpointStage::Going);
         let deadline = match self.stage {
-            Stage::Over => return std::future::pending().await,
+            CheckpointStage::Over => return std::future::pending().await,
             // It was told at the beginning that there is none before a view has ended.
-            Stage::Ending(_) if self.ledger.hindered_by().is_some() => return self.over(Ok(())),
-            Stage::Ending(deadline) if self.taking.is_none() => {
+            CheckpointStage::Ending(_) if self.barriers.hindered_by().is_some() => return self.over(Ok(())),
+            CheckpointStage::Ending(deadline) if self.taking.is_none() => {
                 self.begin(true);
-                self.stage = Stage::Last(deadline);
+                self.stage = CheckpointStage::Last(deadline);
                 Some(deadline)
             }
-            Stage::Going => None,
-            Stage::Ending(deadline) | Stage::Last(deadline) => Some(deadline),
+            CheckpointStage::Going => None,
+            CheckpointStage::Ending(deadline) | CheckpointStage::Last(deadline) => Some(deadline),
         };
         let taking = async {
             match &mut self.taking {
@@ -170,17 +179,17 @@ impl Keeper {
             }
         };
         tokio::select! {
-            () = self.ledger.marked() => Turn::Nothing,
+            () = self.barriers.marked() => CheckpointOutcome::Nothing,
             taken = taking => {
                 self.taking = None;
                 match self.stage {
-                    Stage::Last(_) => self.over(taken.map(drop)),
+                    CheckpointStage::Last(_) => self.over(taken.map(drop)),
                     _ => self.taken(taken),
                 }
             }
             _ = self.tick.tick(), if is_free => {
                 self.begin(false);
-                Turn::Nothing
+                CheckpointOutcome::Nothing
             }
             () = until(deadline) => {
                 let late = Error::new(Code::Slow, "the last checkpoint took too long");
@@ -195,19 +204,19 @@ impl Keeper {
         self.taking = Some(take.boxed());
     }
 
-    fn over(&mut self, taken: Result<()>) -> Turn {
-        (self.stage, self.taking) = (Stage::Over, None);
-        Turn::Over(taken)
+    fn over(&mut self, taken: Result<()>) -> CheckpointOutcome {
+        (self.stage, self.taking) = (CheckpointStage::Over, None);
+        CheckpointOutcome::Over(taken)
     }
 
     /// Says when checkpoints begin to fail, and when they work again.
-    fn taken(&mut self, taken: Result<Taken>) -> Turn {
+    fn taken(&mut self, taken: Result<Taken>) -> CheckpointOutcome {
         match taken {
-            Ok(_) if std::mem::take(&mut self.is_failing) => Turn::Note("checkpoints work again".into()),
+            Ok(_) if std::mem::take(&mut self.is_failing) => CheckpointOutcome::Note("checkpoints work again".into()),
             Err(error) if !std::mem::replace(&mut self.is_failing, true) => {
-                Turn::Note(format!("a checkpoint failed, the one before stays: {error}"))
+                CheckpointOutcome::Note(format!("a checkpoint failed, the one before stays: {error}"))
             }
-            Ok(_) | Err(_) => Turn::Nothing,
+            Ok(_) | Err(_) => CheckpointOutcome::Nothing,
         }
     }
 }

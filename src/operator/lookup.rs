@@ -8,8 +8,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt32Type}
 use datafusion::common::{DFSchema, DFSchemaRef};
 
 use super::bounded::BoundedRun;
+use super::state::{Loader, Saver};
+use super::{Message, Operator};
 use crate::error::{Error, Result};
-use crate::operator::{Message, Operator};
 
 /// The hidden column that says which row of the batch a result row comes from.
 const ROW: &str = "__streamgauge_row";
@@ -57,6 +58,7 @@ pub enum Build {
     EachBatch,
 }
 
+/// The operator: joins each batch with the fixed rows.
 pub struct Lookup {
     run: BoundedRun,
     build: Build,
@@ -125,5 +127,14 @@ impl Operator for Lookup {
 
     fn describe(&self) -> String {
         format!("Lookup: {}", self.run.describe())
+    }
+
+    /// The fixed rows are read again.
+    fn save(&mut self, _: &mut Saver) -> Result<()> {
+        Ok(())
+    }
+
+    fn load(&mut self, _: &mut Loader) -> Result<()> {
+        Ok(())
     }
 }

@@ -54,7 +54,7 @@ const KEY: &str = "lives";
 
 /// What is kept about the processes so far. Views stand by their names and when they were made, so that one made anew is another.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Lives {
+struct ProcessHistory {
     /// The last one ended as it should.
     ended: bool,
     /// Deaths in a row.
@@ -64,11 +64,11 @@ struct Lives {
     left_out: BTreeSet<String>,
 }
 
-impl Lives {
+impl ProcessHistory {
     /// A process begins after one that left this. `cause` is the view that is proved to have killed it.
-    fn next(mut self, cause: Option<String>) -> Lives {
+    fn next(mut self, cause: Option<String>) -> ProcessHistory {
         if self.ended {
-            return Lives { left_out: self.left_out, ..Lives::default() };
+            return ProcessHistory { left_out: self.left_out, ..ProcessHistory::default() };
         }
         self.deaths += 1;
         if let Some(cause) = cause {
@@ -84,8 +84,8 @@ impl Lives {
 }
 
 /// The watch of one process over its views.
-pub struct Vigil {
-    lives: Mutex<Lives>,
+pub struct CrashGuard {
+    lives: Mutex<ProcessHistory>,
     /// Whether views have turns.
     watches: AtomicBool,
     turn: Semaphore,
@@ -104,17 +104,17 @@ struct Turn {
 
 /// What the file says about a turn.
 #[derive(Clone, Copy)]
-enum Mark {
+enum TurnMark {
     Nobody = b'-' as isize,
     Has = b'+' as isize,
     /// And has taken much memory.
     Heavy = b'!' as isize,
 }
 
-impl Vigil {
+impl CrashGuard {
     /// Looks how the process before ended, and notes that another has begun. `views` are all there are now.
-    pub fn begin(store: &Store, dir: &Path, views: &BTreeSet<String>) -> Result<Arc<Vigil>> {
-        let before: Option<Lives> = store.value(Space::Meta, KEY)?;
+    pub fn begin(store: &Store, dir: &Path, views: &BTreeSet<String>) -> Result<Arc<CrashGuard>> {
+        let before: Option<ProcessHistory> = store.value(Space::Meta, KEY)?;
         let has_aborted = dir.join(ABORTED).metadata().is_ok_and(|about| about.len() > 0);
         let cause = cause(&std::fs::read(dir.join(TURN)).unwrap_or_default(), has_aborted);
         let mut lives = before.map(|before| before.next(cause.clone())).unwrap_or_default();
@@ -142,7 +142,7 @@ impl Vigil {
                 None
             }
         };
-        let vigil = Arc::new(Vigil {
+        let crash_guard = Arc::new(CrashGuard {
             lives: Mutex::new(lives),
             watches: AtomicBool::new(watches),
             turn: Semaphore::new(1),
@@ -151,10 +151,10 @@ impl Vigil {
             memory: AtomicU64::new(resident()),
         });
         if watches {
-            let watched = Arc::downgrade(&vigil);
-            thread::Builder::new().name("vigil".into()).spawn(move || look(&watched)).map_err(unusable)?;
+            let watched = Arc::downgrade(&crash_guard);
+            thread::Builder::new().name("crash_guard".into()).spawn(move || look(&watched)).map_err(unusable)?;
         }
-        Ok(vigil)
+        Ok(crash_guard)
     }
 
     /// Whether a view is to be left out, and why.
@@ -217,7 +217,7 @@ impl Vigil {
         self.note(store, |lives| lives.ended = true);
     }
 
-    fn note(&self, store: &Store, change: impl FnOnce(&mut Lives)) {
+    fn note(&self, store: &Store, change: impl FnOnce(&mut ProcessHistory)) {
         let lives = {
             let mut lives = lock(&self.lives);
             let before = lives.clone();
@@ -235,7 +235,7 @@ impl Vigil {
     fn enter(&self, view: &str) {
         if self.file.is_some() {
             let turn = Turn { view: view.into(), memory: self.memory.load(Relaxed), is_heavy: false };
-            self.write(Mark::Has, &turn.view);
+            self.write(TurnMark::Has, &turn.view);
             *lock(&self.now) = Some(turn);
         }
     }
@@ -243,13 +243,13 @@ impl Vigil {
     fn leave(&self) {
         if self.file.is_some() {
             let mut now = lock(&self.now);
-            self.write(Mark::Nobody, "");
+            self.write(TurnMark::Nobody, "");
             *now = None;
         }
     }
 
     /// Writes who has the turn. It is no matter for the flow where that fails: then nothing is proved.
-    fn write(&self, mark: Mark, view: &str) {
+    fn write(&self, mark: TurnMark, view: &str) {
         let text = format!("{}{}\n", char::from(mark as u8), view.replace('\n', " "));
         #[cfg(unix)]
         if let Some(file) = &self.file {
@@ -264,17 +264,17 @@ impl Vigil {
         let memory = resident();
         if let Some(turn) = lock(&self.now).as_mut().filter(|turn| !turn.is_heavy && memory >= turn.memory + MUCH_BYTES) {
             turn.is_heavy = true;
-            self.write(Mark::Heavy, &turn.view);
+            self.write(TurnMark::Heavy, &turn.view);
         }
         self.memory.store(memory, Relaxed);
     }
 }
 
 /// Looks at the memory of the process while views are watched.
-fn look(vigil: &Weak<Vigil>) {
-    while let Some(vigil) = vigil.upgrade().filter(|vigil| vigil.watches.load(Relaxed)) {
-        vigil.look();
-        drop(vigil);
+fn look(crash_guard: &Weak<CrashGuard>) {
+    while let Some(crash_guard) = crash_guard.upgrade().filter(|crash_guard| crash_guard.watches.load(Relaxed)) {
+        crash_guard.look();
+        drop(crash_guard);
         thread::sleep(LOOK);
     }
 }
@@ -282,7 +282,7 @@ fn look(vigil: &Weak<Vigil>) {
 /// The view that is proved to have killed the process, by what it left.
 fn cause(turn: &[u8], has_aborted: bool) -> Option<String> {
     let (mark, rest) = turn.split_first()?;
-    let is_proved = *mark == Mark::Heavy as u8 || (*mark == Mark::Has as u8 && has_aborted);
+    let is_proved = *mark == TurnMark::Heavy as u8 || (*mark == TurnMark::Has as u8 && has_aborted);
     let view = rest.split(|byte| *byte == b'\n').next()?;
     is_proved.then(|| String::from_utf8_lossy(view).into_owned())
 }
@@ -336,12 +336,12 @@ mod tests {
     fn died(lives: &[(&str, bool)]) -> Vec<&'static str> {
         let (dir, store) = (TempDir::new().unwrap(), Store::in_memory().unwrap());
         for (turn, has_aborted) in lives {
-            Vigil::begin(&store, dir.path(), &views()).unwrap();
+            CrashGuard::begin(&store, dir.path(), &views()).unwrap();
             std::fs::write(dir.path().join(TURN), turn).unwrap();
             std::fs::write(dir.path().join(ABORTED), if *has_aborted { "X" } else { "" }).unwrap();
         }
-        let vigil = Vigil::begin(&store, dir.path(), &views()).unwrap();
-        ["good", "bad", "worse"].into_iter().filter(|view| vigil.reason(view).is_some()).collect()
+        let crash_guard = CrashGuard::begin(&store, dir.path(), &views()).unwrap();
+        ["good", "bad", "worse"].into_iter().filter(|view| crash_guard.reason(view).is_some()).collect()
     }
 
     #[test]
@@ -366,27 +366,27 @@ mod tests {
         for is_clean in [true, false] {
             let (dir, store) = (TempDir::new().unwrap(), Store::in_memory().unwrap());
             for _ in 0..9 {
-                let vigil = Vigil::begin(&store, dir.path(), &views()).unwrap();
+                let crash_guard = CrashGuard::begin(&store, dir.path(), &views()).unwrap();
                 match is_clean {
-                    true => vigil.end(&store),
-                    false => vigil.calm(&store).await,
+                    true => crash_guard.end(&store),
+                    false => crash_guard.calm(&store).await,
                 }
                 std::fs::write(dir.path().join(TURN), "!bad\n").unwrap();
             }
-            assert_eq!(Vigil::begin(&store, dir.path(), &views()).unwrap().reason("bad"), None);
+            assert_eq!(CrashGuard::begin(&store, dir.path(), &views()).unwrap().reason("bad"), None);
         }
     }
 
     #[test]
     fn a_view_that_is_left_out_stays_so_until_it_is_made_anew() {
         let (dir, store) = (TempDir::new().unwrap(), Store::in_memory().unwrap());
-        let left_out = Lives { left_out: ["bad".to_string()].into(), ..Lives::default() };
+        let left_out = ProcessHistory { left_out: ["bad".to_string()].into(), ..ProcessHistory::default() };
         store.put(Space::Meta, KEY, &left_out).unwrap();
-        let begin = |views: &BTreeSet<String>| Vigil::begin(&store, dir.path(), views).unwrap();
+        let begin = |views: &BTreeSet<String>| CrashGuard::begin(&store, dir.path(), views).unwrap();
         for _ in 0..3 {
-            let vigil = begin(&views());
-            assert!(vigil.reason("bad").is_some() && vigil.reason("good").is_none());
-            vigil.end(&store);
+            let crash_guard = begin(&views());
+            assert!(crash_guard.reason("bad").is_some() && crash_guard.reason("good").is_none());
+            crash_guard.end(&store);
         }
         begin(&BTreeSet::new()).end(&store);
         assert!(begin(&views()).reason("bad").is_none());
@@ -396,14 +396,14 @@ mod tests {
     #[tokio::test]
     async fn views_compute_one_at_a_time_and_the_file_names_the_one() {
         let (dir, store) = (TempDir::new().unwrap(), Store::in_memory().unwrap());
-        Vigil::begin(&store, dir.path(), &views()).unwrap();
-        let vigil = Vigil::begin(&store, dir.path(), &views()).unwrap();
+        CrashGuard::begin(&store, dir.path(), &views()).unwrap();
+        let crash_guard = CrashGuard::begin(&store, dir.path(), &views()).unwrap();
         let file = dir.path().join(TURN);
         let read = move || std::fs::read_to_string(&file).unwrap();
         let (go, gone) = tokio::sync::oneshot::channel();
         let bad = {
             let read = read.clone();
-            vigil.clone().over("bad".into(), async move {
+            crash_guard.clone().over("bad".into(), async move {
                 assert!(read().starts_with("+bad\n"));
                 gone.await.unwrap();
                 assert!(read().starts_with("+bad\n"));
@@ -411,7 +411,7 @@ mod tests {
         };
         let good = {
             let read = read.clone();
-            vigil.clone().over("good".into(), async move {
+            crash_guard.clone().over("good".into(), async move {
                 assert!(read().starts_with("+good\n"));
                 go.send(()).unwrap();
             })
@@ -419,18 +419,18 @@ mod tests {
         futures::join!(bad, good);
         assert!(read().starts_with("-"));
         assert_eq!(cause(read().as_bytes(), true), None);
-        vigil.during("bad", || assert_eq!(cause(read().as_bytes(), true).as_deref(), Some("bad")));
+        crash_guard.during("bad", || assert_eq!(cause(read().as_bytes(), true).as_deref(), Some("bad")));
     }
 
     #[test]
     fn a_turn_that_takes_much_memory_is_marked() {
         let (dir, store) = (TempDir::new().unwrap(), Store::in_memory().unwrap());
-        Vigil::begin(&store, dir.path(), &views()).unwrap();
-        let vigil = Vigil::begin(&store, dir.path(), &views()).unwrap();
-        vigil.during("good", || vigil.look());
-        vigil.during("bad", || {
+        CrashGuard::begin(&store, dir.path(), &views()).unwrap();
+        let crash_guard = CrashGuard::begin(&store, dir.path(), &views()).unwrap();
+        crash_guard.during("good", || crash_guard.look());
+        crash_guard.during("bad", || {
             let taken = vec![1u8; 3 * MUCH_BYTES as usize];
-            vigil.look();
+            crash_guard.look();
             let turn = std::fs::read(dir.path().join(TURN)).unwrap();
             assert_eq!(cause(&turn, false).as_deref(), (resident() > 0).then_some("bad"), "{}", taken.len());
         });
