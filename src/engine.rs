@@ -1,9 +1,9 @@
 //! The front door: statements in, answers out. Execute, query, subscribe, stop.
 
 mod attempt;
+mod barriers;
 mod checkpoints;
 mod condition;
-mod mark;
 mod memory;
 mod output;
 mod output_barriers;
@@ -35,7 +35,7 @@ pub use self::attempt::Attempts;
 pub use self::checkpoints::{CheckpointStats, Checkpoints, FailedCheckpoint, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, Taken};
 pub use self::memory::{Held, memory_max_default};
 pub use self::output::Output;
-pub use self::output_barriers::{BarrierHold, OutputBarriers, OutputMessage, PRINT, Printed};
+pub use self::output_barriers::{OutputBarriers, PRINT, Printed};
 pub use self::query_pool::{Purpose, QueryPool};
 use self::running_view::RunningView;
 pub use self::running_view::StateLost;
@@ -65,8 +65,8 @@ pub struct Engine {
     aside: Option<QueryPool>,
     /// Whether kept views run from their creation on, or wait for [`Engine::start`].
     started: AtomicBool,
-    /// The last mark that was sent. Held while a view joins its tables: it meets a mark at all of them or at none.
-    marked: Mutex<Epoch>,
+    /// The last barrier that was sent. Held while a view joins its tables: it meets a barrier at all of them or at none.
+    last_barrier: Mutex<Epoch>,
     /// States that tables and views go on from when they start, by the names of their parts.
     states: Mutex<HashMap<String, StatePart>>,
     /// Where outputs go whose state is kept, see [`Engine::print`].
@@ -184,7 +184,7 @@ impl Engine {
             memory: memory::Memory::default(),
             aside: None,
             started: AtomicBool::new(false),
-            marked: Mutex::default(),
+            last_barrier: Mutex::default(),
             states: Mutex::default(),
             printing: Mutex::default(),
             crash_guard: OnceLock::new(),
@@ -430,8 +430,8 @@ impl Engine {
     /// How a query follows its feeds: where views are kept running, none may hold them up.
     fn casually(&self) -> Follow {
         match self.answers {
-            Some(_) => Follow::Casual,
-            None => Follow::Exact,
+            Some(_) => Follow::CASUAL,
+            None => Follow::EXACT,
         }
     }
 
@@ -527,7 +527,7 @@ mod tests {
     async fn number(engine: &Engine, query: &str) -> i64 {
         let Answer::Query(query) = execute(engine, query).await else { panic!("no query") };
         let mut outputs = engine.open(&[*query]).unwrap();
-        let changes = outputs[0].changes.recv().await.unwrap().unwrap();
+        let changes = outputs[0].next_changes().await.unwrap().unwrap();
         changes.rows.column(0).as_primitive::<Int64Type>().value(0)
     }
 

@@ -12,7 +12,7 @@
 //! 8. A window adds the row to its pane ([`operator::WindowAggregate`]); window functions put it in order first ([`operator::Over`]).
 //! 9. The watermark reaches the end of a window: its panes are merged and the result is finished by a bounded plan ([`operator::Finish`]).
 //! 10. What was said before is compared with what is true now: inserts, deletes, updates ([`change::difference`]).
-//! 11. The engine hands the changes to whoever asked ([`engine::Output`]), and they become text ([`format::encode`]): rows on a terminal
+//! 11. The run is driven into an output or a view ([`view::drive`], [`engine::Output`]), and they become text ([`format::encode`]): rows on a terminal
 //!     or in a file.
 //! 12. On a server the view numbers them and keeps the latest ([`view::Live`]); a channel of [`serve::stream`] encodes them once for all who
 //!     follow it in one shape, and each client sends them at its own pace.
@@ -36,14 +36,15 @@
 //!
 //! # Life of a checkpoint
 //!
-//! 1. Every some seconds a mark goes to the task of each table ([`engine::Checkpoints`], [`table::Barrier`]): between two batches it notes how far
-//!    its feed has come, and sends the mark on behind all rows so far.
-//! 2. A run that reads several tables stops reading one that brought the mark until all have ([`view::Run::step`]): a consistent cut.
-//! 3. All operators give their state after exactly those rows, as Arrow ([`operator::Chain::save`]); what did not change is not given again.
+//! 1. Every few seconds each table that views read is to send a barrier ([`engine::Checkpoints`], [`operator::Barrier`]). Between two
+//!    batches its task saves how far the feed has come, and sends the barrier to its readers behind all rows so far. Beside the barrier
+//!    travels what collects the parts of the checkpoint ([`table::Gathering`]).
+//! 2. A run that reads several tables stops reading one that brought the barrier until all have ([`view::Run::next`]): a consistent cut.
+//! 3. All operators save their state after exactly those rows, as Arrow ([`operator::Chain::save`]); what did not change is not saved again.
 //! 4. The view adds its rows, its latest changes and their numbers ([`view::Live`]). Where rows leave for good, as to a file, the output
-//!    waits instead until they are written, and how far that is stands in the checkpoint ([`engine::OutputBarriers`]).
-//! 5. The parts of all tables and views are written to one file while the flow goes on ([`checkpoint::Archive`]).
-//! 6. After a crash the newest whole file is read, feeds resume behind the last event that counts, and all goes on from there.
+//!    waits until they are written, and the checkpoint holds how far that is ([`engine::OutputBarriers`]).
+//! 5. The parts of all tables and views are written to one file while rows go on flowing ([`checkpoint::Archive`]).
+//! 6. After a crash the newest whole file is read, and feeds resume behind the last event that the checkpoint counts.
 //!
 //! # In a DataFusion program
 //!
@@ -72,6 +73,7 @@ pub mod catalog;
 pub mod change;
 pub mod checkpoint;
 pub mod cli;
+pub mod docs;
 pub mod engine;
 pub mod error;
 pub mod feed;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use clap::Parser;
 use streamgauge::cli::args::{Args, Command, Exit};
 use streamgauge::cli::signals::{Heard, listen};
-use streamgauge::cli::{demo, diagnostic, peek, replay, run, sample, serve};
+use streamgauge::cli::{demo, diagnostic, help, peek, replay, run, sample, serve};
 use streamgauge::error::{Code, Error, Result};
 use streamgauge::time::check;
 use tracing_subscriber::EnvFilter;
@@ -67,7 +67,7 @@ async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
     let (heard, limit) = match &command {
         Command::Run(args) => (Heard::All, args.timeout),
         Command::Serve(_) => (Heard::All, None),
-        Command::Check(_) | Command::Sample(_) => (Heard::None, None),
+        Command::Check(_) | Command::Sample(_) | Command::Help { .. } => (Heard::None, None),
         Command::Replay(_) | Command::Peek(_) | Command::Demo(_) => (Heard::Interrupt, None),
     };
     let ended = listen(heard, limit)?;
@@ -83,6 +83,7 @@ async fn dispatch(command: Command, verbose: u8) -> Result<Exit> {
         Command::Run(args) => run::run(&args, ended).await,
         Command::Check(args) => run::check(&args).await,
         Command::Demo(args) => demo::run(&args, ended).await,
+        Command::Help { topic } => help::run(topic.as_deref()),
         Command::Serve(args) => serve::run(&args, verbose, ended).await,
     }
 }

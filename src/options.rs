@@ -1,4 +1,4 @@
-//! Every `WITH` option, declared once: the list below gives the typed struct, its reader with the errors, and the tables of help and README.
+//! Every `WITH` option, declared once: the list below gives the typed struct, its reader with the errors, and the tables of help and documentation.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -281,7 +281,7 @@ fn place(error: Error, given: &GivenOption) -> Error {
     }
 }
 
-/// A Markdown table of a group, for the README; `--help` prints the same list.
+/// A Markdown table of a group, for the documentation; `--help` prints the same list.
 pub fn table(declared: &[Declared]) -> String {
     let mut text = String::from("| option | default | value | meaning |\n|---|---|---|---|\n");
     for option in declared {
@@ -295,7 +295,7 @@ pub fn table(declared: &[Declared]) -> String {
     text
 }
 
-/// When a change of each option takes effect, as lines of Markdown for the README.
+/// When a change of each option takes effect, as lines of Markdown for the documentation.
 pub fn changes(declared: &[Declared]) -> String {
     let names = |takes: Takes| {
         let names = declared.iter().filter(|option| option.takes == takes).map(|option| option.name.trim_start_matches("r#"));

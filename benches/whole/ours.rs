@@ -51,7 +51,7 @@ pub fn rows(case: Case, port: u16) -> Vec<RecordBatch> {
         let query = query(&engine, case.rows()).await;
         let mut output = engine.open(&[query]).expect("a query that runs").remove(0);
         let mut rows = Vec::new();
-        while let Some(changes) = output.changes.recv().await {
+        while let Some(changes) = output.next_changes().await {
             rows.push(changes.expect("good rows").rows);
         }
         rows
@@ -91,7 +91,7 @@ async fn follow(engine: &Engine, text: &str, mut wanted: impl FnMut(&Changes) ->
     let mut output = engine.open(&[query]).expect("a query that runs").remove(0);
     let mut encoder = Encoder::append_only(Encoding::Ndjson, &output.schema);
     let mut text = Vec::new();
-    while let Some(changes) = output.changes.recv().await {
+    while let Some(changes) = output.next_changes().await {
         let changes = changes.expect("good results");
         text.clear();
         encoder.write(&changes, &mut text).expect("results as text");

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+use super::help::topics;
 use super::sample::Kind;
 use crate::error::{Code, Error, ErrorKind as Blame};
 use crate::options::Value;
@@ -15,7 +16,8 @@ use crate::serve::settings::Flags;
 
 /// Server-Sent Event feeds as SQL tables, with rolling windows that stay up to date.
 #[derive(Parser)]
-#[command(name = "streamgauge", version, max_term_width = 110, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "streamgauge", version, max_term_width = 110, after_help = format!("{}\n\n{EXIT_CODES}", topics()))]
+#[command(propagate_version = true, disable_help_subcommand = true)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -42,6 +44,11 @@ pub enum Command {
     Demo(DemoArgs),
     /// Keep tables and views running, and serve their results over HTTP.
     Serve(Box<ServeArgs>),
+    /// Print the help of a verb, or a page of the documentation.
+    Help {
+        /// A verb or a topic; without one, all there is.
+        topic: Option<String>,
+    },
     /// Write a made-up feed of a real shape, the same for the same seed.
     #[command(hide = true)]
     Sample(Sample),

@@ -8,10 +8,11 @@ use futures::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::args::Exit;
-use super::present::{EndConditions, changes_of, until};
+use super::present::{EndConditions, messages_of, until};
 use super::screen::{FeedLine, Model, Terminal, ViewPane};
 use crate::engine::{Engine, Output, Query};
 use crate::error::{Code, Error, Result};
+use crate::operator::Message;
 use crate::table::Table;
 use crate::time::{Timestamp, Watermark};
 
@@ -27,7 +28,7 @@ pub async fn live(engine: &Engine, queries: &[Query], ends: EndConditions) -> Re
     let names: Vec<String> = outputs.iter().map(name).collect();
     let views = outputs.iter().map(|output| ViewPane::new(name(output), &output.schema)).collect();
     let mut model = Model { views, ..Model::default() };
-    let mut changes = changes_of(&mut outputs);
+    let mut messages = messages_of(&mut outputs);
     let mut rates = HashMap::new();
     let deadline = ends.timeout.map(|timeout| Instant::now() + timeout);
     let mut left = ends.limit.unwrap_or(u64::MAX);
@@ -38,11 +39,13 @@ pub async fn live(engine: &Engine, queries: &[Query], ends: EndConditions) -> Re
     tokio::pin!(user);
     while left > 0 {
         tokio::select! {
-            next = changes.next() => match next {
-                Some((index, changes)) => {
-                    let (changes, count) = changes?.first(left);
-                    model.apply(&names[index], &changes)?;
-                    left -= count;
+            next = messages.next() => match next {
+                Some((index, message)) => {
+                    if let Message::Changes(changes) = message? {
+                        let (changes, count) = changes.first(left);
+                        model.apply(&names[index], &changes)?;
+                        left -= count;
+                    }
                 }
                 None => break,
             },

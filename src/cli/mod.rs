@@ -3,6 +3,7 @@
 pub mod args;
 pub mod demo;
 pub mod diagnostic;
+pub mod help;
 pub mod live;
 pub mod output_checkpoints;
 pub mod peek;

@@ -13,8 +13,9 @@ use super::present::until;
 use super::print::Printer;
 use super::sink::{Sink, SinkPosition};
 use crate::checkpoint::{Archive, Loaded, Opened, Store};
-use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, OutputBarriers, OutputMessage, PRINT, Taken};
+use crate::engine::{Checkpoints, Engine, INTERVAL_MIN, LAST_CHECKPOINT_TIMEOUT, OutputBarriers, PRINT, Taken};
 use crate::error::{Code, Error, Result};
+use crate::operator::Message;
 use crate::operator::state::StatePart;
 
 /// A state directory that this process has, and where the rows that belong to it go on.
@@ -131,12 +132,12 @@ impl OutputCheckpoints {
         }
     }
 
-    /// Notes where output `index` stands.
-    pub fn note(&mut self, index: usize, said: OutputMessage) {
-        match said {
-            OutputMessage::Changes(_) => {}
-            OutputMessage::Cut(stop) => self.barriers.stop(index, stop),
-            OutputMessage::End => self.barriers.end(index),
+    /// Notes how far output `index` has come.
+    pub fn note(&mut self, index: usize, message: &Message) {
+        match message {
+            Message::Changes(_) | Message::Watermark(_) => {}
+            Message::Barrier(_) => self.barriers.stop(index),
+            Message::End => self.barriers.end(index),
         }
     }
 
@@ -179,7 +180,7 @@ impl OutputCheckpoints {
             }
         };
         tokio::select! {
-            () = self.barriers.marked() => CheckpointOutcome::Nothing,
+            () = self.barriers.begun() => CheckpointOutcome::Nothing,
             taken = taking => {
                 self.taking = None;
                 match self.stage {

@@ -14,9 +14,10 @@ use super::diagnostic::complain;
 use super::output_checkpoints::{CheckpointOutcome, OutputCheckpoints};
 use super::print::Printer;
 use super::sink::Sink;
-use crate::engine::{Engine, Output, OutputMessage, Query};
+use crate::engine::{Engine, Output, Query};
 use crate::error::{Code, Error, Result};
 use crate::feed::{self, Gap};
+use crate::operator::Message;
 use crate::plan::readable;
 use crate::table::Table;
 
@@ -52,15 +53,15 @@ pub async fn present(
 
 /// Prints what outputs say until all has been said, a limit is reached, or `interrupted` is ready; with a keeper until the last
 /// checkpoint has been taken then. There the first output that fails ends it all: without it no checkpoint is whole.
-pub async fn print<T: Into<OutputMessage> + Send + 'static>(
-    mut outputs: Vec<Output<T>>,
+pub async fn print(
+    mut outputs: Vec<Output>,
     tables: Vec<Arc<Table>>,
     mut printer: Printer<'_>,
     mut keeper: Option<OutputCheckpoints>,
     ends: EndConditions,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Exit> {
-    let mut changes = changes_of(&mut outputs);
+    let mut messages = messages_of(&mut outputs);
     let mut status = StatusLine::new(tables);
     let mut losses = Losses::default();
     let mut left = ends.limit.unwrap_or(u64::MAX);
@@ -74,8 +75,8 @@ pub async fn print<T: Into<OutputMessage> + Send + 'static>(
     let mut timed_out = false;
     loop {
         tokio::select! {
-            next = changes.next(), if !is_silent => match next.map(|(index, said)| (index, said.map(T::into))) {
-                Some((index, Ok(OutputMessage::Changes(changes)))) => {
+            next = messages.next(), if !is_silent => match next {
+                Some((index, Ok(Message::Changes(changes)))) => {
                     status.clear();
                     let count = printer.print(index, &changes, left)?;
                     (left, status.rows) = (left - count, status.rows + count);
@@ -83,9 +84,9 @@ pub async fn print<T: Into<OutputMessage> + Send + 'static>(
                         break;
                     }
                 }
-                Some((index, Ok(said))) => {
+                Some((index, Ok(message))) => {
                     if let Some(keeper) = &mut keeper {
-                        keeper.note(index, said);
+                        keeper.note(index, &message);
                     }
                 }
                 // One result has failed; the others go on. Several over one feed fail for one reason.
@@ -165,12 +166,12 @@ async fn turn(keeper: &mut Option<OutputCheckpoints>) -> CheckpointOutcome {
     }
 }
 
-/// The changes of all outputs in one stream, each with the number of its output.
-pub fn changes_of<T: Send + 'static>(outputs: &mut [Output<T>]) -> impl Stream<Item = (usize, Result<T>)> + Unpin + use<T> {
+/// The messages of all outputs in one stream, each with the number of its output.
+pub fn messages_of(outputs: &mut [Output]) -> impl Stream<Item = (usize, Result<Message>)> + Unpin + use<> {
     select_all(outputs.iter_mut().enumerate().map(|(index, output)| {
-        let receiver = std::mem::replace(&mut output.changes, tokio::sync::mpsc::channel(1).1);
-        futures::stream::unfold(receiver, |mut changes| async move { Some((changes.recv().await?, changes)) })
-            .map(move |changes| (index, changes))
+        let receiver = std::mem::replace(&mut output.messages, tokio::sync::mpsc::channel(1).1);
+        futures::stream::unfold(receiver, |mut messages| async move { Some((messages.recv().await?, messages)) })
+            .map(move |message| (index, message))
             .boxed()
     }))
 }
@@ -191,7 +192,7 @@ struct Losses {
 }
 
 impl Losses {
-    fn tell<T>(&mut self, outputs: &[Output<T>], status: &mut StatusLine, last: bool) {
+    fn tell(&mut self, outputs: &[Output], status: &mut StatusLine, last: bool) {
         for (name, warning) in warnings(&status.tables) {
             let note = format!("note: table {name}: {warning}");
             if !self.warned.contains(&note) {
@@ -232,7 +233,7 @@ fn never_connected(tables: &[Arc<Table>]) -> Option<Error> {
 }
 
 /// Each kind of loss with its number, if there is any, and a sentence about the last one.
-fn losses<T>(outputs: &[Output<T>], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
+fn losses(outputs: &[Output], tables: &[Arc<Table>]) -> Vec<(String, u64, String)> {
     let mut losses = Vec::new();
     for table in tables.iter().filter(|table| table.is_read()) {
         let name = &table.spec().name.clone();
@@ -289,7 +290,7 @@ impl StatusLine {
         StatusLine { tables, terminal: stderr().is_terminal(), shown: false, explained: false, rows: 0, since: Instant::now() }
     }
 
-    fn show<T>(&mut self, outputs: &[Output<T>]) {
+    fn show(&mut self, outputs: &[Output]) {
         if !self.terminal {
             if self.rows == 0 && !self.explained && self.since.elapsed() >= SILENCE {
                 self.explained = true;
@@ -304,7 +305,7 @@ impl StatusLine {
     }
 
     /// A run that ends without a row says why, if a feed knows.
-    fn explain_end<T>(&self, outputs: &[Output<T>]) {
+    fn explain_end(&self, outputs: &[Output]) {
         let is_silent = |table: &Arc<Table>| table.status().snapshot().rows == 0 && table.silence().is_some();
         let silent = self.tables.iter().any(|table| table.is_read() && is_silent(table));
         if self.rows == 0 && !self.explained && silent {
@@ -318,7 +319,7 @@ impl StatusLine {
         }
     }
 
-    fn text<T>(&self, outputs: &[Output<T>]) -> String {
+    fn text(&self, outputs: &[Output]) -> String {
         let feeds = self.tables.iter().filter(|table| table.is_read()).map(|table| {
             let feed = table.feed_status().snapshot();
             let what = table.silence().unwrap_or_else(|| format!("{}, {} events", feed.state, feed.events));

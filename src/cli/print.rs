@@ -28,13 +28,13 @@ struct PrintedResult {
 
 impl<'a> Printer<'a> {
     /// A printer of running queries, in the order of `outputs`; instants are shown by the clocks of `zone`.
-    pub fn of<T>(sink: &'a mut Sink, format: Format, outputs: &[Output<T>], zone: Zone) -> Result<Self> {
+    pub fn of(sink: &'a mut Sink, format: Format, outputs: &[Output], zone: Zone) -> Result<Self> {
         let several = outputs.len() > 1;
         if several && format == Format::Csv {
             return Err(Error::new(Code::BadOption, "several views have different columns, which one CSV cannot hold")
                 .hint("choose one with -c 'SELECT * FROM view', or give --format ndjson"));
         }
-        let result = |output: &Output<T>| {
+        let result = |output: &Output| {
             let mut result = printed(format, &output.schema, output.changelog, zone);
             if let (true, Some(name)) = (several, &output.name) {
                 result.encoder = result.encoder.view(name);

@@ -1,8 +1,10 @@
 //! `streamgauge serve`: tables and views that are kept, with their results over HTTP, until it is told to stop.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::args::{self, Exit, InputPath};
@@ -63,6 +65,14 @@ pub async fn run(args: &args::ServeArgs, verbose: u8, stopped: impl Future<Outpu
         return Ok(Exit::Wrong);
     }
     server.start().await?;
+    // The first look at a signal says that one is waited for: what the next lines promise holds from before they are printed.
+    let mut stopped = pin!(stopped);
+    let is_stopped = stopped.as_mut().now_or_never().is_some();
+    let stopped = async {
+        if !is_stopped {
+            stopped.await;
+        }
+    };
     eprint!("{}", welcome(&server));
     let (stop, shutdown) = listen::Shutdown::new();
     let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&server.app), args.settings.clone(), shutdown.clone()));

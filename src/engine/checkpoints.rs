@@ -1,4 +1,4 @@
-//! Checkpoints, one after the other: a mark goes out, the parts come in, and a blocking task writes them while the flow goes on.
+//! Checkpoints, one after the other: a barrier goes out, the parts come in, and a blocking task writes them while the flow goes on.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Engine;
 use crate::checkpoint::{Archive, CheckpointCost};
 use crate::error::{Code, Error, Result};
-use crate::operator::{Epoch, StatePart};
-use crate::table::{self, Barrier, InstanceId, SavedPart};
+use crate::operator::{Barrier, Epoch, StatePart};
+use crate::table::{self, Gathering, InstanceId, SavedPart};
 use crate::time::Timestamp;
 
 /// How long all parts may take to come. Whoever is later is stuck, as by a query that nobody reads; the others do not wait for it.
@@ -67,7 +67,7 @@ pub struct Taken {
     /// Bytes written for it, and bytes of earlier ones that it builds on.
     pub bytes: u64,
     pub reused_bytes: u64,
-    /// From the mark to the last part.
+    /// From the barrier to the last part.
     pub gathering: Duration,
     /// Time that tables and views spent on their parts, together.
     pub saving: Duration,
@@ -144,9 +144,10 @@ impl Checkpoints {
 
     async fn take_in(&self, turn: OwnedMutexGuard<ArchiveTurn>, last: bool) -> Result<Taken> {
         let start = Instant::now();
-        let epoch = self.engine.next_mark().max(turn.archive.epoch() + 1);
-        let (mark, mut given) = Barrier::new(epoch, last, turn.written());
-        let mut awaited = self.engine.mark(mark);
+        let epoch = self.engine.next_epoch().max(turn.archive.epoch() + 1);
+        let barrier = Barrier { epoch, last };
+        let (gathering, mut given) = Gathering::new(barrier, turn.written());
+        let mut awaited = self.engine.send_barrier(gathering);
         let (mut parts, mut instances) = (Vec::new(), HashMap::new());
         let (mut left_out, mut saving) = (Vec::new(), Duration::ZERO);
         let deadline = start + PARTS_TIMEOUT;
@@ -171,8 +172,8 @@ impl Checkpoints {
             take(part, &mut awaited)?;
         }
         drop(given);
-        let (mark, mut late) = Barrier::new(epoch, last, turn.written());
-        self.engine.give_last_parts(&mark, &awaited);
+        let (gathering, mut late) = Gathering::new(barrier, turn.written());
+        self.engine.give_last_parts(&gathering, &awaited);
         while let Ok(part) = late.try_recv() {
             take(part, &mut awaited)?;
         }

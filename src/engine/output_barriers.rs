@@ -1,15 +1,17 @@
 //! Barriers of outputs whose rows leave for good, as to a file: each output says where in its rows a checkpoint is cut.
 //!
-//! An output that has come to a cut goes no further before the others have come to theirs and whoever prints them has noted how far the
+//! An output that has come to a barrier goes no further before the others have come to it and whoever prints them has noted how far the
 //! print is. So each row is in the checkpoint if and only if it stands before that place.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use super::output::{OUTPUT_QUEUE, answer, told};
+use super::output::{OUTPUT_QUEUE, answer, follow, hand_on, told};
 use super::running_view::{REDEFINED, StateLost, fingerprint, lock};
 use super::{Engine, Output, Query};
 use crate::change::Changes;
@@ -17,29 +19,14 @@ use crate::error::{Code, Error, Result};
 use crate::operator::state::Frame;
 use crate::operator::{Epoch, Message};
 use crate::sql::DropTarget;
-use crate::table::{Barrier, Follow, InstanceId, Table, next_instance};
-use crate::view::{ContinuousExec, Once, Run, Step};
-
-/// What an output says, in order.
-pub enum OutputMessage {
-    Changes(Changes),
-    /// What was said before is in the checkpoint, and nothing else.
-    Cut(BarrierHold),
-    /// All has been said.
-    End,
-}
-
-impl From<Changes> for OutputMessage {
-    fn from(changes: Changes) -> Self {
-        OutputMessage::Changes(changes)
-    }
-}
+use crate::table::{Follow, Gathering, InstanceId, Table, next_instance};
+use crate::view::{ContinuousExec, Once, Run, Sink};
 
 /// Where an output has stopped for a checkpoint. It goes on when this is dropped.
-pub struct BarrierHold {
-    mark: Arc<Barrier>,
+struct BarrierHold {
+    gathering: Arc<Gathering>,
     frames: Vec<Frame>,
-    _go: oneshot::Sender<()>,
+    _release: oneshot::Sender<()>,
 }
 
 /// The part of whoever prints: where the print stands at the cut.
@@ -52,27 +39,27 @@ fn part_names(view: &str) -> (String, String) {
 
 /// Where a state goes to, from the engine's side.
 pub(super) struct Printing {
-    marks: mpsc::Sender<Arc<Barrier>>,
+    gatherings: mpsc::Sender<Arc<Gathering>>,
     tables: Vec<Arc<Table>>,
 }
 
 impl Printing {
-    /// Sends a mark to the tables and to [`OutputBarriers`]; `tables` gets the names of the parts of those that have it.
-    pub(super) fn mark(&self, mark: &Arc<Barrier>, tables: &mut HashMap<String, bool>) {
+    /// Begins a checkpoint at the tables and at [`OutputBarriers`]; `tables` gets the names of the parts of those that send a barrier.
+    pub(super) fn send_barrier(&self, gathering: &Arc<Gathering>, tables: &mut HashMap<String, bool>) {
         for table in &self.tables {
-            tables.entry(table.part_name()).or_insert_with(|| table.mark(mark));
+            tables.entry(table.part_name()).or_insert_with(|| table.send_barrier(gathering));
         }
-        // Where the one before has not even been read, the first output that brings this one tells of it.
-        let _ = self.marks.try_send(Arc::clone(mark));
+        // Where the one before has not even been read, the first output that comes to this one tells of it.
+        let _ = self.gatherings.try_send(Arc::clone(gathering));
     }
 }
 
 /// Where all outputs stand, kept by whoever prints them.
 pub struct OutputBarriers {
-    marks: mpsc::Receiver<Arc<Barrier>>,
-    /// The mark that all outputs are to come to.
-    mark: Option<Arc<Barrier>>,
-    /// The greatest mark there was.
+    gatherings: mpsc::Receiver<Arc<Gathering>>,
+    /// The checkpoint whose barrier all outputs are to come to.
+    gathering: Option<Arc<Gathering>>,
+    /// The latest barrier there was.
     seen: Epoch,
     entries: Vec<OutputEntry>,
     instance: InstanceId,
@@ -82,7 +69,9 @@ struct OutputEntry {
     view: String,
     fingerprint: String,
     instance: InstanceId,
-    standing: OutputState,
+    state: OutputState,
+    /// What its task leaves here before it sends a barrier.
+    hold: Arc<Mutex<Option<BarrierHold>>>,
 }
 
 enum OutputState {
@@ -95,79 +84,82 @@ enum OutputState {
 
 impl OutputBarriers {
     /// Waits until a checkpoint is begun. Cancel-safe.
-    pub async fn marked(&mut self) {
-        match self.marks.recv().await {
-            Some(mark) => self.see(mark),
+    pub async fn begun(&mut self) {
+        match self.gatherings.recv().await {
+            Some(gathering) => self.see(gathering),
             None => std::future::pending().await,
         }
     }
 
-    /// Output `index` has come to a cut.
-    pub fn stop(&mut self, index: usize, stop: BarrierHold) {
-        self.see(Arc::clone(&stop.mark));
-        if self.mark.as_ref().is_some_and(|mark| mark.epoch == stop.mark.epoch) {
-            self.entries[index].standing = OutputState::Stopped(stop);
+    /// Output `index` has come to a barrier: everything before it has been printed.
+    pub fn stop(&mut self, index: usize) {
+        let Some(hold) = lock(&self.entries[index].hold).take() else { return };
+        let epoch = hold.gathering.barrier().epoch;
+        self.see(Arc::clone(&hold.gathering));
+        if self.gathering.as_ref().is_some_and(|gathering| gathering.barrier().epoch == epoch) {
+            self.entries[index].state = OutputState::Stopped(hold);
         }
     }
 
-    /// Output `index` has said everything.
+    /// Output `index` has given all its rows.
     pub fn end(&mut self, index: usize) {
-        self.entries[index].standing = OutputState::Ended;
+        self.entries[index].state = OutputState::Ended;
     }
 
-    /// A mark comes by several ways. A later one means that the one before was given up.
-    fn see(&mut self, mark: Arc<Barrier>) {
-        if self.seen < mark.epoch {
-            self.go();
-            self.seen = mark.epoch;
-            self.mark = Some(mark);
+    /// A checkpoint is learned of in several ways. A later one means that the one before was given up.
+    fn see(&mut self, gathering: Arc<Gathering>) {
+        let epoch = gathering.barrier().epoch;
+        if self.seen < epoch {
+            self.release();
+            self.seen = epoch;
+            self.gathering = Some(gathering);
         }
     }
 
-    fn go(&mut self) {
+    fn release(&mut self) {
         for entry in &mut self.entries {
-            if let OutputState::Stopped(_) = entry.standing {
-                entry.standing = OutputState::Running;
+            if let OutputState::Stopped(_) = entry.state {
+                entry.state = OutputState::Running;
             }
         }
     }
 
     pub fn has_ended(&self) -> bool {
-        self.entries.iter().all(|entry| matches!(entry.standing, OutputState::Ended))
+        self.entries.iter().all(|entry| matches!(entry.state, OutputState::Ended))
     }
 
     /// The first view for whose end a checkpoint would have to wait.
     pub fn hindered_by(&self) -> Option<&str> {
-        let entry = self.entries.iter().find(|entry| matches!(entry.standing, OutputState::Finite))?;
+        let entry = self.entries.iter().find(|entry| matches!(entry.state, OutputState::Finite))?;
         Some(&entry.view)
     }
 
     /// Whether a checkpoint waits for nothing but [`OutputBarriers::give`].
     pub fn is_due(&self) -> bool {
-        let is_there = |entry: &OutputEntry| matches!(entry.standing, OutputState::Stopped(_) | OutputState::Ended);
-        self.mark.is_some() && self.entries.iter().all(is_there)
+        let is_there = |entry: &OutputEntry| matches!(entry.state, OutputState::Stopped(_) | OutputState::Ended);
+        self.gathering.is_some() && self.entries.iter().all(is_there)
     }
 
     /// Gives the parts of all outputs and the place of the print, of which `print` is the fingerprint. The outputs go on.
     pub fn give(&mut self, print: &str, place: Vec<Frame>) {
-        let Some(mark) = self.mark.take() else { return };
-        for OutputEntry { view, fingerprint, instance, standing } in &mut self.entries {
+        let Some(gathering) = self.gathering.take() else { return };
+        for OutputEntry { view, fingerprint, instance, state, .. } in &mut self.entries {
             let (printed, finished) = part_names(view);
-            let (name, frames) = match standing {
-                OutputState::Stopped(stop) => (printed, std::mem::take(&mut stop.frames)),
+            let (name, frames) = match state {
+                OutputState::Stopped(hold) => (printed, std::mem::take(&mut hold.frames)),
                 _ => (finished, Vec::new()),
             };
-            mark.give(name, *instance, fingerprint.clone(), |_| Ok(frames));
+            gathering.give(name, *instance, fingerprint.clone(), |_| Ok(frames));
         }
-        mark.give(PRINT.into(), self.instance, print.into(), |_| Ok(place));
-        drop(mark);
-        self.go();
+        gathering.give(PRINT.into(), self.instance, print.into(), |_| Ok(place));
+        drop(gathering);
+        self.release();
     }
 }
 
 /// Outputs that run, and their barriers.
 pub struct Printed {
-    pub outputs: Vec<Output<OutputMessage>>,
+    pub outputs: Vec<Output>,
     pub barriers: OutputBarriers,
     /// Sentences about what does not go on where it was.
     pub notices: Vec<String>,
@@ -190,16 +182,18 @@ impl Engine {
         let mut states = std::mem::take(&mut *lock(&self.states));
         let mut anew = Vec::new();
         let resumed = self.resume_tables(&mut states, &mut anew);
-        let (marks, marked) = mpsc::channel(1);
-        let mut barriers = OutputBarriers { marks: marked, mark: None, seen: 0, entries: Vec::new(), instance: next_instance() };
-        let mut printing = Printing { marks, tables: Vec::new() };
+        let (sender, gatherings) = mpsc::channel(1);
+        let mut barriers =
+            OutputBarriers { gatherings, gathering: None, seen: 0, entries: Vec::new(), instance: next_instance() };
+        let mut printing = Printing { gatherings: sender, tables: Vec::new() };
         let mut outputs = Vec::new();
         {
-            let before = lock(&self.marked);
+            let before = lock(&self.last_barrier);
             for (view, fingerprint, query) in views {
                 let (printed, finished) = part_names(&view);
                 let instance = next_instance();
-                let (sender, changes) = mpsc::channel(OUTPUT_QUEUE);
+                let (sender, messages) = mpsc::channel(OUTPUT_QUEUE);
+                let hold = Arc::default();
                 let is_finished = match states.remove(&finished) {
                     Some(part) if part.fingerprint != fingerprint => {
                         anew.push(StateLost { of: DropTarget::View, name: view.clone(), reason: Some(REDEFINED.into()) });
@@ -207,31 +201,29 @@ impl Engine {
                     }
                     part => part.is_some(),
                 };
-                let (standing, output) = match query.continuous() {
-                    _ if is_finished => (OutputState::Ended, Output::new(&query, None, changes, ended(sender))),
+                let (state, output) = match query.continuous() {
+                    _ if is_finished => (OutputState::Ended, Output::new(&query, None, messages, ended(sender))),
                     None => {
                         let rows = datafusion::physical_plan::execute_stream(Arc::clone(&query.plan), query.state.task_ctx())?;
                         let rows = Once::of(rows);
                         let progress = Some(rows.progress());
-                        let task = tokio::spawn(told(sender.clone(), async move {
-                            answer(rows, sender.clone()).await;
-                            let _ = sender.send(Ok(OutputMessage::End)).await;
-                        }));
-                        (OutputState::Finite, Output::new(&query, progress, changes, task.abort_handle()))
+                        let task = tokio::spawn(told(sender.clone(), answer(rows, sender)));
+                        (OutputState::Finite, Output::new(&query, progress, messages, task.abort_handle()))
                     }
                     Some(continuous) => {
                         let state = self.state_of(&view, &printed, &fingerprint, &mut states, &resumed, &mut anew);
                         let (mut run, tables) = start(&query, continuous, &view, state, &mut anew)?;
                         run.limit(query.budget);
-                        run.ignore_marks(*before);
-                        let standing = standing(&view, &tables)?;
+                        run.ignore_barriers(*before);
+                        let first = first_state(&view, &tables)?;
                         printing.tables.extend(tables);
                         let progress = Some(run.progress());
-                        let task = tokio::spawn(told(sender.clone(), follow(run, printed, instance, sender)));
-                        (standing, Output::new(&query, progress, changes, task.abort_handle()))
+                        let sink = PrintedSink { part: printed, instance, messages: sender.clone(), hold: Arc::clone(&hold) };
+                        let task = tokio::spawn(told(sender.clone(), follow(run, sink, sender)));
+                        (first, Output::new(&query, progress, messages, task.abort_handle()))
                     }
                 };
-                barriers.entries.push(OutputEntry { view, fingerprint, instance, standing });
+                barriers.entries.push(OutputEntry { view, fingerprint, instance, state, hold });
                 outputs.push(output);
             }
         }
@@ -254,7 +246,7 @@ fn start(
     anew: &mut Vec<StateLost>,
 ) -> Result<(Run, Vec<Arc<Table>>)> {
     if let Some(state) = state {
-        let run = continuous.run(query.state.task_ctx(), Follow::Resumed).and_then(|(mut run, tables)| {
+        let run = continuous.run(query.state.task_ctx(), Follow::OUTPUT.restored()).and_then(|(mut run, tables)| {
             run.load(state)?;
             Ok((run, tables))
         });
@@ -263,11 +255,11 @@ fn start(
             Err(error) => anew.push(StateLost { of: DropTarget::View, name: view.into(), reason: Some(error.to_string()) }),
         }
     }
-    continuous.run(query.state.task_ctx(), Follow::Marked)
+    continuous.run(query.state.task_ctx(), Follow::OUTPUT)
 }
 
 /// How a view over these tables begins.
-fn standing(view: &str, tables: &[Arc<Table>]) -> Result<OutputState> {
+fn first_state(view: &str, tables: &[Arc<Table>]) -> Result<OutputState> {
     let name = |is_finite: bool| {
         let table = tables.iter().find(|table| table.spec().finite == is_finite);
         table.map(|table| table.spec().name.clone())
@@ -283,35 +275,35 @@ fn standing(view: &str, tables: &[Arc<Table>]) -> Result<OutputState> {
     }
 }
 
-/// An output that has said everything already.
-fn ended(sender: mpsc::Sender<Result<OutputMessage>>) -> AbortHandle {
-    tokio::spawn(async move { drop(sender.send(Ok(OutputMessage::End)).await) }).abort_handle()
+/// An output that has given all its rows already.
+fn ended(sender: mpsc::Sender<Result<Message>>) -> AbortHandle {
+    tokio::spawn(async move { drop(sender.send(Ok(Message::End)).await) }).abort_handle()
 }
 
-/// Hands on the changes of a continuous query and where its checkpoints are cut, until it ends or nobody reads it.
-async fn follow(mut run: Run, part: String, instance: InstanceId, said: mpsc::Sender<Result<OutputMessage>>) {
-    loop {
-        let sent = match run.step().await {
-            Ok(Some(Step::Message(Message::Changes(rows)))) => said.send(Ok(OutputMessage::Changes(rows))).await,
-            Ok(Some(Step::Message(_))) => continue,
-            Ok(Some(Step::Mark(mark))) => match run.save(mark.cut(&part, instance)) {
-                Ok(frames) => {
-                    let (_go, going) = oneshot::channel();
-                    let is_last = mark.last;
-                    let sent = said.send(Ok(OutputMessage::Cut(BarrierHold { mark, frames, _go }))).await;
-                    let _ = going.await;
-                    if is_last {
-                        return std::future::pending().await;
-                    }
-                    sent
-                }
-                Err(error) => return drop(said.send(Err(error)).await),
-            },
-            Ok(None) => return drop(said.send(Ok(OutputMessage::End)).await),
-            Err(error) => return drop(said.send(Err(error)).await),
-        };
-        if sent.is_err() {
-            return;
+/// The channel of an output with a state. At a barrier it waits until whoever prints the output has come there.
+struct PrintedSink {
+    part: String,
+    instance: InstanceId,
+    messages: mpsc::Sender<Result<Message>>,
+    hold: Arc<Mutex<Option<BarrierHold>>>,
+}
+
+impl Sink for PrintedSink {
+    async fn changes(&mut self, changes: Changes, _: Option<Instant>) -> Result<ControlFlow<()>> {
+        Ok(hand_on(&self.messages, Message::Changes(changes)).await)
+    }
+
+    async fn barrier(&mut self, gathering: Arc<Gathering>, run: &mut Run) -> Result<ControlFlow<()>> {
+        let frames = run.save(gathering.cut(&self.part, self.instance))?;
+        let barrier = gathering.barrier();
+        let (release, released) = oneshot::channel();
+        *lock(&self.hold) = Some(BarrierHold { gathering, frames, _release: release });
+        let handed_on = hand_on(&self.messages, Message::Barrier(barrier)).await;
+        // One that nobody will take is no reason to wait.
+        if handed_on.is_break() {
+            lock(&self.hold).take();
         }
+        let _ = released.await;
+        Ok(handed_on)
     }
 }

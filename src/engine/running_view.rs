@@ -55,12 +55,12 @@ impl RunningView {
         Ok(RunningView { live, query: Mutex::new(Some(query)), fingerprint, task: Mutex::default() })
     }
 
-    /// Runs the view, once; from `state` on, if that can be read. Marks up to `marked` are on their way already. Gives the tables to
+    /// Runs the view, once; from `state` on, if that can be read. Barriers up to `last_barrier` are on their way already. Gives the tables to
     /// start when all that shall see their first event have joined. The crash guard knows it by the name beside.
     pub fn run(
         &self,
         state: Option<Vec<Frame>>,
-        marked: Epoch,
+        last_barrier: Epoch,
         over: Option<(Arc<CrashGuard>, String)>,
     ) -> Result<Vec<Arc<Table>>> {
         let Some(query) = lock(&self.query).take() else { return Ok(Vec::new()) };
@@ -71,12 +71,12 @@ impl RunningView {
                 let restored = state.and_then(|state| self.restored(continuous, &context, state));
                 let (mut run, tables) = match restored {
                     Some(restored) => restored,
-                    None => continuous.run(context, Follow::Kept)?,
+                    None => continuous.run(context, Follow::VIEW)?,
                 };
                 run.limit(budget);
-                run.ignore_marks(marked);
+                run.ignore_barriers(last_barrier);
                 live.enter(Health::Running);
-                let task = guarded(Arc::clone(&live), live.drive(run, self.fingerprint.clone()));
+                let task = guarded(Arc::clone(&live), live.run(run, self.fingerprint.clone()));
                 (spawn(over, task), tables)
             }
             None => {
@@ -96,7 +96,7 @@ impl RunningView {
         context: &Arc<TaskContext>,
         state: Vec<Frame>,
     ) -> Option<(Run, Vec<Arc<Table>>)> {
-        let run = continuous.run(Arc::clone(context), Follow::Restored).and_then(|(mut run, tables)| {
+        let run = continuous.run(Arc::clone(context), Follow::VIEW.restored()).and_then(|(mut run, tables)| {
             self.live.load(Some(&mut run), state)?;
             Ok((run, tables))
         });

@@ -87,9 +87,9 @@ impl Engine {
         }
         if let Some(kept) = view.kept.as_ref().filter(|_| self.started.load(Relaxed)) {
             let tables = {
-                let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+                let last_barrier = self.last_barrier.lock().unwrap_or_else(PoisonError::into_inner);
                 let over = self.crash_guard.get().map(|crash_guard| (Arc::clone(crash_guard), self.watched_as(name)));
-                kept.run(None, *marked, over)
+                kept.run(None, *last_barrier, over)
             };
             let tables = tables.map_err(|error| {
                 // It would stay without ever running, and without being kept.

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, TimeUnit};
 use serde_json::value::RawValue;
 
 use super::encode::JsonRows;
 use super::infer::Samples;
-use super::{Bad, ChangeDecoder, Column, Decoder, EXCERPT_BYTES, FormatSpec, Metadata, Op, Origin, RawEvent};
+use super::{Bad, ChangeDecoder, Column, Decoder, EXCERPT_BYTES, FormatSpec, Metadata, Op, Origin, RawEvent, is_json};
 use crate::options::{Format, Framing, TimestampFormat, Value};
 use crate::time::{Timestamp, instant_ns};
 
@@ -87,9 +87,22 @@ fn rows(spec: &FormatSpec, events: &[&str]) {
             writer.write_row(&together, row, &mut json);
             let json = String::from_utf8(json).expect("JSON is text");
             let (back, bad) = read(&again, &all(spec), &[&json]);
-            assert_eq!((&back, bad), (&together.slice(row, 1), vec![]), "{json}");
+            assert_eq!((&back, bad), (&on_one_line(&together.slice(row, 1)), vec![]), "{json}");
         }
     }
+}
+
+/// The same rows as they are written: JSON keeps its text, but for line breaks between values.
+fn on_one_line(rows: &RecordBatch) -> RecordBatch {
+    let column = |(field, column): (&Arc<Field>, &ArrayRef)| match is_json(field) {
+        true => {
+            let line = |text: &str| text.replace(['\n', '\r'], " ");
+            Arc::new(column.as_string_view().iter().map(|text| text.map(line)).collect::<StringViewArray>()) as ArrayRef
+        }
+        false => Arc::clone(column),
+    };
+    let columns = rows.schema_ref().fields().iter().zip(rows.columns()).map(column).collect();
+    RecordBatch::try_new(rows.schema(), columns).expect("the same columns")
 }
 
 /// What changes speak of is there.

@@ -64,11 +64,18 @@ pub struct NameIndex {
 }
 
 /// The name that a field is found by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FieldName {
     pub name: String,
     /// Upper and lower case count, as of a name in double quotes.
     pub exact: bool,
+}
+
+/// A part of the text that a checkpoint knows a table by: it must never change, so it keeps the first name of this type.
+impl fmt::Debug for FieldName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("name", &self.name).field("exact", &self.exact).finish()
+    }
 }
 
 impl FieldName {

@@ -14,9 +14,9 @@ use crate::checkpoint::{Archive, Opened};
 use crate::engine::{Answer, Engine};
 use crate::format::{Decoder, RawEvent};
 use crate::operator::state::rows;
-use crate::operator::{Cut, Frame, FrameContent, Message, StatePart};
+use crate::operator::{Barrier, Cut, Frame, FrameContent, Message, StatePart};
 use crate::sql::parse;
-use crate::table::{Barrier, ColumnSource, Table, TableSpec};
+use crate::table::{ColumnSource, Gathering, Table, TableSpec};
 use crate::time::{Timestamp, Watermark};
 use crate::view::{ContinuousExec, Health, Live, Rows};
 
@@ -269,10 +269,10 @@ async fn cases() -> Vec<Case> {
                 live.publish(changes, Timestamp(7)).expect("good changes");
             }
         }
-        let (mark, mut given) = Barrier::new(1, true, None);
+        let (gathering, mut given) = Gathering::new(Barrier { epoch: 1, last: true }, None);
         live.enter(Health::Ended);
-        live.take_last_part(&mark, "f");
-        drop(mark);
+        live.take_last_part(&gathering, "f");
+        drop(gathering);
         let told = given.recv().await.and_then(|given| given.part.ok()).expect("what the view has said");
         let mut frames = chain.save(Cut { epoch: 1, written: None }).expect("a state");
         frames.extend(told.frames);

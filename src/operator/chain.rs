@@ -74,11 +74,16 @@ impl Chain {
         self.sources.len()
     }
 
-    /// Takes one message of a source and appends what comes out at the root to `out`.
+    /// Takes one message of a source and appends what comes out at the root to `out`. A barrier comes once for all sources, aligned by
+    /// whoever feeds the chain.
     pub fn push(&mut self, source: usize, message: Message, out: &mut Vec<Message>) -> Result<()> {
         let Some(places) = self.sources.get(source) else {
             return Err(Error::bug(format!("a message came from source {source} of {}", self.sources.len())));
         };
+        if let Message::Barrier(_) = message {
+            out.push(message);
+            return Ok(());
+        }
         for place in places {
             self.waiting.clear();
             self.waiting.push(message.clone());
@@ -207,6 +212,7 @@ mod tests {
             }
             Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => "max".into(),
             Message::Watermark(watermark) => format!("~{}", watermark.time.nanos()),
+            Message::Barrier(barrier) => format!("barrier {}", barrier.epoch),
             Message::End => "end".into(),
         }
     }

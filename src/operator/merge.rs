@@ -41,7 +41,7 @@ impl Merge {
 
     fn take(&mut self, input: usize, message: Message, out: &mut Vec<Message>) {
         match message {
-            Message::Changes(_) => out.push(message),
+            Message::Changes(_) | Message::Barrier(_) => out.push(message),
             Message::Watermark(watermark) => {
                 self.inputs[input].watermark = Some(watermark);
                 self.send_watermark(out);
@@ -150,6 +150,7 @@ mod tests {
             Message::Watermark(Watermark { time: Timestamp::MIN, idle: true }) => "idle none".into(),
             Message::Watermark(Watermark { time, idle: false }) => time.nanos().to_string(),
             Message::Watermark(Watermark { time, idle: true }) => format!("idle {}", time.nanos()),
+            Message::Barrier(_) => "barrier".into(),
             Message::End => "end".into(),
         }
     }

@@ -1,8 +1,8 @@
 //! Messages in, messages out: the parts a running query is made of. Nothing here waits, reads a clock or reaches a socket.
 //!
-//! What runs between operators is a [`Message`]: changes, a watermark, the end. They keep their order; nothing overtakes a batch. A
-//! watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it. A checkpoint is taken
-//! between two messages, of all operators at once ([`Chain::save`]).
+//! What runs between operators is a [`Message`]: changes, a watermark, a barrier, the end. They keep their order; nothing overtakes a
+//! batch. A watermark says that no row with an earlier event time is expected, so it comes after the rows that raised it. A barrier says
+//! where a checkpoint cuts the stream: the state is taken between two messages, of all operators at once ([`Chain::save`]).
 
 pub mod bounded;
 pub mod chain;
@@ -50,8 +50,20 @@ use crate::time::{Timestamp, Watermark};
 pub enum Message {
     Changes(Changes),
     Watermark(Watermark),
+    /// It goes around the operators: [`Chain::push`] hands it on, and whoever runs the chain saves its state then.
+    Barrier(Barrier),
     /// Nothing follows. A feed that ends sends the watermark [`Timestamp::MAX`] just before.
     End,
+}
+
+/// Cuts a stream for a checkpoint: what stands before it is in the checkpoint, what comes behind it is not (Carbone et al., Lightweight
+/// Asynchronous Snapshots for Distributed Dataflows, 2015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Barrier {
+    /// The number of the checkpoint.
+    pub epoch: Epoch,
+    /// Nothing may follow: the program ends.
+    pub last: bool,
 }
 
 /// One step of a running query: state, and a function from messages to messages.

@@ -119,8 +119,8 @@ impl Operator for WindowAggregate {
                 out.push(Message::Watermark(Watermark { time: Timestamp(to), idle: watermark.idle }));
                 Ok(())
             }
-            Message::End => {
-                out.push(Message::End);
+            Message::Barrier(_) | Message::End => {
+                out.push(message);
                 Ok(())
             }
         }

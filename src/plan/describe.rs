@@ -1,6 +1,6 @@
 //! DataFusion's names of expressions as people write them, for `EXPLAIN` and errors.
 
-use crate::window::length;
+use crate::window::{WindowKind, length};
 
 /// Literals whose type DataFusion writes before them, as in `Int64(1)` and `Utf8("x")`.
 const LITERALS: [&str; 15] = [
@@ -44,7 +44,7 @@ pub fn readable(text: &str) -> String {
                         plain.push_str(&value);
                         length + taken
                     }
-                    (None, "tumble" | "hop" | "session") if behind.starts_with('(') => {
+                    (None, word) if behind.starts_with('(') && WindowKind::named(word).is_some() => {
                         plain.push_str(&word.to_ascii_uppercase());
                         length
                     }

@@ -14,11 +14,11 @@ use datafusion::logical_expr::{
 use crate::error::{Code, Error, Result};
 use crate::options::Value;
 use crate::time::{EVENT_TIME, instant_ns};
-use crate::window::Shape;
+use crate::window::{Shape, WindowKind};
 
 /// The three functions, for registration.
 pub fn functions() -> Vec<ScalarUDF> {
-    [WindowKind::Tumble, WindowKind::Hop, WindowKind::Session].map(|kind| ScalarUDF::from(Marker::new(kind))).into()
+    WindowKind::ALL.map(|kind| ScalarUDF::from(Marker::new(kind))).into()
 }
 
 /// Metadata key that marks a window column and its two parts.
@@ -74,25 +74,18 @@ pub fn call(expr: &Expr) -> Result<Option<Call>> {
         [first, rest @ ..] if length(first).is_none() => (Some(first.clone()), rest),
         all => (None, all),
     };
-    let lengths = lengths.iter().map(|arg| marker.kind.length(arg)).collect::<Result<Vec<_>>>()?;
-    let shape = match (marker.kind, lengths.as_slice()) {
-        (WindowKind::Tumble, [width]) => Shape::tumble(*width),
-        (WindowKind::Hop, [slide, width]) => Shape::hop(*slide, *width),
-        (WindowKind::Session, [gap]) => Shape::session(*gap),
-        (kind, given) => Err(Error::new(Code::Window, format!("{} takes {}, not {}", kind.shown(), kind.takes(), given.len()))
-            .hint(format!("write {}", kind.example()))),
-    };
-    Ok(Some(Call { shape: shape?, time }))
+    let lengths = lengths.iter().map(|arg| fixed_length(marker.kind, arg)).collect::<Result<Vec<_>>>()?;
+    Ok(Some(Call { shape: marker.kind.shape(&lengths)?, time }))
 }
 
-/// Whether a window call stands anywhere in an expression.
-pub fn contains_call(expr: &Expr) -> bool {
-    let mut found = false;
+/// The kind of the first window call in an expression.
+pub fn first_call(expr: &Expr) -> Option<WindowKind> {
+    let mut found = None;
     let _ = expr.apply(|part| {
         if let Expr::ScalarFunction(function) = part
-            && function.func.inner().downcast_ref::<Marker>().is_some()
+            && let Some(marker) = function.func.inner().downcast_ref::<Marker>()
         {
-            found = true;
+            found = Some(marker.kind);
             return Ok(TreeNodeRecursion::Stop);
         }
         Ok(TreeNodeRecursion::Continue)
@@ -100,52 +93,14 @@ pub fn contains_call(expr: &Expr) -> bool {
     found
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum WindowKind {
-    Tumble,
-    Hop,
-    Session,
-}
-
-impl WindowKind {
-    fn name(self) -> &'static str {
-        match self {
-            WindowKind::Tumble => "tumble",
-            WindowKind::Hop => "hop",
-            WindowKind::Session => "session",
-        }
-    }
-
-    /// As it is written in a sentence.
-    fn shown(self) -> String {
-        self.name().to_uppercase()
-    }
-
-    fn takes(self) -> &'static str {
-        match self {
-            WindowKind::Tumble => "one length, the width",
-            WindowKind::Hop => "two lengths, slide and width",
-            WindowKind::Session => "one length, the gap",
-        }
-    }
-
-    fn example(self) -> &'static str {
-        match self {
-            WindowKind::Tumble => "TUMBLE(INTERVAL '1 minute')",
-            WindowKind::Hop => "HOP(INTERVAL '10 seconds', INTERVAL '1 minute')",
-            WindowKind::Session => "SESSION(INTERVAL '5 minutes')",
-        }
-    }
-
-    fn length(self, arg: &Expr) -> Result<i64> {
-        match length(arg) {
-            Some(Ok(nanos)) => Ok(nanos),
-            Some(Err(reason)) => Err(Error::new(Code::Window, format!("a length of {} {reason}", self.shown()))
-                .hint(format!("write {}", self.example()))),
-            None => Err(Error::new(Code::Window, format!("{} takes fixed lengths, not '{arg}'", self.shown()))
-                .hint(format!("write {}", self.example()))),
-        }
-    }
+/// The nanoseconds of a length of a window call.
+fn fixed_length(kind: WindowKind, arg: &Expr) -> Result<i64> {
+    let message = match length(arg) {
+        Some(Ok(nanos)) => return Ok(nanos),
+        Some(Err(reason)) => format!("a length of {} {reason}", kind.shown()),
+        None => format!("{} takes fixed lengths, not '{arg}'", kind.shown()),
+    };
+    Err(Error::new(Code::Window, message).hint(format!("write {}", kind.example())))
 }
 
 /// The nanoseconds of a literal length; `None` if the expression is no literal.
@@ -210,13 +165,13 @@ impl ScalarUDFImpl for Marker {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DataFusionResult<ColumnarValue> {
-        Err(outside(self.name()).into())
+        Err(outside(self.kind).into())
     }
 }
 
 /// A window call that stands where it means nothing.
-pub fn outside(name: &str) -> Error {
-    let name = name.to_uppercase();
+pub fn outside(kind: WindowKind) -> Error {
+    let name = kind.shown();
     Error::new(Code::Window, format!("{name} has a meaning only as a window to group by"))
         .hint(format!("write SELECT count(*), {name}(…) AS window FROM … GROUP BY window"))
 }

@@ -36,7 +36,7 @@ impl WindowNode {
     fn new(aggregate: &Aggregate) -> Result<Option<Self>> {
         let mut found: Option<(usize, Call)> = None;
         for (index, expr) in aggregate.group_expr.iter().enumerate() {
-            if matches!(expr, Expr::GroupingSet(_)) && marker::contains_call(expr) {
+            if matches!(expr, Expr::GroupingSet(_)) && marker::first_call(expr).is_some() {
                 return Err(Error::new(Code::NotYet, "ROLLUP, CUBE and GROUPING SETS with a window are not built yet")
                     .hint("UNION ALL a view for each of the groupings, or group the results of a window again"));
             }
@@ -183,9 +183,9 @@ impl AnalyzerRule for FindWindows {
                 LogicalPlan::Filter(filter) if window_under(&filter.input).is_some() => refuse_chance(&filter.predicate)?,
                 _ => {}
             }
-            plan.apply_expressions(|expr| match marker::contains_call(expr) {
-                true => Err(marker::outside(name_in(expr)).into()),
-                false => Ok(TreeNodeRecursion::Continue),
+            plan.apply_expressions(|expr| match marker::first_call(expr) {
+                Some(kind) => Err(marker::outside(kind).into()),
+                None => Ok(TreeNodeRecursion::Continue),
             })
         })?;
         Ok(plan.data)
@@ -198,10 +198,4 @@ fn refuse_chance(predicate: &Expr) -> Result<()> {
     Err(Error::new(Code::NotYet, format!("{name}() in a condition on the results of a window is not built yet")).hint(format!(
         "select it, and compare that: SELECT * FROM (SELECT {name}() AS chance, … GROUP BY window) WHERE chance < 0.5"
     )))
-}
-
-/// The name of the window function in an expression that holds one.
-fn name_in(expr: &Expr) -> &'static str {
-    let text = expr.to_string();
-    ["hop", "session"].into_iter().find(|name| text.contains(&format!("{name}("))).unwrap_or("tumble")
 }

@@ -1,4 +1,4 @@
-//! What can be asked, described by the routes themselves: OpenAPI at `/openapi.json`, and a page for people at `/docs`.
+//! What can be asked, described by the routes themselves: OpenAPI at `/openapi.json`, and a page for people at `/docs/api`.
 
 mod events;
 
@@ -52,12 +52,12 @@ pub fn routes(description: &utoipa::openapi::OpenApi, base_path: &str) -> Router
     if !base_path.is_empty() {
         document["servers"][0]["url"] = base_path.into();
     }
-    let config = Config::new(["../openapi.json"]).validator_url("none").try_it_out_enabled(true).persist_authorization(true);
+    let config = Config::new(["../../openapi.json"]).validator_url("none").try_it_out_enabled(true).persist_authorization(true);
     Router::new().route("/openapi.json", get(openapi)).with_state(Document(document.to_string().into())).merge(
         Router::new()
-            .route("/docs", get(async || Redirect::temporary("docs/")))
-            .route("/docs/", get(async |config: State<Arc<Config<'static>>>| page(config, Path("index.html".into())).await))
-            .route("/docs/{file}", get(page))
+            .route("/docs/api", get(async || Redirect::temporary("api/")))
+            .route("/docs/api/", get(async |config: State<Arc<Config<'static>>>| page(config, Path("index.html".into())).await))
+            .route("/docs/api/{file}", get(page))
             .with_state(Arc::new(config)),
     )
 }
@@ -81,8 +81,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
 
 /// A file of the page for people.
 async fn page(State(config): State<Arc<Config<'static>>>, Path(file): Path<String>) -> Result<Response> {
-    let found = utoipa_swagger_ui::serve(&file, config).map_err(|error| Error::bug(format!("/docs/{file}: {error}")))?;
-    let file = found.ok_or_else(|| Problem::from(Error::new(Code::NoRoute, format!("nothing is at /docs/{file}"))))?;
+    let found = utoipa_swagger_ui::serve(&file, config).map_err(|error| Error::bug(format!("/docs/api/{file}: {error}")))?;
+    let file = found.ok_or_else(|| Problem::from(Error::new(Code::NoRoute, format!("nothing is at /docs/api/{file}"))))?;
     let content_type = HeaderValue::from_str(&file.content_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
     let fixed: [(HeaderName, &str); 2] = [(CACHE_CONTROL, "no-cache"), (CONTENT_SECURITY_POLICY, POLICY)];
     let fixed = fixed.map(|(name, value)| (name, HeaderValue::from_static(value)));

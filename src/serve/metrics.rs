@@ -37,7 +37,7 @@ pub fn routes() -> OpenApiRouter<Arc<App>> {
 
 /// Metrics of the server, its tables, views and streams.
 #[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "server", responses(
-    (status = 200, content_type = "application/openmetrics-text", body = String, description = "OpenMetrics 1.0; the names stand in the README"),
+    (status = 200, content_type = "application/openmetrics-text", body = String, description = "OpenMetrics 1.0; the page `metrics` of the documentation lists the names"),
 ))]
 async fn metrics(State(app): State<Arc<App>>) -> Result<Response> {
     let mut registry = Registry::with_prefix(PREFIX);
@@ -309,7 +309,7 @@ impl Subject for StreamMetrics {
     }
 }
 
-/// A metric, declared once for the scrape and the README.
+/// A metric, declared once for the scrape and the documentation.
 struct Family<T: 'static> {
     /// Behind the prefix; of a counter without the `_total` that its samples have.
     name: &'static str,
@@ -444,7 +444,7 @@ fn write<T: Subject>(encoder: &mut DescriptorEncoder<'_>, families: &[Family<T>]
     Ok(())
 }
 
-/// All metrics as a table in Markdown, for the README.
+/// All metrics as a table in Markdown, for the documentation.
 pub fn described() -> String {
     let mut text = "| metric | labels | what it tells |\n|---|---|---|\n".to_string();
     describe(&mut text, SERVER);

@@ -7,6 +7,7 @@ pub mod body;
 mod checkpoints;
 pub mod connections;
 mod describe;
+mod docs;
 mod drasi;
 mod events;
 pub mod guard;
@@ -75,6 +76,7 @@ pub fn router(app: Arc<App>) -> Router {
         .split_for_parts();
     let elsewhere = Router::new().fallback(elsewhere).with_state(Arc::clone(&app.streams));
     router
+        .merge(docs::routes())
         .merge(describe::routes(&description, &app.settings.now().http.base_path))
         .merge(Router::new().nest("/api/v1", same))
         .merge(elsewhere)

@@ -257,7 +257,7 @@ async fn follow_until(mut output: Output, limit: u64, deadline: Instant) -> Resu
         if let Some(full) = collecting.full() {
             break full;
         }
-        match timeout_at(deadline, output.changes.recv()).await {
+        match timeout_at(deadline, output.next_changes()).await {
             Err(_) => break "timeout",
             Ok(None) => break "end",
             Ok(Some(changes)) => collecting.add(&changes?)?,
@@ -350,7 +350,7 @@ async fn stream(app: &App, answer: Answer, form: Form, limit: Option<u64>, parts
             let writer = RowsWriter::of(form, &output.schema, output.changelog)?;
             let chunks = unfold(Some((output, writer, left)), move |state| async move {
                 let (mut output, mut writer, left) = state?;
-                let next = if left == 0 { None } else { output.changes.recv().await };
+                let next = if left == 0 { None } else { output.next_changes().await };
                 let Some(changes) = next else { return Some((writer.finish().map(Chunk::from), None)) };
                 let written = changes.and_then(|changes| {
                     let (changes, count) = changes.first(left);

@@ -10,6 +10,7 @@ use super::foreign;
 use super::statement::fold;
 use super::syntax::small;
 use crate::error::{Code, Error, Span, nearest};
+use crate::window::WindowKind;
 
 /// The names a query may have meant.
 #[derive(Debug, Clone, Copy, Default)]
@@ -267,12 +268,8 @@ fn arguments(before: &str, after: &str, query: &Query) -> Error {
         Some(rest) if !before.contains('\n') => format!("function '{}", rest.trim_end_matches('.')),
         _ => format!("function '{name}' does not take these arguments: {}", in_sql(call)),
     };
-    let window = match name {
-        "tumble" => Some("give it the width: TUMBLE(INTERVAL '1 minute')"),
-        "hop" => Some("give it the slide, then the width: HOP(INTERVAL '10 seconds', INTERVAL '1 minute')"),
-        "session" => Some("give it the gap: SESSION(INTERVAL '5 minutes')"),
-        _ => None,
-    };
+    let give = |kind: WindowKind| format!("give it the {}: {}", kind.lengths().join(", then the "), kind.example());
+    let window = WindowKind::named(name).map(give);
     let candidates = after.split_once("Candidate functions:").map(|(_, list)| {
         list.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("Any")).collect::<Vec<_>>().join(", ")
     });

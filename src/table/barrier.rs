@@ -1,4 +1,5 @@
-//! One checkpoint under way: the mark that travels behind the rows, from each feed to everything that has a part in it.
+//! One checkpoint under way: the barrier travels behind the rows, from each feed to everything that has a part in it, and with it goes
+//! the [`Gathering`] that collects the parts.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,21 +10,19 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::operator::{Cut, Epoch, Frame, StatePart};
+use crate::operator::{Barrier, Cut, Epoch, Frame, StatePart};
 
-/// What stands before the mark is in the checkpoint, what comes behind it is not.
+/// Collects the parts of one checkpoint. It is not part of the stream: it travels beside the barrier's message within a process.
 ///
-/// Everyone who meets it gives a part and drops it; once it is gone everywhere, all parts are there.
+/// Everyone whom the barrier reaches gives a part and drops the gathering; once nobody holds it any more, all parts are there.
 #[derive(Debug)]
-pub struct Barrier {
-    pub epoch: Epoch,
-    /// Nothing may follow: the program ends.
-    pub last: bool,
+pub struct Gathering {
+    barrier: Barrier,
     written: Option<LastCheckpoint>,
     parts: mpsc::UnboundedSender<SavedPart>,
 }
 
-/// A part of a checkpoint that is being made.
+/// A part of a checkpoint that is being taken.
 #[derive(Debug)]
 pub struct SavedPart {
     /// `table/metrics`, `view/rolling`.
@@ -35,7 +34,7 @@ pub struct SavedPart {
     pub part: Result<StatePart>,
 }
 
-/// Who gave a part: a table or view that is made anew is another, also where it has the same name.
+/// Who gave a part: a table or view that is created anew has another id, also where it has the same name.
 pub type InstanceId = u64;
 
 /// Never the same twice in one process.
@@ -44,7 +43,7 @@ pub fn next_instance() -> InstanceId {
     LAST.fetch_add(1, Relaxed)
 }
 
-/// The last checkpoint that is safe.
+/// The last checkpoint that is safely on disk.
 #[derive(Debug, Clone, Default)]
 pub struct LastCheckpoint {
     pub epoch: Epoch,
@@ -52,49 +51,53 @@ pub struct LastCheckpoint {
     pub instances: HashMap<String, InstanceId>,
 }
 
-impl Barrier {
-    /// The mark, and where its parts come out: the channel ends when nobody holds the mark any more.
-    pub fn new(epoch: Epoch, last: bool, written: Option<LastCheckpoint>) -> (Barrier, mpsc::UnboundedReceiver<SavedPart>) {
-        // Everyone gives one part, so there are as many as tables and views at the most.
+impl Gathering {
+    /// The gathering for a barrier, and the channel of its parts, which ends when nobody holds the gathering any more.
+    pub fn new(barrier: Barrier, written: Option<LastCheckpoint>) -> (Gathering, mpsc::UnboundedReceiver<SavedPart>) {
+        // Everyone gives one part, so there are at most as many as tables and views.
         let (parts, received) = mpsc::unbounded_channel();
-        (Barrier { epoch, last, written, parts }, received)
+        (Gathering { barrier, written, parts }, received)
+    }
+
+    pub fn barrier(&self) -> Barrier {
+        self.barrier
     }
 
     /// For which checkpoint a part is saved, and what it may leave out.
     pub fn cut(&self, name: &str, instance: InstanceId) -> Cut {
         let known = self.written.as_ref().filter(|written| written.instances.get(name) == Some(&instance));
-        Cut { epoch: self.epoch, written: known.map(|written| written.epoch) }
+        Cut { epoch: self.barrier.epoch, written: known.map(|written| written.epoch) }
     }
 
-    /// Saves a part and gives it: `save` is told for which checkpoint, and what it may leave out.
+    /// Saves a part and gives it.
     pub fn give(&self, name: String, instance: InstanceId, fingerprint: String, save: impl FnOnce(Cut) -> Result<Vec<Frame>>) {
         let begin = Instant::now();
         let frames = save(self.cut(&name, instance));
         let part = frames.map(|frames| StatePart { name: name.clone(), fingerprint, frames });
-        // A checkpoint that was given up meanwhile wants no parts any more.
+        // A checkpoint that was given up meanwhile takes no more parts.
         let _ = self.parts.send(SavedPart { name, instance, spent: begin.elapsed(), part });
     }
 }
 
-/// Where a mark waits for the task that reads a feed.
+/// Where a checkpoint waits for the task that reads a feed.
 #[derive(Debug, Default)]
-pub(super) struct RequestedBarriers {
-    mark: Mutex<Option<Arc<Barrier>>>,
+pub(super) struct NextGathering {
+    waiting: Mutex<Option<Arc<Gathering>>>,
     notify: Notify,
 }
 
-impl RequestedBarriers {
-    /// Another mark that nobody has taken is given up.
-    pub(super) fn put(&self, mark: Arc<Barrier>) {
-        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
+impl NextGathering {
+    /// One that nobody has taken is given up for the new one.
+    pub(super) fn put(&self, gathering: Arc<Gathering>) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(gathering);
         self.notify.notify_one();
     }
 
-    pub(super) fn take(&self) -> Option<Arc<Barrier>> {
-        self.mark.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub(super) fn take(&self) -> Option<Arc<Gathering>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Waits until a mark may be there. Cancel-safe.
+    /// Waits until one may be there. Cancel-safe.
     pub(super) async fn notified(&self) {
         self.notify.notified().await;
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::barrier::{self, Barrier, InstanceId, RequestedBarriers};
+use super::barrier::{self, Gathering, InstanceId, NextGathering};
 use super::journals::Journals;
 use super::saved::Beginning;
 use super::spec::TableSpec;
@@ -22,8 +22,8 @@ pub(super) struct TableControl {
     pub(super) status: Arc<TableStatus>,
     /// Of all tables there ever were, this one.
     pub(super) instance: InstanceId,
-    /// A mark for the task that reads the feed.
-    pub(super) asked: RequestedBarriers,
+    /// The next checkpoint for the task that reads the feed.
+    pub(super) gathering: NextGathering,
     /// How the first task begins.
     beginning: Mutex<Option<Beginning>>,
     journals: Mutex<Journals>,
@@ -65,7 +65,7 @@ impl TableControl {
             feed: Arc::default(),
             status: Arc::default(),
             instance: barrier::next_instance(),
-            asked: RequestedBarriers::default(),
+            gathering: NextGathering::default(),
             beginning: Mutex::default(),
             journals: Mutex::default(),
             end: Mutex::default(),
@@ -116,11 +116,11 @@ impl TableControl {
         self.beginning.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Hands a mark to the task that reads the feed; whether there is one.
-    pub(super) fn mark(&self, mark: &Arc<Barrier>) -> bool {
+    /// Has the task that reads the feed send a barrier; false where there is no such task.
+    pub(super) fn send_barrier(&self, gathering: &Arc<Gathering>) -> bool {
         let hubs = self.hubs();
         if *hubs > 0 {
-            self.asked.put(Arc::clone(mark));
+            self.gathering.put(Arc::clone(gathering));
         }
         *hubs > 0
     }
@@ -136,9 +136,9 @@ impl TableControl {
     }
 
     /// Gives what there is to look back at, without a place to go on from unless that is the feed's end.
-    pub(super) fn give_past(&self, mark: &Barrier) {
+    pub(super) fn give_past(&self, gathering: &Gathering) {
         let spec = self.spec();
-        mark.give(spec.part_name(), self.instance, spec.fingerprint(), |cut| {
+        gathering.give(spec.part_name(), self.instance, spec.fingerprint(), |cut| {
             let mut frames = self.end.lock().unwrap_or_else(PoisonError::into_inner).clone();
             self.save_journals(&mut Saver::new(cut, &mut frames))?;
             Ok(frames)
@@ -170,7 +170,7 @@ impl TableControl {
     }
 }
 
-/// Held by a task from before its first step until it no longer reads the feed: a mark that is sent meanwhile is for it.
+/// Held by a task from before its first step until it no longer reads the feed: a barrier that is sent meanwhile is for it.
 pub(super) struct Serving(Arc<TableControl>);
 
 impl Deref for Serving {
@@ -186,7 +186,7 @@ impl Drop for Serving {
         let mut hubs = self.0.hubs();
         *hubs -= 1;
         if *hubs == 0 {
-            drop(self.0.asked.take());
+            drop(self.0.gathering.take());
             self.0.rest();
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::barrier::Barrier;
+use super::barrier::Gathering;
 use super::clock::Clock;
 use super::control::{Orders, Serving, Stand, TableControl};
 use super::decode::{Batch, Decode, FatalEvent};
@@ -60,7 +60,7 @@ struct Hub<'a> {
     now: Instant,
     /// Since when the rows of a keyed table are the same.
     rows_kept: FrameVersion,
-    /// The last mark has gone out: nothing may follow.
+    /// The last barrier has gone out: nothing may follow.
     halted: bool,
     /// When the connection that is up was made, or the last event came on it.
     heard: Option<Instant>,
@@ -139,13 +139,13 @@ impl<'a> Hub<'a> {
         Ok(())
     }
 
-    /// Gives the table's part of a checkpoint, and sends the mark on behind it.
-    async fn take_part(&mut self, mark: &Arc<Barrier>) {
+    /// Gives the table's part of a checkpoint, and sends the barrier on behind it.
+    async fn take_part(&mut self, gathering: &Arc<Gathering>) {
         let spec = Arc::clone(&self.obeyed.spec);
-        self.halted |= mark.last;
-        mark.give(spec.part_name(), self.shared.instance, spec.fingerprint(), |cut| self.save(cut));
+        self.halted |= gathering.barrier().last;
+        gathering.give(spec.part_name(), self.shared.instance, spec.fingerprint(), |cut| self.save(cut));
         for reader in &self.readers {
-            reader.mark(mark).await;
+            reader.send_barrier(gathering).await;
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Hub<'a> {
                 reading = self.feed.read(&mut each), if listens => Some(reading),
                 () = self.queue.notified() => None,
                 _ = self.orders.changed() => None,
-                () = self.shared.asked.notified() => None,
+                () = self.shared.gathering.notified() => None,
                 _ = tick.tick(), if !self.halted => None,
             };
             self.now = Instant::now();
@@ -184,12 +184,12 @@ impl<'a> Hub<'a> {
                 Err(error) => self.fail(error).await,
             }
             // Readers that are in the queue before the barrier get it, from every table.
-            let mark = self.shared.asked.take();
+            let gathering = self.shared.gathering.take();
             if let Err(error) = self.come_and_go().await {
                 self.fail(error).await;
             }
-            if let Some(mark) = mark {
-                self.take_part(&mark).await;
+            if let Some(gathering) = gathering {
+                self.take_part(&gathering).await;
             }
             self.obey().await;
             let away = self.now.elapsed();
@@ -259,8 +259,8 @@ impl<'a> Hub<'a> {
     async fn fail(&mut self, error: Error) {
         let error = named(&self.obeyed.spec, self.feed.give_up(error));
         self.failure = Some(error.clone());
-        self.readers.iter().filter(|reader| !reader.is_kept()).for_each(|reader| reader.fail(error.clone()));
-        self.readers.retain(Reader::is_kept);
+        self.readers.iter().filter(|reader| !reader.outlives_failure()).for_each(|reader| reader.fail(error.clone()));
+        self.readers.retain(Reader::outlives_failure);
         self.stand_still().await;
     }
 
@@ -366,8 +366,8 @@ impl<'a> Hub<'a> {
         self.greet(&new).await?;
         self.readers.extend(new);
         if let Some(error) = self.failure.clone() {
-            self.readers.iter().filter(|reader| !reader.is_kept()).for_each(|reader| reader.fail(error.clone()));
-            self.readers.retain(Reader::is_kept);
+            self.readers.iter().filter(|reader| !reader.outlives_failure()).for_each(|reader| reader.fail(error.clone()));
+            self.readers.retain(Reader::outlives_failure);
         }
         self.renew()
     }

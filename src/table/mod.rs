@@ -18,8 +18,8 @@ mod spec;
 mod status;
 
 pub use arrival::{ARRIVAL, WithArrival};
-pub use barrier::{Barrier, InstanceId, LastCheckpoint, SavedPart, next_instance};
+pub use barrier::{Gathering, InstanceId, LastCheckpoint, SavedPart, next_instance};
 pub use provider::Table;
-pub use readers::{Delivery, Follow, Subscription};
+pub use readers::{Follow, Subscription};
 pub use spec::{ColumnSource, EventTime, Generated, TableSpec};
 pub use status::{BadSample, TableSnapshot, TableStatus};

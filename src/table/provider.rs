@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::{Instrument, info_span};
 
 use super::arrival;
-use super::barrier::Barrier;
+use super::barrier::Gathering;
 use super::control::{Stand, TableControl};
 use super::hub;
 use super::journals;
@@ -213,10 +213,10 @@ impl Table {
         self.queue.open(|| tasks.spawn(served(Arc::clone(&self.queue))));
     }
 
-    /// Hands a mark to the feed and to all readers that want marks. Whether it went out: a table that nobody reads, or that ends
-    /// by itself, has no place to go on from.
-    pub fn mark(&self, mark: &Arc<Barrier>) -> bool {
-        !self.shared.spec().finite && self.shared.mark(mark)
+    /// Saves the table's part of a checkpoint and sends the barrier to all readers that take barriers. False where none goes out: a table
+    /// that nobody reads, or that ends by itself, has no place to resume from.
+    pub fn send_barrier(&self, gathering: &Arc<Gathering>) -> bool {
+        !self.shared.spec().finite && self.shared.send_barrier(gathering)
     }
 
     /// Whether the feed runs for some reader now.
@@ -224,9 +224,9 @@ impl Table {
         self.shared.is_served()
     }
 
-    /// Gives a part of a checkpoint for a table to which no mark went out: its bad events, log and gaps, and no place but the end of its feed.
-    pub fn give_past(&self, mark: &Barrier) {
-        self.shared.give_past(mark);
+    /// Gives a part of a checkpoint for a table that sends no barrier: its bad events, log and gaps, and no place but the end of its feed.
+    pub fn give_past(&self, gathering: &Gathering) {
+        self.shared.give_past(gathering);
     }
 
     /// The name of the table's part of a checkpoint.
@@ -239,8 +239,8 @@ impl Table {
         self.shared.spec().fingerprint()
     }
 
-    /// The first task goes on from this state; not if nobody read the table when it was made. Readers that have seen what it has seen follow as
-    /// [`Follow::Restored`] or [`Follow::Resumed`].
+    /// The first task goes on from this state; not if nobody read the table when it was made. Readers that have seen what it has seen follow with
+    /// [`Follow::is_restored`].
     pub fn resume_at(&self, frames: Vec<Frame>) -> Result<bool> {
         let mut frames = contents(frames)?;
         let mut state = Loader::new(&mut frames);
@@ -335,7 +335,7 @@ impl PartitionStream for TableRows {
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
         let table = self.source.apart();
-        let subscription = table.subscribe(self.projection.clone(), Follow::Exact);
+        let subscription = table.subscribe(self.projection.clone(), Follow::EXACT);
         table.start();
         if table.spec().key.is_some() {
             let rows = stream::once(async move { last(subscription?).await }).try_filter_map(|rows| async move { Ok(rows) });
@@ -346,7 +346,7 @@ impl PartitionStream for TableRows {
             while let Some(message) = subscription.next().await {
                 match message? {
                     Message::Changes(changes) => return Ok(Some((changes.rows, Ok(subscription)))),
-                    Message::Watermark(_) => {}
+                    Message::Watermark(_) | Message::Barrier(_) => {}
                     Message::End => break,
                 }
             }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::arrival;
-use super::barrier::Barrier;
+use super::barrier::Gathering;
 use super::provider::Table;
 use super::spec::TableSpec;
 use crate::error::{Code, Error, Result};
@@ -21,41 +21,54 @@ const READER_QUEUE: usize = 8;
 /// Rows and other messages that a casual reader may lag behind: many seconds of most feeds, and memory that a server can spare.
 const CASUAL_QUEUE: usize = 256 * 1024;
 
-/// What a reader and the feed owe to each other.
+/// What a reader and its table owe to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follow {
-    /// Misses nothing: the feed waits for it. It ends with an error when the feed fails.
-    Exact,
-    /// As [`Follow::Exact`], and marks come, too.
-    Marked,
-    /// As [`Follow::Marked`], with a state of the checkpoint from which the table goes on: it has seen everything that came before.
-    Resumed,
-    /// Misses nothing, gets marks, and outlives a failure of the feed: it waits with its watermark standing still until the feed is told to connect
-    /// again. For what is to run for ever.
-    Kept,
-    /// As [`Follow::Kept`], with such a state.
-    Restored,
-    /// Never slows others down: once it lags too far behind while others read the same feed, it is cut off with an error. As long as it
-    /// is alone the feed waits for it.
-    Casual,
+pub struct Follow {
+    /// The feed waits for the reader. One that it does not wait for is cut off with an error once it lags too far behind while others read
+    /// the same feed; as long as it is alone the feed waits for it, too.
+    pub is_waited_for: bool,
+    /// Barriers of checkpoints come to it.
+    pub takes_barriers: bool,
+    /// A failure of the feed is no end: the reader waits, with its watermark standing still, until the feed is told to connect again.
+    pub outlives_failure: bool,
+    /// Its state is that of the checkpoint from which the table resumes: it has seen everything that came before.
+    pub is_restored: bool,
 }
 
-/// What comes to a reader.
+impl Follow {
+    /// A query that misses nothing and ends with the feed, or with its error.
+    pub const EXACT: Follow = Follow { is_waited_for: true, takes_barriers: false, outlives_failure: false, is_restored: false };
+    /// A query that never slows others down.
+    pub const CASUAL: Follow = Follow { is_waited_for: false, ..Follow::EXACT };
+    /// An output whose state is kept in checkpoints.
+    pub const OUTPUT: Follow = Follow { takes_barriers: true, ..Follow::EXACT };
+    /// A view that is to run for ever.
+    pub const VIEW: Follow = Follow { outlives_failure: true, ..Follow::OUTPUT };
+
+    /// The same with a state of the checkpoint from which the table resumes.
+    pub const fn restored(self) -> Follow {
+        Follow { is_restored: true, ..self }
+    }
+}
+
+/// A message on its way to a reader.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all deliveries are messages, which stand for many rows")]
-pub enum Delivery {
-    Message(Message),
-    /// Not to those who follow as [`Follow::Exact`] or [`Follow::Casual`].
-    Mark(Arc<Barrier>),
+struct Sent {
+    message: Message,
+    /// When the table had it ready.
+    at: Instant,
+    /// With a barrier.
+    gathering: Option<Arc<Gathering>>,
 }
 
 /// A reader's end of a table: rows of the columns it asked for, and watermarks, in order. It keeps the table alive.
 #[derive(Debug)]
 pub struct Subscription {
-    messages: mpsc::Receiver<(Instant, Delivery)>,
+    messages: mpsc::Receiver<Sent>,
     shared: Arc<SubscriptionState>,
     ended: bool,
     handed_out: Instant,
+    gathering: Option<Arc<Gathering>>,
     _table: Arc<Table>,
 }
 
@@ -71,36 +84,38 @@ struct SubscriptionState {
 impl Subscription {
     /// The next message; `None` after [`Message::End`] or an error. Cancel-safe.
     pub async fn next(&mut self) -> Option<Result<Message>> {
-        loop {
-            match poll_fn(|context| self.poll_next(context)).await? {
-                Ok(Delivery::Message(message)) => return Some(Ok(message)),
-                Ok(Delivery::Mark(_)) => {}
-                Err(error) => return Some(Err(error)),
-            }
-        }
+        poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// What comes next, marks too; `None` after [`Message::End`] or an error.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    /// [`Subscription::next`] for those who poll.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        let Some((handed_out, delivery)) = ready!(self.messages.poll_recv(context)) else {
+        let Some(Sent { message, at, gathering }) = ready!(self.messages.poll_recv(context)) else {
             self.ended = true;
             let failure = self.shared.failure.get().cloned();
             return Poll::Ready(Some(Err(failure.unwrap_or_else(|| Error::bug("a table has left its reader without an end")))));
         };
-        self.handed_out = handed_out;
-        if let (Delivery::Message(message), Some(room)) = (&delivery, &self.shared.room) {
-            room.add_permits(weight(message) as usize);
+        self.handed_out = at;
+        if gathering.is_some() {
+            self.gathering = gathering;
         }
-        self.ended = matches!(delivery, Delivery::Message(Message::End));
-        Poll::Ready(Some(Ok(delivery)))
+        if let Some(room) = &self.shared.room {
+            room.add_permits(weight(&message) as usize);
+        }
+        self.ended = matches!(message, Message::End);
+        Poll::Ready(Some(Ok(message)))
     }
 
     /// When the table had the latest message ready.
     pub fn handed_out(&self) -> Instant {
         self.handed_out
+    }
+
+    /// Where the parts of the checkpoint go whose barrier came last; once.
+    pub fn take_gathering(&mut self) -> Option<Arc<Gathering>> {
+        self.gathering.take()
     }
 }
 
@@ -111,7 +126,7 @@ pub(super) struct Reader {
     pub(super) projection: Vec<usize>,
     pub(super) schema: SchemaRef,
     follow: Follow,
-    messages: mpsc::Sender<(Instant, Delivery)>,
+    messages: mpsc::Sender<Sent>,
     shared: Arc<SubscriptionState>,
 }
 
@@ -122,15 +137,22 @@ impl Reader {
         projection: Vec<usize>,
         follow: Follow,
     ) -> Result<(Reader, Subscription)> {
-        let (queue, room) = match follow {
-            Follow::Casual => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
-            _ => (READER_QUEUE, None),
+        let (queue, room) = match follow.is_waited_for {
+            true => (READER_QUEUE, None),
+            false => (CASUAL_QUEUE, Some(Semaphore::new(CASUAL_QUEUE))),
         };
         let (sender, messages) = mpsc::channel(queue);
         let schema = Arc::new(arrival::readable(&spec.schema).project(&projection)?);
         let shared = Arc::new(SubscriptionState { failure: OnceLock::new(), room });
         let reader = Reader { projection, schema, follow, messages: sender, shared: Arc::clone(&shared) };
-        let subscription = Subscription { messages, shared, ended: false, handed_out: Instant::now(), _table: Arc::clone(table) };
+        let subscription = Subscription {
+            messages,
+            shared,
+            ended: false,
+            handed_out: Instant::now(),
+            gathering: None,
+            _table: Arc::clone(table),
+        };
         Ok((reader, subscription))
     }
 
@@ -139,7 +161,7 @@ impl Reader {
         if self.has_left() {
             return;
         }
-        let handed_out = Instant::now();
+        let at = Instant::now();
         if let Some(room) = &self.shared.room {
             let weight = weight(&message);
             let room = match room.try_acquire_many(weight) {
@@ -154,13 +176,14 @@ impl Reader {
             // The room is never closed, and is given back by the reader.
             room.into_iter().for_each(SemaphorePermit::forget);
         }
-        let _ = self.messages.send((handed_out, Delivery::Message(message))).await;
+        let _ = self.messages.send(Sent { message, at, gathering: None }).await;
     }
 
-    /// Puts the mark behind everything sent so far, where the reader wants marks.
-    pub(super) async fn mark(&self, mark: &Arc<Barrier>) {
-        if !matches!(self.follow, Follow::Exact | Follow::Casual) && !self.has_left() {
-            let _ = self.messages.send((Instant::now(), Delivery::Mark(Arc::clone(mark)))).await;
+    /// Puts the barrier behind everything sent so far, where the reader takes barriers.
+    pub(super) async fn send_barrier(&self, gathering: &Arc<Gathering>) {
+        if self.follow.takes_barriers && !self.has_left() {
+            let message = Message::Barrier(gathering.barrier());
+            let _ = self.messages.send(Sent { message, at: Instant::now(), gathering: Some(Arc::clone(gathering)) }).await;
         }
     }
 
@@ -169,13 +192,13 @@ impl Reader {
         let _ = self.shared.failure.set(error);
     }
 
-    pub(super) fn is_kept(&self) -> bool {
-        matches!(self.follow, Follow::Kept | Follow::Restored)
+    pub(super) fn outlives_failure(&self) -> bool {
+        self.follow.outlives_failure
     }
 
     /// It has the rows that were there before.
     pub(super) fn is_restored(&self) -> bool {
-        matches!(self.follow, Follow::Restored | Follow::Resumed)
+        self.follow.is_restored
     }
 
     /// It has gone, or is to be let go.
@@ -188,7 +211,7 @@ impl Reader {
 fn weight(message: &Message) -> u32 {
     let rows = match message {
         Message::Changes(changes) => changes.len(),
-        Message::Watermark(_) | Message::End => 0,
+        Message::Watermark(_) | Message::Barrier(_) | Message::End => 0,
     };
     u32::try_from(rows.saturating_add(1).min(CASUAL_QUEUE)).unwrap_or(u32::MAX)
 }

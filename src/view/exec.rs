@@ -14,7 +14,6 @@ use futures::stream;
 
 use super::run::Run;
 use crate::error::{Code, Error, Result};
-use crate::operator::Message;
 use crate::plan::Plan;
 use crate::table::{Follow, Table};
 
@@ -91,17 +90,13 @@ impl ExecutionPlan for ContinuousExec {
                 .hint("leave out emit = 'changes', allowed_lateness and PRIMARY KEY, or run it by streamgauge::Engine, which gives changes")
                 .into());
         }
-        let (run, tables) = self.run(context, Follow::Exact)?;
+        let (run, tables) = self.run(context, Follow::EXACT)?;
         for table in &tables {
             table.start();
         }
         let rows = stream::try_unfold((run, tables), |(mut run, tables)| async move {
-            while let Some(message) = run.next().await? {
-                if let Message::Changes(changes) = message {
-                    return Ok(Some((changes.rows, (run, tables))));
-                }
-            }
-            Ok::<_, DataFusionError>(None)
+            let changes = run.next_changes().await?;
+            Ok::<_, DataFusionError>(changes.map(|changes| (changes.rows, (run, tables))))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.plan.schema), rows)))
     }

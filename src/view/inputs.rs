@@ -1,4 +1,4 @@
-//! The tables that a run reads, as one stream in which a mark comes once: behind what all of them sent before it.
+//! The tables that a run reads, as one stream in which each barrier comes once: behind what all of them sent before it.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -7,91 +7,100 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::operator::Message;
 use crate::operator::state::Epoch;
-use crate::table::{Barrier, Delivery, Subscription};
+use crate::operator::{Barrier, Message};
+use crate::table::{Gathering, Subscription};
 
-/// Reads each table in its turn. One that brought a mark is not read further until all others brought it or have ended (the alignment of
-/// barriers in: Carbone et al., Lightweight Asynchronous Snapshots for Distributed Dataflows, 2015).
+/// Reads each table in its turn. One that brought a barrier is not read further until all others brought it or have ended (the alignment
+/// of barriers in: Carbone et al., Lightweight Asynchronous Snapshots for Distributed Dataflows, 2015).
 pub struct Inputs {
     inputs: Vec<RunInput>,
     /// The input whose turn it is.
     turn: usize,
-    /// The mark that some input brought and another has not.
-    awaited: Option<Arc<Barrier>>,
-    /// Marks up to this one are not waited for: they were on their way before all inputs were there.
+    /// The barrier that some input brought and another has not.
+    awaited: Option<Barrier>,
+    /// Where the parts go for the barrier that came last.
+    gathering: Option<Arc<Gathering>>,
+    /// Barriers up to this one are not waited for: they were on their way before all inputs were there.
     ignored: Epoch,
 }
 
 struct RunInput {
     subscription: Subscription,
     ended: bool,
-    /// It brought the mark that is awaited.
+    /// It brought the barrier that is awaited.
     brought: bool,
 }
 
-/// What comes to a run.
-#[expect(clippy::large_enum_variant, reason = "nearly all that arrives are messages, and each stands for many rows")]
-pub enum Arrival {
-    /// From which input, and when its table had it ready.
-    Message(usize, Instant, Message),
-    Mark(Arc<Barrier>),
+/// A message that comes to a run.
+pub struct Arrived {
+    pub message: Message,
+    /// From which input; a barrier comes from all of them.
+    pub source: usize,
+    /// When its table had it ready.
+    pub handed_out: Instant,
 }
 
 impl Inputs {
     pub fn new(subscriptions: Vec<Subscription>) -> Self {
         let inputs = subscriptions.into_iter().map(|subscription| RunInput { subscription, ended: false, brought: false });
-        Inputs { inputs: inputs.collect(), turn: 0, awaited: None, ignored: 0 }
+        Inputs { inputs: inputs.collect(), turn: 0, awaited: None, gathering: None, ignored: 0 }
     }
 
-    pub fn ignore_marks(&mut self, up_to: Epoch) {
+    pub fn ignore_barriers(&mut self, up_to: Epoch) {
         self.ignored = self.ignored.max(up_to);
     }
 
+    /// Where the parts go for the barrier that came last; once.
+    pub fn take_gathering(&mut self) -> Option<Arc<Gathering>> {
+        self.gathering.take()
+    }
+
     /// `None` once all inputs have ended. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Result<Arrival>> {
+    pub async fn next(&mut self) -> Option<Result<Arrived>> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Arrival>>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Arrived>>> {
         let count = self.inputs.len();
         for _ in 0..count {
-            let at = self.turn;
-            self.turn = (at + 1) % count;
-            while !self.inputs[at].ended && !self.inputs[at].brought {
-                let Poll::Ready(delivery) = self.inputs[at].subscription.poll_next(context) else { break };
-                match delivery {
-                    None => self.inputs[at].ended = true,
-                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                    Some(Ok(Delivery::Message(message))) => {
-                        let handed_out = self.inputs[at].subscription.handed_out();
-                        return Poll::Ready(Some(Ok(Arrival::Message(at, handed_out, message))));
+            let source = self.turn;
+            self.turn = (source + 1) % count;
+            while !self.inputs[source].ended && !self.inputs[source].brought {
+                let Poll::Ready(next) = self.inputs[source].subscription.poll_next(context) else { break };
+                match next.transpose()? {
+                    None => self.inputs[source].ended = true,
+                    Some(Message::Barrier(barrier)) => self.bring(source, barrier),
+                    Some(message) => {
+                        let handed_out = self.inputs[source].subscription.handed_out();
+                        return Poll::Ready(Some(Ok(Arrived { message, source, handed_out })));
                     }
-                    Some(Ok(Delivery::Mark(mark))) if mark.epoch > self.ignored => self.bring(at, mark),
-                    Some(Ok(Delivery::Mark(_))) => {}
                 }
             }
         }
         match self.inputs.iter().all(|input| input.ended || input.brought) {
-            true => Poll::Ready(self.aligned().map(|mark| Ok(Arrival::Mark(mark)))),
+            true => Poll::Ready(self.aligned().map(Ok)),
             false => Poll::Pending,
         }
     }
 
-    /// A later mark means that the one before was given up.
-    fn bring(&mut self, at: usize, mark: Arc<Barrier>) {
-        let awaited = self.awaited.as_ref().map_or(0, |awaited| awaited.epoch);
-        if mark.epoch > awaited {
-            self.inputs.iter_mut().for_each(|input| input.brought = false);
-            self.awaited = Some(mark);
-        } else if mark.epoch < awaited {
+    /// A later barrier means that the checkpoint of the one before was given up.
+    fn bring(&mut self, source: usize, barrier: Barrier) {
+        let gathering = self.inputs[source].subscription.take_gathering();
+        let earliest = self.awaited.map_or(self.ignored.saturating_add(1), |awaited| awaited.epoch);
+        if barrier.epoch < earliest {
             return;
         }
-        self.inputs[at].brought = true;
+        if self.awaited != Some(barrier) {
+            self.inputs.iter_mut().for_each(|input| input.brought = false);
+            (self.awaited, self.gathering) = (Some(barrier), gathering);
+        }
+        self.inputs[source].brought = true;
     }
 
-    fn aligned(&mut self) -> Option<Arc<Barrier>> {
+    fn aligned(&mut self) -> Option<Arrived> {
         self.inputs.iter_mut().for_each(|input| input.brought = false);
-        self.awaited.take()
+        let message = Message::Barrier(self.awaited.take()?);
+        Some(Arrived { message, source: 0, handed_out: Instant::now() })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::pending;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,20 +17,21 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use futures::StreamExt;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use super::drive::{Sink, drive};
 use super::history::{Followed, Follower, HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, HistoryEntry};
 use super::latency::Latency;
 use super::once::Once;
 use super::rows::{Rows, arranged};
-use super::run::{Progress, Run, Step};
+use super::run::{Progress, Run};
 use super::saved::{self, Chapters, Numbers, SavedEntry, SavedView};
 use crate::change::Changes;
 use crate::error::{Error, Result};
 use crate::format::encode::Change;
 use crate::memory::held_by;
-use crate::operator::Message;
 use crate::operator::state::{Frame, FrameVersion, Loader, Saver, contents};
-use crate::table::{Barrier, InstanceId, next_instance};
+use crate::table::{Gathering, InstanceId, next_instance};
 use crate::time::{Timestamp, TimestampArray};
 
 /// What the names of frames begin with that are the view's own; operators have numbers.
@@ -343,55 +344,23 @@ impl Live {
     }
 
     /// Drives a query over feeds until it ends, fails, or the task is dropped. `fingerprint` is what its state belongs to.
-    pub async fn drive(self: Arc<Self>, mut run: Run, fingerprint: String) {
+    pub async fn run(self: Arc<Self>, run: Run, fingerprint: String) {
         let _ = self.progress.set(run.progress());
-        loop {
-            let done = match run.step().await {
-                Ok(Some(Step::Mark(mark))) => {
-                    let given = self.take_part(&mark, &fingerprint, &mut run);
-                    if mark.last {
-                        drop(mark);
-                        return pending().await;
-                    }
-                    given
-                }
-                Ok(Some(Step::Message(Message::Changes(changes)))) => {
-                    let published = self.publish(changes, Timestamp::now());
-                    if let Some(handed_out) = run.handed_out() {
-                        self.latency.add(handed_out.elapsed());
-                    }
-                    published
-                }
-                Ok(Some(Step::Message(_))) => continue,
-                Ok(None) => return self.enter(Health::Ended),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = done {
-                return self.enter(Health::Failed(error));
-            }
-        }
+        let health = match drive(run, &mut LiveSink { live: &self, fingerprint }).await {
+            Ok(()) => Health::Ended,
+            Err(error) => Health::Failed(error),
+        };
+        self.enter(health);
     }
 
-    /// Gives the view's part of a checkpoint: its operators after everything that is published, and what that is. Fails where the
-    /// operators are not to be used any more.
-    fn take_part(&self, mark: &Barrier, fingerprint: &str, run: &mut Run) -> Result<()> {
-        let mut saved = Ok(());
-        mark.give(self.part_name(), self.instance, fingerprint.into(), |cut| {
-            let mut frames = run.save(cut).inspect_err(|error| saved = Err(error.clone()))?;
-            self.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
-            Ok(frames)
-        });
-        saved
-    }
-
-    /// The same of a view that has ended or failed: what it has said is all there is. Nothing of one that may say more.
-    pub fn take_last_part(&self, mark: &Barrier, fingerprint: &str) {
+    /// Gives the part of a view that has ended or failed: what it published is all there is. Nothing of one that may publish more.
+    pub fn take_last_part(&self, gathering: &Gathering, fingerprint: &str) {
         let failure = match self.health() {
             Health::Ended => None,
             Health::Failed(error) => Some(error),
             Health::Waiting | Health::Running | Health::Dropped => return,
         };
-        mark.give(self.last_part_name(), self.instance, fingerprint.into(), |cut| {
+        gathering.give(self.last_part_name(), self.instance, fingerprint.into(), |cut| {
             let mut frames = Vec::new();
             let mut state = Saver::new(cut, &mut frames);
             self.save(&mut state.within(LIVE))?;
@@ -542,6 +511,35 @@ fn next_epoch() -> u64 {
 /// From the system; should it have none, from the clock.
 fn random() -> u64 {
     getrandom::u64().unwrap_or_else(|_| Timestamp::now().nanos().unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
+/// Publishes the changes of a run as those of its view.
+struct LiveSink<'a> {
+    live: &'a Live,
+    fingerprint: String,
+}
+
+impl Sink for LiveSink<'_> {
+    async fn changes(&mut self, changes: Changes, handed_out: Option<Instant>) -> Result<ControlFlow<()>> {
+        self.live.publish(changes, Timestamp::now())?;
+        if let Some(handed_out) = handed_out {
+            self.live.latency.add(handed_out.elapsed());
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The part is the state of the operators after everything that is published, and what that is. Fails where the operators are not
+    /// to be used any more.
+    async fn barrier(&mut self, gathering: Arc<Gathering>, run: &mut Run) -> Result<ControlFlow<()>> {
+        let live = self.live;
+        let mut saved = Ok(ControlFlow::Continue(()));
+        gathering.give(live.part_name(), live.instance, self.fingerprint.clone(), |cut| {
+            let mut frames = run.save(cut).inspect_err(|error| saved = Err(error.clone()))?;
+            live.save(&mut Saver::new(cut, &mut frames).within(LIVE))?;
+            Ok(frames)
+        });
+        saved
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A running chain: reads its tables, drives its operators, and gives changes.
 
 mod budget;
+mod drive;
 mod exec;
 mod history;
 mod inputs;
@@ -13,6 +14,7 @@ mod run;
 mod saved;
 
 pub use budget::Budget;
+pub use drive::{Sink, drive};
 pub use exec::ContinuousExec;
 pub use history::{Followed, Follower, HISTORY_CHANGES_MAX, HistoryEntry};
 pub use latency::{Latencies, Latency};
@@ -20,4 +22,4 @@ pub use live::{Health, Live, Order, Snapshot, begin_epochs};
 pub use once::Once;
 pub use planner::register;
 pub use rows::Rows;
-pub use run::{Progress, Run, Step};
+pub use run::{Progress, Run};

@@ -9,13 +9,14 @@ use futures::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::budget::{Budget, Pace};
-use super::inputs::{Arrival, Inputs};
+use super::inputs::{Arrived, Inputs};
+use crate::change::Changes;
 use crate::error::Result;
 use crate::function::LostGroup;
 use crate::operator::state::{Cut, Frame};
 use crate::operator::{BAD_SAMPLES, BadRow, Chain, Epoch, Message, Report};
 use crate::plan::{Fixed, Instance, Plan};
-use crate::table::{Barrier, Follow, Table};
+use crate::table::{Follow, Gathering, Table};
 use crate::time::Timestamp;
 
 /// How old the progress of a run may be while it has no time to wait: what operators tell is for people to read.
@@ -41,14 +42,6 @@ pub struct Run {
     state_bytes: usize,
     /// When a table had the latest message ready that came in.
     handed_out: Option<Instant>,
-}
-
-/// What a run gives.
-#[expect(clippy::large_enum_variant, reason = "nearly all steps are messages, and each stands for many rows")]
-pub enum Step {
-    Message(Message),
-    /// Everything before the mark has been given, and nothing behind it was read: [`Run::save`] gives the state for it.
-    Mark(Arc<Barrier>),
 }
 
 /// How far a run has come, for those who watch it: noted whenever the run waits, and now and then while it does not.
@@ -86,7 +79,7 @@ impl Run {
         let mut inputs = Inputs::new(inputs);
         // A feed that ends is read from its beginning again after a restart, so there is no place in it to go on from.
         if tables.iter().any(|table| table.spec().finite) {
-            inputs.ignore_marks(Epoch::MAX);
+            inputs.ignore_barriers(Epoch::MAX);
         }
         let run = Run {
             chain,
@@ -111,24 +104,25 @@ impl Run {
         Arc::clone(&self.progress)
     }
 
-    /// The next message of the result; `None` after the end. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Message>> {
+    /// The next changes of the result; `None` after the end. Cancel-safe.
+    pub async fn next_changes(&mut self) -> Result<Option<Changes>> {
         loop {
-            match self.step().await? {
-                Some(Step::Message(message)) => return Ok(Some(message)),
-                Some(Step::Mark(_)) => {}
+            match self.next().await? {
+                Some(Message::Changes(changes)) => return Ok(Some(changes)),
+                Some(_) => {}
                 None => return Ok(None),
             }
         }
     }
 
-    /// The next message of the result, or the next mark; `None` after the end. Cancel-safe.
-    pub async fn step(&mut self) -> Result<Option<Step>> {
+    /// The next message of the result; `None` after the end. At a barrier everything before it has been given, and nothing behind it was
+    /// read: [`Run::save`] gives the state for it, and [`Run::take_gathering`] tells where that goes. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Message>> {
         self.read_fixed().await?;
         loop {
             match self.ready.pop_front() {
                 Some(Message::End) => return Ok(self.end()),
-                Some(message) => return Ok(Some(Step::Message(message))),
+                Some(message) => return Ok(Some(message)),
                 None if self.ended => return Ok(None),
                 None => {}
             }
@@ -154,11 +148,7 @@ impl Run {
                     }
                 }
             };
-            let (source, handed_out, message) = match next.transpose()? {
-                Some(Arrival::Message(source, handed_out, message)) => (source, handed_out, message),
-                Some(Arrival::Mark(mark)) => return Ok(Some(Step::Mark(mark))),
-                None => return Ok(self.end()),
-            };
+            let Some(Arrived { message, source, handed_out }) = next.transpose()? else { return Ok(self.end()) };
             self.handed_out = Some(handed_out);
             self.pace.changed();
             self.chain.push(source, message, &mut self.out)?;
@@ -171,9 +161,14 @@ impl Run {
         }
     }
 
-    /// Marks up to this one are nothing to this run: they were sent before it joined its tables.
-    pub fn ignore_marks(&mut self, up_to: Epoch) {
-        self.inputs.ignore_marks(up_to);
+    /// Barriers up to this one are nothing to this run: they were sent before it joined its tables.
+    pub fn ignore_barriers(&mut self, up_to: Epoch) {
+        self.inputs.ignore_barriers(up_to);
+    }
+
+    /// Where the parts go for the barrier that came last; once.
+    pub fn take_gathering(&mut self) -> Option<Arc<Gathering>> {
+        self.inputs.take_gathering()
     }
 
     /// The state of all operators after everything that was given so far.
@@ -196,7 +191,7 @@ impl Run {
         self.handed_out
     }
 
-    fn end(&mut self) -> Option<Step> {
+    fn end(&mut self) -> Option<Message> {
         self.ended = true;
         self.note();
         None

@@ -3,8 +3,12 @@
 //! All times and lengths are nanoseconds. Nothing here overflows: a time whose windows would reach past the ends of the range
 //! (the years 1677 and 2262) has no place, and the callers report its row.
 
+mod kind;
+
 use std::fmt;
 use std::time::Duration;
+
+pub use kind::WindowKind;
 
 use crate::error::{Code, Error, Result};
 

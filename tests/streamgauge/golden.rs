@@ -261,7 +261,7 @@ impl Case {
                 encoder = encoder.view(name);
             }
             let mut text = Vec::new();
-            while let Some(changes) = output.changes.recv().await {
+            while let Some(changes) = output.next_changes().await {
                 match changes {
                     Ok(changes) => encoder.write(&changes, &mut text).unwrap(),
                     Err(error) => text.extend(format!("{}\n", diagnostic::render(&error, "script", "", false)).into_bytes()),

@@ -130,7 +130,7 @@ async fn answer(engine: &streamgauge::Engine, query: &str) -> streamgauge::error
     let streamgauge::engine::Answer::Query(query) = answer else { panic!("no query") };
     let mut outputs = engine.open(&[*query])?;
     let mut rows = Vec::new();
-    while let Some(changes) = outputs[0].changes.recv().await {
+    while let Some(changes) = outputs[0].next_changes().await {
         rows.push(changes?.rows);
     }
     Ok(pretty_format_batches(&rows)?.to_string())

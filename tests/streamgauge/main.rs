@@ -2,11 +2,11 @@
 
 mod bad_input;
 mod cli;
+mod docs;
 mod feed;
 mod golden;
 mod library;
 mod oracle;
-mod readme;
 mod rooms;
 mod seeds;
 mod serve;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// From left to right: a room imports only rooms to its left.
 const ROOMS: &[&str] = &[
+    "docs",
     "error",
     "options",
     "time",

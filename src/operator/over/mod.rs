@@ -460,6 +460,10 @@ impl Operator for Over {
                 out.push(Message::Watermark(Watermark { time: self.held_back(time).max(known), idle }));
                 Ok(())
             }
+            Message::Barrier(_) => {
+                out.push(message);
+                Ok(())
+            }
             Message::End => {
                 self.advance(Timestamp::MAX, out)?;
                 out.push(Message::End);

@@ -73,6 +73,9 @@ impl Partition {
     }
 }
 
+/// The frame of the partitions. A checkpoint knows it by this name, so it must never change.
+const FRAME: &str = "tapes";
+
 /// Saves all partitions.
 pub fn save(partitions: &[Partition], state: &mut Saver) -> Result<()> {
     let number = |of: fn(&Partition) -> u64| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(partitions.iter().map(of))) };
@@ -81,7 +84,7 @@ pub fn save(partitions: &[Partition], state: &mut Saver) -> Result<()> {
         ("next", number(|partition| partition.next)),
         ("end", number(Partition::end)),
     ];
-    state.put("partitions", state::rows(columns, partitions.len())?);
+    state.put(FRAME, state::rows(columns, partitions.len())?);
     let entries = partitions.iter().flat_map(|partition| &partition.rows);
     let (positions, times): (Vec<Position>, Vec<i64>) = entries.map(|entry| (entry.position, entry.time)).unzip();
     let rows = positions.len();
@@ -99,7 +102,7 @@ pub fn load(log: &RowLog, state: &mut Loader) -> Result<Vec<Partition>> {
     saved.end()?;
     let mut entries =
         positions.values().iter().zip(times.values()).map(|(position, time)| RowEntry { position: *position, time: *time });
-    let mut saved = state.take("partitions")?;
+    let mut saved = state.take(FRAME)?;
     let (firsts, nexts) = (saved.counts("first")?, saved.counts("next")?);
     let ends = saved.counts("end")?;
     let mut partitions = Vec::with_capacity(saved.len());

@@ -116,6 +116,7 @@ fn show(message: &Message) -> Vec<String> {
         }
         Message::Watermark(Watermark { time: Timestamp::MAX, .. }) => vec!["watermark max".into()],
         Message::Watermark(watermark) => vec![format!("watermark {}", watermark.time.nanos() / SECOND)],
+        Message::Barrier(_) => vec!["barrier".into()],
         Message::End => vec!["end".into()],
     }
 }

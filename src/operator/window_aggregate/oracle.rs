@@ -48,7 +48,7 @@ impl Said {
                     }
                     self.watermark = watermark.time.nanos();
                 }
-                Message::End => panic!("nobody sent {message:?}"),
+                Message::Barrier(_) | Message::End => panic!("nobody sent {message:?}"),
             }
         }
     }

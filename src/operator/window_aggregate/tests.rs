@@ -159,6 +159,7 @@ fn script(operator: &mut WindowAggregate, steps: Vec<(Message, &[&str])>) {
                 Message::Watermark(Watermark { time, idle }) => {
                     shown.push(format!("~{}{}", time.nanos(), if idle { " idle" } else { "" }));
                 }
+                Message::Barrier(_) => shown.push("barrier".into()),
                 Message::End => shown.push("end".into()),
             }
         }

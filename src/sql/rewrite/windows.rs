@@ -9,14 +9,13 @@ use sqlparser::ast::{
 use super::aliases::Aliases;
 use crate::error::{Code, Error, Result, Span};
 use crate::sql::statement::fold;
+use crate::window::WindowKind;
 
 /// What a window is called that is not given a name.
 pub const NAME: &str = "window";
 
 /// The fields of a window.
 pub const FIELDS: [&str; 2] = ["start", "end"];
-
-const CALLS: [&str; 3] = ["tumble", "hop", "session"];
 
 pub fn is_call(expr: &Expr) -> bool {
     match expr {
@@ -30,7 +29,7 @@ pub fn is_call(expr: &Expr) -> bool {
 
 fn is_name(name: &sqlparser::ast::ObjectName) -> bool {
     match name.0.as_slice() {
-        [part] => part.as_ident().is_some_and(|ident| CALLS.iter().any(|call| ident.value.eq_ignore_ascii_case(call))),
+        [part] => part.as_ident().is_some_and(|ident| WindowKind::named(&ident.value).is_some()),
         _ => false,
     }
 }

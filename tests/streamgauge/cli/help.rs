@@ -2,6 +2,9 @@
 
 use clap::CommandFactory;
 use streamgauge::cli::args::Args;
+use streamgauge::docs::PAGES;
+
+use super::program::run;
 
 #[test]
 fn help_of_the_program_and_of_every_verb() {
@@ -14,4 +17,18 @@ fn help_of_the_program_and_of_every_verb() {
         text += &format!("\n── {} ──\n{help}", verb.get_name());
     }
     insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn help_prints_every_page_and_the_help_of_every_verb() {
+    for page in PAGES {
+        assert_eq!(run(&["help", page.name]).await, (0, page.text.to_string(), String::new()), "{}", page.name);
+    }
+    let (code, text, _) = run(&["help", "replay"]).await;
+    assert!(code == 0 && text.contains("Usage: streamgauge replay"), "{text}");
+    let (code, text, _) = run(&["help"]).await;
+    assert!(code == 0 && text.contains("Topics of `streamgauge help TOPIC`"), "{text}");
+    let (code, text, said) = run(&["help", "setings"]).await;
+    assert_eq!((code, text.as_str()), (2, ""));
+    assert!(said.contains("there is no help on 'setings'") && said.contains("did you mean 'settings'?"), "{said}");
 }

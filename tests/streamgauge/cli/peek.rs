@@ -122,7 +122,7 @@ async fn read_back(directory: &Path, events: &[String]) -> (String, Vec<Value>) 
     let mut output = engine.open(&[*query.unwrap()]).unwrap().swap_remove(0);
     let mut encoder = Encoder::append_only(Encoding::Ndjson, &output.schema);
     let mut text = Vec::new();
-    while let Some(changes) = output.changes.recv().await {
+    while let Some(changes) = output.next_changes().await {
         encoder.write(&changes.unwrap(), &mut text).unwrap();
     }
     let text = String::from_utf8(text).unwrap();

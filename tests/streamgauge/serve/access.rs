@@ -516,13 +516,19 @@ async fn a_server_behind_a_prefix_leads_nobody_out_of_it() {
             assert_eq!((page.status().as_u16(), page.url().path()), (200, "/gauge/docs/"), "{base_path} {strips} {path}");
         }
         let page = get("/docs/").await.text().await.unwrap();
-        let links = page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css"));
-        for link in links {
+        let pages = page.split(['"', '\'']).filter(|text| ["style.css", "settings", "api/"].contains(text));
+        assert!(pages.clone().count() >= 3, "{page}");
+        for link in pages {
             assert_eq!(get(&format!("/docs/{link}")).await.status(), 200, "{link}");
         }
-        let start = get("/docs/swagger-initializer.js").await.text().await.unwrap();
+        let page = get("/docs/api/").await.text().await.unwrap();
+        let links = page.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css"));
+        for link in links {
+            assert_eq!(get(&format!("/docs/api/{link}")).await.status(), 200, "{link}");
+        }
+        let start = get("/docs/api/swagger-initializer.js").await.text().await.unwrap();
         let document = start.split('"').find(|text| text.ends_with("openapi.json")).unwrap();
-        let document = reqwest::Url::parse(&format!("{base}/docs/")).unwrap().join(document).unwrap();
+        let document = reqwest::Url::parse(&format!("{base}/docs/api/")).unwrap().join(document).unwrap();
         let described: Value =
             serde_json::from_str(&client.get(document.clone()).send().await.unwrap().text().await.unwrap()).unwrap();
         let served = document.join(described["servers"][0]["url"].as_str().unwrap()).unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use reqwest::Method;
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
+use streamgauge::docs::PAGES;
 use streamgauge::serve::metrics;
 use streamgauge::serve::settings::Settings;
 
@@ -348,18 +349,38 @@ async fn the_page_needs_nothing_from_elsewhere() {
         let answer = client.get(format!("{}{path}", service.url)).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (307, "docs/"), "{path}");
     }
-    let page = service.get("/docs/").await;
+    let page = service.get("/docs/api/").await;
     assert_eq!((page.status, page.header("content-type")), (200, "text/html"));
     assert!(page.header("content-security-policy").contains("default-src 'none'"));
     let links: Vec<&str> = page.text.split(['"', '\'']).filter(|text| text.ends_with(".js") || text.ends_with(".css")).collect();
     assert!(links.len() >= 4, "{}", page.text);
     for link in links {
         assert!(!link.contains("//"), "{link} is elsewhere");
-        assert_eq!(service.get(&format!("/docs/{}", link.trim_start_matches("./"))).await.status, 200, "{link}");
+        assert_eq!(service.get(&format!("/docs/api/{}", link.trim_start_matches("./"))).await.status, 200, "{link}");
     }
-    let start = service.get("/docs/swagger-initializer.js").await;
+    let start = service.get("/docs/api/swagger-initializer.js").await;
     assert!(start.text.contains("/openapi.json") && start.text.contains("\"validatorUrl\": \"none\""), "{}", start.text);
-    assert_eq!(service.get("/docs/nothing").await.status, 404);
+    assert_eq!(service.get("/docs/api/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn the_documentation_is_shown_page_by_page() {
+    let service = Service::start().await;
+    let index = service.get("/docs/").await;
+    assert!(index.text.contains("<a href=\"api/\">"), "{}", index.text);
+    for page in PAGES {
+        assert!(index.text.contains(&format!("<a href=\"{}\">", page.name)), "{}", index.text);
+        let shown = service.get(&format!("/docs/{}", page.name)).await;
+        assert_eq!((shown.status, shown.header("content-type")), (200, "text/html; charset=utf-8"), "{}", page.name);
+        assert!(shown.header("content-security-policy").contains("default-src 'none'"));
+        assert!(shown.text.contains(&format!("<title>{}</title>", page.title())), "{}", shown.text);
+    }
+    assert!(service.get("/docs/settings").await.text.contains("<code class=\"language-toml\">"));
+    assert!(service.get("/docs/metrics").await.text.contains("<td><code>streamgauge_build_info</code></td>"));
+    assert_eq!(service.get("/docs/style.css").await.header("content-type"), "text/css");
+    let wrong = service.get("/docs/setings").await;
+    assert_eq!(wrong.status, 404);
+    assert!(wrong.text.contains("did you mean /docs/settings?"), "{}", wrong.text);
 }
 
 #[tokio::test]

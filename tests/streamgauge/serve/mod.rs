@@ -1,6 +1,7 @@
 //! The server from outside: requests over HTTP, and what is answered.
 
 mod access;
+mod carried;
 mod checkpoints;
 mod conditions;
 pub(crate) mod crash;

@@ -50,7 +50,7 @@ async fn rows(subscription: &mut Subscription, count: usize) -> Result<usize, Er
         while rows < count {
             match subscription.next().await.expect("the table goes on")? {
                 Message::Changes(changes) => rows += changes.len(),
-                Message::Watermark(_) => {}
+                Message::Watermark(_) | Message::Barrier(_) => {}
                 Message::End => break,
             }
         }
@@ -87,7 +87,7 @@ async fn a_paused_feed_is_closed_and_goes_on_where_it_stopped() {
 async fn a_paused_feed_of_arrival_times_stands_still() {
     let server = Server::start([Answer::stream().text(&number(1)).stall()]).await;
     let table = a_table(&server, "");
-    let mut reader = follow(&table, Follow::Kept);
+    let mut reader = follow(&table, Follow::VIEW);
     rows(&mut reader, 1).await.unwrap();
     let watermark = || table.status().snapshot().watermark;
     let first = watermark();
@@ -97,7 +97,7 @@ async fn a_paused_feed_of_arrival_times_stands_still() {
     let still = watermark();
     // A reader that comes in is seen by the task that would send a watermark as well, several times over.
     for _ in 0..3 {
-        let mut late = follow(&table, Follow::Kept);
+        let mut late = follow(&table, Follow::VIEW);
         let message = tokio::time::timeout(HUNG, late.next()).await.unwrap().unwrap().unwrap();
         assert!(matches!(message, Message::Watermark(at) if Some(at.time) == still), "{message:?}");
     }
@@ -108,14 +108,14 @@ async fn a_paused_feed_of_arrival_times_stands_still() {
 async fn a_disconnected_feed_connects_only_when_told_to() {
     let server = Server::start([Answer::stream().text(&number(1)).stall(), Answer::stream().text(&number(2)).stall()]).await;
     let table = a_table(&server, "");
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     rows(&mut reader, 1).await.unwrap();
     table.disconnect();
     server.closed().await;
     state(&table, FeedState::Disconnected).await;
     drop(reader);
     // Nobody reads it, and it stays as it is for who comes next.
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     state(&table, FeedState::Disconnected).await;
     assert_eq!(server.requests().len(), 1);
     table.reconnect();
@@ -133,7 +133,7 @@ async fn orders_hold_while_nobody_reads() {
     assert_eq!(state_now(), FeedState::Paused);
     table.disconnect();
     assert_eq!(state_now(), FeedState::Disconnected);
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     table.resume();
     rows(&mut reader, 1).await.unwrap();
     drop(reader);
@@ -144,7 +144,7 @@ async fn orders_hold_while_nobody_reads() {
 async fn a_reconnect_does_not_wait_for_the_next_attempt() {
     let server = Server::start([Answer::status(503), Answer::stream().text(&number(1)).stall()]).await;
     let table = a_table(&server, "reconnect_delay = '50s'");
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     state(&table, FeedState::BackingOff).await;
     table.reconnect();
     rows(&mut reader, 1).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_reconnect_does_not_wait_for_the_next_attempt() {
 async fn a_reconnect_closes_the_connection_that_is_there() {
     let server = Server::start([Answer::stream().text(&number(1)).stall(), Answer::stream().text(&number(2)).stall()]).await;
     let table = a_table(&server, "reconnect_delay = '50s'");
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     rows(&mut reader, 1).await.unwrap();
     table.reconnect();
     rows(&mut reader, 1).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_kept_reader_outlives_the_failure_of_its_feed() {
     let server = Server::start([first, Answer::status(401), Answer::stream().text(&number(2)).stall()]).await;
     let table = a_table(&server, "");
     let (mut kept, mut exact) =
-        (table.subscribe(vec![0], Follow::Kept).unwrap(), table.subscribe(vec![0], Follow::Exact).unwrap());
+        (table.subscribe(vec![0], Follow::VIEW).unwrap(), table.subscribe(vec![0], Follow::EXACT).unwrap());
     table.start();
     assert_eq!((rows(&mut kept, 1).await.unwrap(), rows(&mut exact, 1).await.unwrap()), (1, 1));
     let error = rows(&mut exact, 1).await.unwrap_err();
@@ -176,7 +176,7 @@ async fn a_kept_reader_outlives_the_failure_of_its_feed() {
     assert_eq!(status.state, FeedState::Failed);
     assert!(status.last_error.unwrap().contains("401"));
     // Others are told at once, without another request.
-    assert_eq!(rows(&mut follow(&table, Follow::Casual), 1).await.unwrap_err().code(), Code::Status);
+    assert_eq!(rows(&mut follow(&table, Follow::CASUAL), 1).await.unwrap_err().code(), Code::Status);
     assert_eq!(server.requests().len(), 2);
     table.reconnect();
     rows(&mut kept, 1).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_kept_reader_outlives_a_bad_event_that_fails_its_table() {
     let server = Server::start([answer, Answer::stream().text(&number(3)).stall()]).await;
     let table = a_table(&server, "bad_data = 'fail'");
     assert_eq!(table.spec().bad_data, BadData::Fail);
-    let mut kept = follow(&table, Follow::Kept);
+    let mut kept = follow(&table, Follow::VIEW);
     rows(&mut kept, 1).await.unwrap();
     state(&table, FeedState::Failed).await;
     server.closed().await;
@@ -229,7 +229,7 @@ async fn what_stands_behind_a_bad_event_is_read_when_the_feed_is_connected_again
             let (server, mended) = breaking(2_000, (place, bad), data).await;
             let columns_wanted = if columns.contains("part") { vec![0, 1] } else { vec![0] };
             let table = Table::new(spec(&create("t", &server, columns, &format!("bad_data = 'fail'{options}"))));
-            let mut kept = table.subscribe(columns_wanted, Follow::Kept).unwrap();
+            let mut kept = table.subscribe(columns_wanted, Follow::VIEW).unwrap();
             table.start();
             let case = format!("{columns} {options} {place}");
             assert_eq!(numbers_read(&mut kept, (place - 1) * each).await, doubled(1..place, each), "{case}");
@@ -273,8 +273,8 @@ async fn numbers_read(subscription: &mut Subscription, count: usize) -> Vec<i64>
 async fn a_casual_reader_that_holds_others_up_is_cut_off() {
     let server = Server::start([Answer::stream().text(&numbers(0..MANY)).stall()]).await;
     let table = a_table(&server, "");
-    let mut casual = table.subscribe(vec![0], Follow::Casual).unwrap();
-    let mut kept = table.subscribe(vec![0], Follow::Kept).unwrap();
+    let mut casual = table.subscribe(vec![0], Follow::CASUAL).unwrap();
+    let mut kept = table.subscribe(vec![0], Follow::VIEW).unwrap();
     table.start();
     assert_eq!(rows(&mut kept, MANY as usize).await.unwrap(), MANY as usize);
     let error = rows(&mut casual, MANY as usize).await.unwrap_err();
@@ -287,7 +287,7 @@ async fn a_casual_reader_holds_the_feed_up_as_long_as_it_is_alone() {
     let go = signal();
     let server = Server::start([Answer::stream().text(&numbers(0..MANY)).wait(&go).text(&number(MANY)).stall()]).await;
     let table = a_table(&server, "");
-    let mut alone = follow(&table, Follow::Casual);
+    let mut alone = follow(&table, Follow::CASUAL);
     until(|| table.status().snapshot().rows > 250_000).await;
     assert_eq!(rows(&mut alone, MANY as usize).await.unwrap(), MANY as usize);
     go.notify_one();
@@ -298,9 +298,9 @@ async fn a_casual_reader_holds_the_feed_up_as_long_as_it_is_alone() {
 async fn a_casual_reader_that_waits_gives_way_to_who_comes() {
     let server = Server::start([Answer::stream().text(&numbers(0..MANY)).stall()]).await;
     let table = a_table(&server, "");
-    let mut alone = follow(&table, Follow::Casual);
+    let mut alone = follow(&table, Follow::CASUAL);
     until(|| table.status().snapshot().rows > 250_000).await;
-    let mut other = follow(&table, Follow::Exact);
+    let mut other = follow(&table, Follow::EXACT);
     rows(&mut other, 1).await.unwrap();
     assert_eq!(rows(&mut alone, MANY as usize).await.unwrap_err().code(), Code::Slow);
 }
@@ -313,7 +313,7 @@ async fn a_table_takes_over_other_headers_without_losing_a_reader() {
     });
     let server = Server::start([refusing]).await;
     let table = a_table(&server, "headers = 'X-Key: old'");
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     rows(&mut reader, 1).await.unwrap();
     let other = spec(&create("t", &server, "n BIGINT", "headers = 'X-Key: new', events = 'message'"));
     table.reconfigure(other).unwrap();
@@ -331,7 +331,7 @@ async fn other_headers_wake_a_feed_that_has_failed() {
     })])
     .await;
     let table = a_table(&server, "headers = 'X-Key: old'");
-    let mut kept = follow(&table, Follow::Kept);
+    let mut kept = follow(&table, Follow::VIEW);
     state(&table, FeedState::Failed).await;
     table.reconfigure(spec(&create("t", &server, "n BIGINT", "headers = 'X-Key: new'"))).unwrap();
     rows(&mut kept, 1).await.unwrap();
@@ -360,7 +360,7 @@ async fn a_table_tells_its_turns_what_came_and_why_it_connected_again() {
     let last = Answer::stream().text("data: nonsense\n\n").text(&number(2)).stall();
     let server = Server::start([first, Answer::status(503), last]).await;
     let table = a_table(&server, "events = 'message'");
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     rows(&mut reader, 2).await.unwrap();
     let feed = table.feed_status();
     let count = |cause| feed.snapshot().reconnects.iter().find(|(known, _)| *known == cause).unwrap().1;
@@ -393,7 +393,7 @@ async fn a_table_tells_how_much_later_than_its_time_a_row_came() {
     let server = Server::start([Answer::stream().text("data: {\"ts\":\"2001-01-01T00:00:00Z\"}\n\n").stall()]).await;
     let table = Table::new(spec(&create("t", &server, "ts TIMESTAMP, WATERMARK FOR ts", "")));
     assert_eq!(table.status().snapshot().lag_ms, None);
-    let mut reader = follow(&table, Follow::Exact);
+    let mut reader = follow(&table, Follow::EXACT);
     rows(&mut reader, 1).await.unwrap();
     let years = table.status().snapshot().lag_ms.unwrap() / (365 * 24 * 60 * 60 * 1000);
     assert!((20..200).contains(&years), "{years}");

@@ -117,7 +117,7 @@ async fn nothing_that_a_table_tells_of_itself_holds_a_secret() {
     let mut spec = TableSpec::new(create, &SessionContext::new().state()).unwrap();
     spec.feed = spec.feed.with_variables(Arc::new(|_| Some(SECRET.into())));
     let table = Table::new(spec);
-    let mut subscription = table.subscribe(vec![0], Follow::Exact).unwrap();
+    let mut subscription = table.subscribe(vec![0], Follow::EXACT).unwrap();
     table.start();
     let error = subscription.next().await.unwrap().unwrap_err();
     assert!(subscription.next().await.is_none());

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use streamgauge::engine::Answer as Given;
 use streamgauge::feed::{Gap, GapReason};
-use streamgauge::operator::Frame;
 use streamgauge::operator::rows::text;
+use streamgauge::operator::{Barrier, Frame};
 use streamgauge::sql::{self, StatementKind};
-use streamgauge::table::{Barrier, Follow, Subscription, Table, TableSpec};
+use streamgauge::table::{Follow, Gathering, Subscription, Table, TableSpec};
 
 use super::{HUNG, TIMED, create, engine, event, open, take, until};
 use crate::support::server::{Answer, Server};
@@ -24,7 +24,7 @@ fn a_table_of(server: &Server, columns: &str, options: &str) -> Arc<Table> {
 
 /// Reads until so many events have come.
 async fn events(table: &Arc<Table>, count: u64) -> Subscription {
-    let reader = table.subscribe(vec![0], Follow::Exact).unwrap();
+    let reader = table.subscribe(vec![0], Follow::EXACT).unwrap();
     table.start();
     until(|| table.feed_status().snapshot().events >= count).await;
     reader
@@ -32,8 +32,8 @@ async fn events(table: &Arc<Table>, count: u64) -> Subscription {
 
 /// The table's part of a checkpoint.
 async fn saved(table: &Table) -> Vec<Frame> {
-    let (mark, mut given) = Barrier::new(1, false, None);
-    table.mark(&Arc::new(mark));
+    let (gathering, mut given) = Gathering::new(Barrier { epoch: 1, last: false }, None);
+    table.send_barrier(&Arc::new(gathering));
     let given = tokio::time::timeout(HUNG, given.recv()).await.unwrap().unwrap();
     given.part.unwrap().frames
 }
@@ -72,8 +72,8 @@ async fn a_table_goes_on_with_its_gaps_and_bad_events_or_begins_anew_with_a_gap(
     drop(reader);
     server.closed_but(2).await;
     until(|| table.state_text() == "not read").await;
-    let (mark, mut given) = Barrier::new(1, false, None);
-    table.give_past(&mark);
+    let (gathering, mut given) = Gathering::new(Barrier { epoch: 1, last: false }, None);
+    table.give_past(&gathering);
     let frames = given.recv().await.unwrap().part.unwrap().frames;
     let past = a_table(&server);
     assert!(!past.resume_at(frames).unwrap());
@@ -88,7 +88,7 @@ async fn a_table_that_goes_on_knows_how_far_its_time_had_come() {
     let _reader = events(&table, 1).await;
     until(|| table.status().snapshot().watermark.is_some()).await;
     on.resume_at(saved(&table).await).unwrap();
-    let _on = on.subscribe(vec![0], Follow::Restored).unwrap();
+    let _on = on.subscribe(vec![0], Follow::VIEW.restored()).unwrap();
     on.start();
     until(|| on.state_text() == "connected").await;
     assert_eq!(on.status().snapshot().watermark, table.status().snapshot().watermark);

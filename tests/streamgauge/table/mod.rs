@@ -95,7 +95,7 @@ fn table(engine: &Engine) -> Arc<Table> {
 
 /// The cells of the next rows, after `+` or `-` where results are corrected; `None` at the end.
 async fn next(output: &mut Output) -> Option<Result<Vec<String>, Error>> {
-    let changes = tokio::time::timeout(HUNG, output.changes.recv()).await.expect("rows come")?;
+    let changes = tokio::time::timeout(HUNG, output.next_changes()).await.expect("rows come")?;
     Some(changes.map(|changes| {
         let sign = |row| match (output.changelog, changes.weight(row)) {
             (false, _) => "",

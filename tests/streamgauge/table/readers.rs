@@ -60,7 +60,7 @@ async fn who_comes_later_to_a_keyed_table_finds_its_rows_and_sees_what_changes_t
     go.notify_one();
     assert_eq!(take(&mut second, 3).await, ["- m=20", "+ m=21", "- m=11"]);
     assert_eq!(take(&mut first, 1).await, ["- n=1"]);
-    assert!(third.changes.try_recv().is_err());
+    assert!(third.messages.try_recv().is_err());
     assert_eq!(server.requests().len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Checkpoints from the engine's side: marks go out to all tables, and states come back at the start.
+//! Checkpoints from the engine's side: barriers go out to all tables, and states come back at the start.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use super::{Engine, PRINT, RunningView};
 use crate::error::Result;
 use crate::operator::state::{Epoch, Frame, StatePart};
 use crate::sql::DropTarget;
-use crate::table::{Barrier, Table};
+use crate::table::{Gathering, Table};
 use crate::view::Health;
 
 impl Engine {
     /// What the tables and views of these names go on from, once [`Engine::start`] runs them; what belongs to another definition is
     /// let go. `epoch` is the number of the checkpoint.
     pub fn resume(&self, epoch: Epoch, parts: Vec<StatePart>) {
-        *lock(&self.marked) = epoch;
+        *lock(&self.last_barrier) = epoch;
         *lock(&self.states) = parts.into_iter().map(|part| (part.name.clone(), part)).collect();
     }
 
@@ -28,7 +28,7 @@ impl Engine {
         let resumed = self.resume_tables(&mut states, &mut anew);
         let mut tables: Vec<Arc<Table>> = Vec::new();
         {
-            let marked = lock(&self.marked);
+            let last_barrier = lock(&self.last_barrier);
             let crash_guard = self.crash_guard.get();
             let _turn = crash_guard.and_then(|crash_guard| crash_guard.first_turn());
             for view in self.views() {
@@ -40,7 +40,7 @@ impl Engine {
                     let RunningView { live, fingerprint, .. } = kept;
                     let state = self.state_of(&live.name, &live.part_name(), fingerprint, &mut states, &resumed, &mut anew);
                     let Some(crash_guard) = crash_guard else {
-                        tables.extend(kept.run(state, *marked, None)?);
+                        tables.extend(kept.run(state, *last_barrier, None)?);
                         continue;
                     };
                     let watched = self.watched_as(&view.name);
@@ -48,7 +48,7 @@ impl Engine {
                         Some(error) => kept.leave_out(state, error),
                         None => {
                             let over = Some((Arc::clone(crash_guard), watched.clone()));
-                            tables.extend(crash_guard.during(&watched, || kept.run(state, *marked, over))?);
+                            tables.extend(crash_guard.during(&watched, || kept.run(state, *last_barrier, over))?);
                         }
                     }
                 }
@@ -127,21 +127,21 @@ impl Engine {
         }
     }
 
-    /// The number of a mark that is greater than all before.
-    pub fn next_mark(&self) -> Epoch {
-        *lock(&self.marked) + 1
+    /// The number of the next checkpoint, greater than all before.
+    pub fn next_epoch(&self) -> Epoch {
+        *lock(&self.last_barrier) + 1
     }
 
-    /// Sends a mark to the tables that views read: others have no place to keep, and who reads them may be slow. Gives the names
+    /// Has the tables that views read send a barrier: others have no place to keep, and who reads them may be slow. Gives the names
     /// of the parts that will come by it, unless their tables or views end before.
-    pub fn mark(&self, mark: Barrier) -> Vec<String> {
-        let mut marked = lock(&self.marked);
-        *marked = mark.epoch;
-        let mark = Arc::new(mark);
+    pub fn send_barrier(&self, gathering: Gathering) -> Vec<String> {
+        let mut last_barrier = lock(&self.last_barrier);
+        *last_barrier = gathering.barrier().epoch;
+        let gathering = Arc::new(gathering);
         let mut tables: HashMap<String, bool> = HashMap::new();
         let mut parts = Vec::new();
         if let Some(printing) = &*lock(&self.printing) {
-            printing.mark(&mark, &mut tables);
+            printing.send_barrier(&gathering, &mut tables);
             parts.push(PRINT.to_string());
         }
         for view in self.views() {
@@ -149,42 +149,42 @@ impl Engine {
             let sources = self.sources(&view.name);
             match kept.live.health() {
                 Health::Running if !sources.is_empty() => {
-                    let mut are_marked = true;
+                    let mut do_send = true;
                     for table in sources {
-                        are_marked &= *tables.entry(table.part_name()).or_insert_with(|| table.mark(&mark));
+                        do_send &= *tables.entry(table.part_name()).or_insert_with(|| table.send_barrier(&gathering));
                     }
-                    if are_marked {
+                    if do_send {
                         parts.push(kept.live.part_name());
                     }
                 }
-                _ => self.give_last_part(kept, &mark),
+                _ => self.give_last_part(kept, &gathering),
             }
         }
         for table in self.tables() {
             // One that ends by itself begins anew with every start, and its past with it.
-            let is_marked = tables.get(&table.part_name()).is_some_and(|is_marked| *is_marked);
-            if !is_marked && !table.spec().finite {
-                table.give_past(&mark);
+            let does_send = tables.get(&table.part_name()).is_some_and(|does_send| *does_send);
+            if !does_send && !table.spec().finite {
+                table.give_past(&gathering);
             }
         }
-        parts.extend(tables.into_iter().filter(|(_, is_marked)| *is_marked).map(|(name, _)| name));
+        parts.extend(tables.into_iter().filter(|(_, does_send)| *does_send).map(|(name, _)| name));
         parts
     }
 
-    /// Gives the parts of those views that came to their end before a mark that was on its way had reached them.
-    pub fn give_last_parts(&self, mark: &Barrier, awaited: &[String]) {
+    /// Gives the parts of those views that came to their end before a barrier that was on its way had reached them.
+    pub fn give_last_parts(&self, gathering: &Gathering, awaited: &[String]) {
         for view in self.views() {
             if let Some(kept) = view.kept.as_ref().filter(|kept| awaited.contains(&kept.live.part_name())) {
-                self.give_last_part(kept, mark);
+                self.give_last_part(kept, gathering);
             }
         }
     }
 
     /// Gives the part of a view that has ended or failed. Of one over nothing but feeds that end by themselves there is none: it begins
     /// anew with every start.
-    fn give_last_part(&self, kept: &RunningView, mark: &Barrier) {
+    fn give_last_part(&self, kept: &RunningView, gathering: &Gathering) {
         if self.sources(&kept.live.name).iter().any(|table| !table.spec().finite) {
-            kept.live.take_last_part(mark, &kept.fingerprint);
+            kept.live.take_last_part(gathering, &kept.fingerprint);
         }
     }
 
@@ -204,9 +204,10 @@ mod tests {
     use super::*;
     use crate::error::{Code, Error};
     use crate::feed::Policy;
+    use crate::operator::Barrier;
 
     #[tokio::test]
-    async fn a_view_that_fails_before_a_mark_reaches_it_gives_what_it_has_said() {
+    async fn a_view_that_fails_before_a_barrier_reaches_it_gives_what_it_has_said() {
         let engine = Engine::keeping(Policy::default()).unwrap();
         let script = "CREATE TABLE t (v BIGINT) WITH (connector = 'sse', endpoint = 'http://127.0.0.1:9/');
             CREATE VIEW one AS SELECT v FROM t; CREATE VIEW other AS SELECT v FROM t;";
@@ -214,9 +215,9 @@ mod tests {
             engine.execute(statement).await.map(drop).unwrap();
         }
         engine.view("one").unwrap().live().unwrap().enter(Health::Failed(Error::new(Code::Runtime, "no more")));
-        let (mark, mut given) = Barrier::new(1, false, None);
-        engine.give_last_parts(&mark, &["view/one".into(), "view/other".into(), "table/t".into()]);
-        drop(mark);
+        let (gathering, mut given) = Gathering::new(Barrier { epoch: 1, last: false }, None);
+        engine.give_last_parts(&gathering, &["view/one".into(), "view/other".into(), "table/t".into()]);
+        drop(gathering);
         let part = given.recv().await.unwrap().part.unwrap();
         assert_eq!(part.name, "ended/one");
         assert!(given.recv().await.is_none());
